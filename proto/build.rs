@@ -1,0 +1,27 @@
+//! Compiles the .proto files with protox, so that no system protoc is needed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const FILES: &[&str] = &[
+    "rapport/catalog/v1/catalog.proto",
+    "rapport/collect/v1/collector.proto",
+    "rapport/events/v1/events.proto",
+    "rapport/features/v1/features.proto",
+    "rapport/models/v1/models.proto",
+    "rapport/recommend/v1/recommend.proto",
+    "rapport/train/v1/trainer.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, [ROOT])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("rapport.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Keyed hashing of direct identifiers. Unkeyed hashes of e-mail addresses and phone numbers can be
+//! reversed by trying; with a key only its holder can link them.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// The prefix of every pseudonym: it shows that a value was hashed, and keeps it from being hashed
+/// again.
+pub const PREFIX: &str = "hk1_";
+
+/// HMAC-SHA-256 under the operator's key, cut to 128 bits and written as hex.
+#[derive(Clone)]
+pub struct Pseudonymiser {
+    keyed: Hmac<Sha256>,
+}
+
+impl std::fmt::Debug for Pseudonymiser {
+    /// Never shows the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pseudonymiser")
+    }
+}
+
+impl Pseudonymiser {
+    /// `None` when the key is shorter than 16 bytes.
+    pub fn new(key: &[u8]) -> Option<Self> {
+        if key.len() < 16 {
+            return None;
+        }
+        let keyed = Hmac::<Sha256>::new_from_slice(key).ok()?;
+        Some(Self { keyed })
+    }
+
+    /// The same text gives the same pseudonym within a tenant, and another one in another tenant.
+    /// Letter case and outer white space do not count. A pseudonym stays as it is.
+    pub fn pseudonym(&self, tenant: &crate::Tenant, text: &str) -> String {
+        if text.starts_with(PREFIX) {
+            return text.to_owned();
+        }
+        let mut mac = self.keyed.clone();
+        mac.update(tenant.as_str().as_bytes());
+        mac.update(b"/");
+        mac.update(text.trim().to_lowercase().as_bytes());
+        let digest = mac.finalize().into_bytes();
+        format!("{PREFIX}{}", hex::encode(&digest[..16]))
+    }
+
+    /// A customer id as it is stored: one that is an e-mail address or a phone number is hashed,
+    /// any other stays. The cleaner writes with this and every reader looks up with it.
+    pub fn customer_id(&self, tenant: &crate::Tenant, id: &str) -> String {
+        if looks_like_email(id) || looks_like_phone(id) { self.pseudonym(tenant, id) } else { id.to_owned() }
+    }
+}
+
+/// `local@domain.tld`, roughly: what would identify a person by itself.
+pub fn looks_like_email(text: &str) -> bool {
+    let text = text.trim();
+    let Some((local, domain)) = text.split_once('@') else { return false };
+    !local.is_empty()
+        && domain.contains('.')
+        && !domain.starts_with('.')
+        && !domain.ends_with('.')
+        && !text.contains(char::is_whitespace)
+        && !domain.contains('@')
+}
+
+/// An international number (`+` and 8 to 15 digits, E.164, with the usual separators). A run of
+/// digits without the `+` is taken for an id, which is what it mostly is.
+pub fn looks_like_phone(text: &str) -> bool {
+    let Some(rest) = text.trim().strip_prefix('+') else { return false };
+    let digits = rest.chars().filter(char::is_ascii_digit).count();
+    (8..=15).contains(&digits) && rest.chars().all(|c| c.is_ascii_digit() || matches!(c, ' ' | '-' | '(' | ')' | '.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tenant;
+
+    #[test]
+    fn a_pseudonym_is_stable_keyed_and_separate_by_tenant() {
+        let (one, two) = (Pseudonymiser::new(&[1; 32]).unwrap(), Pseudonymiser::new(&[2; 32]).unwrap());
+        let (acme, bolt) = (Tenant::parse("acme").unwrap(), Tenant::parse("bolt").unwrap());
+        let hashed = one.pseudonym(&acme, "Ann@Example.com");
+        assert_eq!(hashed, one.pseudonym(&acme, " ann@example.com "));
+        assert_eq!(hashed, one.pseudonym(&acme, &hashed), "hashing twice changes nothing");
+        assert_ne!(hashed, two.pseudonym(&acme, "Ann@Example.com"));
+        assert_ne!(hashed, one.pseudonym(&bolt, "Ann@Example.com"));
+    }
+
+    #[test]
+    fn ids_that_name_a_person_are_hashed_and_others_stay() {
+        let p = Pseudonymiser::new(&[1; 32]).unwrap();
+        let acme = Tenant::parse("acme").unwrap();
+        assert!(p.customer_id(&acme, "ann@example.com").starts_with(PREFIX));
+        assert!(p.customer_id(&acme, "+49 (151) 234-5678").starts_with(PREFIX));
+        for id in ["42", "user-7", "4915123456789", "a@b", "@home.de"] {
+            assert_eq!(p.customer_id(&acme, id), id);
+        }
+    }
+}

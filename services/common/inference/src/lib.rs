@@ -1,0 +1,1 @@
+//! ONNX Runtime on threads of its own.

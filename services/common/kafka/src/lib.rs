@@ -1,0 +1,1 @@
+//! Kafka: client settings, topics, headers, an acknowledging producer, contiguous watermarks.

@@ -1,0 +1,1 @@
+//! The offline log: Parquet files by day on an object store, each event once.

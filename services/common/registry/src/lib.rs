@@ -1,0 +1,1 @@
+//! Model artifacts: written whole or not at all, checked by their manifest before they are used.

@@ -1,0 +1,1 @@
+//! One lifecycle for every service: start, ready, drain within a budget, stop.

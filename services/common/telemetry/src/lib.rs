@@ -1,0 +1,1 @@
+//! Logs, traces and metrics, and the port that shows a service's health.

@@ -1,0 +1,1 @@
+//! The scorer: recommendations that reflect what the customer did a moment ago.

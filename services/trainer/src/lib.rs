@@ -1,0 +1,1 @@
+//! The trainer: the offline log in, checked and compared models out.
