@@ -1,0 +1,134 @@
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+
+use crate::Topics;
+
+/// How to reach Kafka, the same for every service.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Kafka")]
+pub struct KafkaArgs {
+    /// Bootstrap brokers, separated by commas
+    #[arg(long = "kafka-brokers", env = "RAPPORT_KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
+    pub brokers: String,
+
+    /// What the names of all topics begin with
+    #[arg(long, env = "RAPPORT_TOPIC_PREFIX", default_value = "rapport.")]
+    pub topic_prefix: String,
+
+    /// Partitions of the event topics that are made at the first start. Changing it later moves
+    /// customers between partitions: make new topics instead
+    #[arg(long = "kafka-partitions", env = "RAPPORT_KAFKA_PARTITIONS", default_value_t = 6,
+          value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    pub partitions: i32,
+
+    /// Replicas of the topics that are made at the first start; 3 in production
+    #[arg(long = "kafka-replication", env = "RAPPORT_KAFKA_REPLICATION", default_value_t = 1,
+          value_parser = clap::value_parser!(i32).range(1..=100))]
+    pub replication: i32,
+
+    /// Any further librdkafka setting as key=value, several separated by commas, for example
+    /// client.rack=eu-1
+    #[arg(long = "kafka-setting", env = "RAPPORT_KAFKA_SETTINGS", value_delimiter = ',', value_parser = key_value)]
+    pub settings: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+        .filter(|(key, _)| !key.is_empty())
+        .ok_or_else(|| format!("{text:?} is not key=value"))
+}
+
+impl KafkaArgs {
+    /// For programs that have no command line.
+    pub fn for_brokers(brokers: impl Into<String>, topic_prefix: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            topic_prefix: topic_prefix.into(),
+            partitions: 6,
+            replication: 1,
+            settings: Vec::new(),
+        }
+    }
+
+    /// What every client needs. Reconnects quickly: a broker that restarts is back in seconds.
+    pub fn client(&self, client_id: &str) -> ClientConfig {
+        self.with(client_id, &[])
+    }
+
+    /// A producer that loses nothing and writes nothing twice: acks=all, idempotent. The gapless
+    /// guarantee stays off: it is experimental and makes a timed-out message fatal.
+    pub fn producer(&self, client_id: &str) -> ClientConfig {
+        self.with(
+            client_id,
+            &[
+                ("acks", "all"),
+                ("enable.idempotence", "true"),
+                ("enable.gapless.guarantee", "false"),
+                ("compression.codec", "lz4"),
+                // Java's partitioner: a plain producer of another language puts a customer's
+                // events on the partition that ours do.
+                ("partitioner", "murmur2_random"),
+            ],
+        )
+    }
+
+    /// A consumer that sees only committed records and stores offsets itself, when the work is done.
+    pub fn consumer(&self, client_id: &str, group_id: &str) -> ClientConfig {
+        self.with(
+            client_id,
+            &[
+                ("group.id", group_id),
+                ("isolation.level", "read_committed"),
+                ("enable.auto.commit", "false"),
+                ("enable.auto.offset.store", "false"),
+                ("auto.offset.reset", "earliest"),
+                ("partition.assignment.strategy", "cooperative-sticky"),
+                ("session.timeout.ms", "20000"),
+                ("heartbeat.interval.ms", "2000"),
+                ("fetch.wait.max.ms", "100"),
+                ("fetch.error.backoff.ms", "100"),
+                // Bounds what a consumer reads ahead of its work.
+                ("queued.max.messages.kbytes", "32768"),
+            ],
+        )
+    }
+
+    /// `defaults`, then what the operator set: the operator wins.
+    fn with(&self, client_id: &str, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut all: BTreeMap<&str, &str> = BTreeMap::from([
+            ("bootstrap.servers", self.brokers.as_str()),
+            ("client.id", client_id),
+            ("socket.keepalive.enable", "true"),
+            ("reconnect.backoff.ms", "50"),
+            ("reconnect.backoff.max.ms", "1000"),
+            ("topic.metadata.refresh.interval.ms", "30000"),
+        ]);
+        all.extend(defaults.iter().copied());
+        all.extend(self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let mut config = ClientConfig::new();
+        for (key, value) in all {
+            config.set(key, value);
+        }
+        config
+    }
+
+    pub fn topics(&self) -> Topics {
+        Topics::with_prefix(&self.topic_prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_setting_wins_over_the_default() {
+        let mut args = KafkaArgs::for_brokers("b:9092", "t.");
+        args.settings = vec![key_value("compression.codec=zstd").unwrap()];
+        assert_eq!(args.producer("x").get("compression.codec"), Some("zstd"));
+        assert_eq!(args.producer("x").get("acks"), Some("all"));
+        assert!(key_value("nonsense").is_err());
+    }
+}
