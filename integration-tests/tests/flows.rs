@@ -1,0 +1,12 @@
+//! What Rapport promises, end to end, on real servers. One binary, so that all flows share one broker
+//! and one Redis; each flow has its own topics, group ids, keys, ports and folders.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and what it skips it says on standard error"
+)]
+
+#[path = "flows/harness_itself.rs"]
+mod harness_itself;
