@@ -1,1 +1,19 @@
 //! ONNX Runtime on threads of its own.
+//!
+//! [`init`] loads the library once; [`NextItemModel`] is one session that follows the contract of
+//! next-item models and blocks its caller; [`Workers`] owns named threads with a session each,
+//! gathers waiting requests into batches under a latency bound, and answers async callers.
+//!
+//! The contract (docs/trainer.md): input `items`, int64 `[batch, length]`, item indexes, padded on
+//! the left with 0, newest last; output `scores`, float32 `[batch, items + 1]`, index 0 is padding.
+
+mod error;
+mod library;
+mod model;
+mod queue;
+mod workers;
+
+pub use error::Error;
+pub use library::{init, version};
+pub use model::{NextItemModel, SEQUENCE_LENGTH_PROPERTY};
+pub use workers::{BatchSettings, Workers};

@@ -1,0 +1,213 @@
+//! Threads of their own for inference, so that no runtime worker ever waits for a model.
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Error, NextItemModel,
+    queue::{BatchQueue, Refused},
+};
+
+/// How requests are gathered into one run of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSettings {
+    /// Histories in one run.
+    pub max_batch: usize,
+    /// How long the first of a batch may wait for others. Zero takes only what waits already, which
+    /// is best while the model answers faster than requests come.
+    pub max_wait: Duration,
+}
+
+impl Default for BatchSettings {
+    fn default() -> Self {
+        Self { max_batch: 16, max_wait: Duration::ZERO }
+    }
+}
+
+type Answer = Result<Arc<Vec<f32>>, Error>;
+
+struct Request {
+    history: Vec<i64>,
+    deadline: Instant,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// Worker threads with one session each behind a bounded queue. Dropping it answers what waits and
+/// joins the threads.
+pub struct Workers {
+    queue: Arc<BatchQueue<Request>>,
+    threads: Vec<JoinHandle<()>>,
+    name: Arc<str>,
+    width: usize,
+    sequence_length: Option<usize>,
+}
+
+impl Workers {
+    /// Starts `threads` threads, named after `name`, each with a session of its own on one core, and
+    /// returns once all of them have loaded the model. It blocks (a model takes 10 to 500 ms to
+    /// load): call it from a thread that may.
+    ///
+    /// # Errors
+    /// As [`NextItemModel::load`]; or a thread cannot be started.
+    pub fn start(
+        name: &str,
+        model_path: &Path,
+        threads: usize,
+        settings: BatchSettings,
+        queue_bound: usize,
+    ) -> Result<Self, Error> {
+        let queue = Arc::new(BatchQueue::new(queue_bound.max(1)));
+        let name: Arc<str> = name.into();
+        let mut workers = Self {
+            queue: Arc::clone(&queue),
+            threads: Vec::new(),
+            name: Arc::clone(&name),
+            width: 0,
+            sequence_length: None,
+        };
+        let (loaded, results) = mpsc::channel();
+        for i in 0..threads.max(1) {
+            let (queue, name, loaded) = (Arc::clone(&queue), Arc::clone(&name), loaded.clone());
+            let path = model_path.to_owned();
+            let thread = thread::Builder::new()
+                .name(format!("infer-{i}"))
+                .spawn(move || {
+                    // A worker that dies must not leave its queue open with nobody behind it.
+                    let closes = CloseOnPanic(&queue);
+                    let model = NextItemModel::load(&path, 1);
+                    let loaded_model = match model {
+                        Ok(model) => {
+                            let facts = (model.width(), model.sequence_length());
+                            // The receiver is gone when another worker failed to load: then the queue closes.
+                            loaded.send(Ok(facts)).ok().map(|()| model)
+                        }
+                        Err(error) => {
+                            loaded.send(Err(error)).ok();
+                            None
+                        }
+                    };
+                    drop(loaded);
+                    if let Some(mut model) = loaded_model {
+                        while let Some(batch) = queue.take(settings.max_batch, settings.max_wait) {
+                            run(&mut model, batch, &name);
+                        }
+                    }
+                    drop(closes);
+                })
+                .map_err(Error::Thread)?;
+            workers.threads.push(thread);
+        }
+        drop(loaded);
+        for _ in 0..workers.threads.len() {
+            (workers.width, workers.sequence_length) = results.recv().unwrap_or(Err(Error::Stopped))?;
+        }
+        Ok(workers)
+    }
+
+    /// Length of a vector of scores: items + 1.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// How many of the newest items the model looks at, where it says so.
+    pub fn sequence_length(&self) -> Option<usize> {
+        self.sequence_length
+    }
+
+    /// Scores of every item as the next one, length [`Self::width`], index 0 (padding) being minus
+    /// infinity. `history` holds item indexes from 1, oldest first; only the newest
+    /// [`Self::sequence_length`] count.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`] at once when too many wait, [`Error::DeadlineExceeded`] at the deadline,
+    /// [`Error::ItemIndex`] for an index outside the model, [`Error::Stopped`] while stopping.
+    pub async fn scores(&self, mut history: Vec<i64>, deadline: Instant) -> Answer {
+        if let Some(&index) = history.iter().find(|&&i| i < 1 || i.unsigned_abs() as usize >= self.width) {
+            return Err(Error::ItemIndex { index, last: self.width - 1 });
+        }
+        if let Some(surplus) = self.sequence_length.and_then(|length| history.len().checked_sub(length)) {
+            history.drain(..surplus);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.queue.push(Request { history, deadline, answer }).map_err(|refused| match refused {
+            Refused::Full => {
+                metrics::counter!("rapport_inference_refused_total", "model" => self.name.to_string()).increment(1);
+                Error::QueueFull { bound: self.queue.bound() }
+            }
+            Refused::Closed => Error::Stopped,
+        })?;
+        match tokio::time::timeout_at(deadline.into(), answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_dropped)) => Err(Error::Stopped),
+            Err(_elapsed) => Err(Error::DeadlineExceeded),
+        }
+    }
+
+    /// Answers what waits, then ends the threads. Blocks until they have ended, as dropping does.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.queue.close();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!(model = %self.name, "an inference thread had panicked");
+            }
+        }
+        self.queue.abandon();
+    }
+}
+
+struct CloseOnPanic<'a>(&'a BatchQueue<Request>);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.abandon();
+        }
+    }
+}
+
+/// One run of the model for those of a batch who still wait.
+fn run(model: &mut NextItemModel, batch: Vec<(Instant, Request)>, name: &Arc<str>) {
+    let now = Instant::now();
+    let mut waiting = Vec::with_capacity(batch.len());
+    let mut histories = Vec::with_capacity(batch.len());
+    for (arrived, request) in batch {
+        metrics::histogram!("rapport_inference_queue_seconds", "model" => name.to_string()).record(now - arrived);
+        if request.answer.is_closed() || request.deadline <= now {
+            metrics::counter!("rapport_inference_expired_total", "model" => name.to_string()).increment(1);
+            continue; // its caller has gone or goes: the deadline answers it
+        }
+        histories.push(request.history);
+        waiting.push(request.answer);
+    }
+    if waiting.is_empty() {
+        return;
+    }
+    let result = model.scores(&histories);
+    metrics::histogram!("rapport_inference_run_seconds", "model" => name.to_string()).record(now.elapsed());
+    metrics::histogram!("rapport_inference_batch_requests", "model" => name.to_string()).record(waiting.len() as f64);
+    match result {
+        Ok(rows) => {
+            for (answer, scores) in waiting.into_iter().zip(rows) {
+                answer.send(Ok(Arc::new(scores))).ok(); // a caller that gave up needs no answer
+            }
+        }
+        Err(error) => {
+            tracing::error!(model = %name, %error, "inference failed");
+            for answer in waiting {
+                answer.send(Err(Error::Run(error.to_string()))).ok();
+            }
+        }
+    }
+}
