@@ -1,1 +1,36 @@
 //! Feature views as a pure fold over events: declared in YAML, the same online and offline.
+//!
+//! YAML -> [`Views`] (checked once) -> [`State`] per entity: `apply(event)`, `read(now)`.
+//! [`CustomerState`] is everything that serving keeps of a customer: feature states, states by
+//! category, the newest interactions, and what was seen. The feature store folds it into Redis; the
+//! trainer folds the same log with the same code ([`Replay`], [`vector_at`]), so that training sees
+//! what serving sees.
+//!
+//! No clock and no I/O: time comes in with the events and with the reads. The same events in the
+//! same order give the same bits on every machine.
+
+mod cell;
+mod customer;
+pub mod decay;
+mod declare;
+mod distinct;
+mod error;
+mod history;
+mod replay;
+mod state;
+mod trends;
+mod views;
+pub mod wire;
+
+pub use customer::{CATEGORIES, CustomerState, SEEN};
+pub use error::Error;
+pub use history::{HISTORY, History, Interaction};
+pub use replay::{Replay, vector_at};
+pub use state::State;
+pub use trends::{TREND_ITEMS, TrendState, Trending};
+pub use views::{Aggregate, Entity, FeatureInfo, Measure, TILES, ViewInfo, Views, Window};
+
+/// The hash of an item id in the seen set: stable for ever.
+pub fn item_hash(item_id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(item_id.as_bytes())
+}

@@ -1,0 +1,380 @@
+//! View files: YAML in, checked [`Views`] out, or an error that says where.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use rapport_events::EventType;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    Error,
+    views::{
+        Aggregate, DAY_MS, Entity, Feature, FeatureInfo, HOUR_MS, Measure, Plan, TILES, TrendRules, ViewInfo, Views,
+        Window,
+    },
+};
+
+/// Bytes of a view file; more is a mistake, not a declaration.
+const FILE_BYTES: usize = 1 << 20;
+/// Features of one entity kind: a vector of this many doubles is still a few kilobytes.
+const FEATURES: usize = 512;
+const NAME_BYTES: usize = 64;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u32,
+    seen: Option<Filter>,
+    trends: Option<Trends>,
+    views: Vec<View>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    #[serde(rename = "type")]
+    types: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trends {
+    half_life: String,
+    #[serde(default = "one")]
+    default_weight: f64,
+    #[serde(default)]
+    weights: BTreeMap<String, f64>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct View {
+    name: String,
+    entity: String,
+    #[serde(default)]
+    description: String,
+    #[serde(rename = "where")]
+    filter: Option<Filter>,
+    features: Vec<FeatureDeclaration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FeatureDeclaration {
+    name: String,
+    aggregate: String,
+    of: Option<String>,
+    window: Option<String>,
+    windows: Option<Vec<String>>,
+    half_life: Option<String>,
+    #[serde(rename = "where")]
+    filter: Option<Filter>,
+    #[serde(default)]
+    description: String,
+}
+
+fn wrong(at: &str, reason: impl Into<String>) -> Error {
+    Error::Declaration { at: at.to_owned(), reason: reason.into() }
+}
+
+pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
+    if yaml.len() > FILE_BYTES {
+        return Err(wrong("views", format!("the file may have {FILE_BYTES} bytes, has {}", yaml.len())));
+    }
+    let file: File = serde_yaml_ng::from_str(yaml).map_err(|error| Error::Yaml(error.to_string()))?;
+    if file.version != 1 {
+        return Err(wrong("version", format!("must be 1, is {}", file.version)));
+    }
+    let seen = file.seen.as_ref().map(|filter| types("seen", filter)).transpose()?;
+    let trends = trend_rules(file.trends)?;
+
+    let mut views = Vec::new();
+    let mut names = HashSet::new();
+    let mut compiled: [(Vec<Feature>, Vec<String>); 3] = Default::default();
+    let mut canonical = String::from("state format 1\n");
+    for view in &file.views {
+        let at = format!("views.{}", view.name);
+        check_name(&at, &view.name)?;
+        if !names.insert(view.name.clone()) {
+            return Err(wrong(&at, "is declared twice"));
+        }
+        let entity = Entity::parse(&view.entity).ok_or_else(|| {
+            wrong(&format!("{at}.entity"), format!("must be customer, item or customer_category, is {:?}", view.entity))
+        })?;
+        let filter = view.filter.as_ref().map(|f| types(&at, f)).transpose()?;
+        let (features, columns) = &mut compiled[entity as usize];
+        let mut infos = Vec::new();
+        for declaration in &view.features {
+            for (name, info, feature) in expand(&at, &view.name, entity, filter.as_ref(), declaration)? {
+                if columns.contains(&name) {
+                    return Err(wrong(&format!("views.{name}"), "is declared twice"));
+                }
+                canonical.push_str(&definition(entity, &name, &feature));
+                features.push(feature);
+                columns.push(name);
+                infos.push(info);
+            }
+        }
+        if infos.is_empty() {
+            return Err(wrong(&format!("{at}.features"), "is empty"));
+        }
+        if features.len() > FEATURES {
+            return Err(wrong(&at, format!("an entity may have {FEATURES} features, {entity} has {}", features.len())));
+        }
+        views.push(ViewInfo {
+            name: view.name.clone(),
+            entity,
+            description: view.description.clone(),
+            features: infos,
+            types: filter,
+        });
+    }
+    canonical.push_str(&format!("seen {seen:?}\n"));
+    let [customer, item, category] = compiled;
+    let plan = |entity, (features, names)| Plan::new(entity, features, names).map(Arc::new);
+    Ok(Views {
+        views,
+        customer: plan(Entity::Customer, customer)?,
+        item: plan(Entity::Item, item)?,
+        category: plan(Entity::CustomerCategory, category)?,
+        seen,
+        trends,
+        schema_hash: hex::encode(&Sha256::digest(canonical.as_bytes())[..8]),
+    })
+}
+
+/// Everything that decides a feature's values, as a line of text.
+fn definition(entity: Entity, name: &str, feature: &Feature) -> String {
+    let Feature { aggregate, measure, window, types, .. } = feature;
+    format!("{entity} {name} {aggregate:?} {measure:?} {window:?} {types:?}\n")
+}
+
+fn check_name(at: &str, name: &str) -> Result<(), Error> {
+    let good = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_');
+    match name {
+        "" => Err(wrong(at, "the name is empty")),
+        name if name.len() > NAME_BYTES => Err(wrong(at, format!("the name may have {NAME_BYTES} bytes"))),
+        name if !name.chars().all(good) => Err(wrong(at, "the name may hold a-z, 0-9 and '_'")),
+        _ => Ok(()),
+    }
+}
+
+fn types(at: &str, filter: &Filter) -> Result<BTreeSet<String>, Error> {
+    let at = format!("{at}.where.type");
+    if filter.types.is_empty() {
+        return Err(wrong(&at, "is empty; leave the filter out to take every type"));
+    }
+    let parse = |name: &String| EventType::parse(name).map_err(|e| wrong(&at, format!("{name:?} {}", e.reason)));
+    filter.types.iter().map(|name| parse(name).map(EventType::into_string)).collect()
+}
+
+fn trend_rules(trends: Option<Trends>) -> Result<TrendRules, Error> {
+    let Some(trends) = trends else {
+        return Ok(TrendRules { half_life_ms: 7 * DAY_MS, default_weight: 1.0, weights: Default::default() });
+    };
+    let weights = trends.weights.iter().map(|(kind, weight)| (kind.as_str(), *weight));
+    for (kind, weight) in weights.chain([("default_weight", trends.default_weight)]) {
+        if !(0.0..=1e6).contains(&weight) {
+            return Err(wrong(&format!("trends.weights.{kind}"), format!("must be 0 to 1000000, is {weight}")));
+        }
+    }
+    Ok(TrendRules {
+        half_life_ms: duration("trends.half_life", &trends.half_life)?,
+        default_weight: trends.default_weight,
+        weights: trends.weights.into_iter().collect(),
+    })
+}
+
+/// A whole number of hours (`12h`), days (`7d`) or weeks (`2w`), from 1h to 365d, in milliseconds.
+fn duration(at: &str, text: &str) -> Result<i64, Error> {
+    let unit = match text.chars().last() {
+        Some('h') => HOUR_MS,
+        Some('d') => DAY_MS,
+        Some('w') => 7 * DAY_MS,
+        _ => 0,
+    };
+    let number = text.get(..text.len().saturating_sub(1)).and_then(|n| n.parse::<u32>().ok());
+    let ms = number.map(|n| i64::from(n).saturating_mul(unit));
+    ms.filter(|ms| (HOUR_MS..=365 * DAY_MS).contains(ms))
+        .ok_or_else(|| wrong(at, format!("must be whole hours, days or weeks from 1h to 365d, is {text:?}")))
+}
+
+fn window(at: &str, text: &str) -> Result<Window, Error> {
+    match text {
+        "lifetime" => Ok(Window::Lifetime),
+        text => Ok(Window::Tiles { tile_ms: duration(at, text)? / TILES }),
+    }
+}
+
+fn aggregate(at: &str, declaration: &FeatureDeclaration) -> Result<Aggregate, Error> {
+    let aggregate = match declaration.aggregate.as_str() {
+        "count" => Aggregate::Count,
+        "sum" => Aggregate::Sum,
+        "mean" => Aggregate::Mean,
+        "min" => Aggregate::Min,
+        "max" => Aggregate::Max,
+        "first" => Aggregate::First,
+        "last" => Aggregate::Last,
+        "distinct" => Aggregate::Distinct,
+        "time_since" => Aggregate::TimeSince,
+        "decayed_sum" => {
+            let half_life = declaration.half_life.as_deref();
+            let at = format!("{at}.half_life");
+            let half_life = half_life.ok_or_else(|| wrong(&at, "is needed by decayed_sum, for example 7d"))?;
+            return Ok(Aggregate::DecayedSum { half_life_ms: duration(&at, half_life)? });
+        }
+        other => {
+            let reason = format!(
+                "must be count, sum, mean, min, max, first, last, distinct, decayed_sum or time_since, is {other:?}"
+            );
+            return Err(wrong(&format!("{at}.aggregate"), reason));
+        }
+    };
+    match declaration.half_life {
+        Some(_) => Err(wrong(&format!("{at}.half_life"), "belongs to decayed_sum only")),
+        None => Ok(aggregate),
+    }
+}
+
+fn measure(at: &str, entity: Entity, aggregate: Aggregate, of: Option<&str>) -> Result<Measure, Error> {
+    use Measure::{Category, Customer, Events, Item, Value};
+    let allowed: &[Measure] = match (aggregate, entity) {
+        (Aggregate::Count | Aggregate::TimeSince, _) => &[Events],
+        (Aggregate::DecayedSum { .. }, _) => &[Value, Events],
+        (Aggregate::Distinct, Entity::Customer) => &[Item, Category],
+        (Aggregate::Distinct, Entity::Item) => &[Customer, Category],
+        (Aggregate::Distinct, Entity::CustomerCategory) => &[Item],
+        _ => &[Value],
+    };
+    let Some(of) = of else { return Ok(allowed[0]) };
+    allowed.iter().copied().find(|m| m.name() == of).ok_or_else(|| {
+        let names: Vec<_> = allowed.iter().map(|m| m.name()).collect();
+        let reason = format!("{} of a {entity} must be of {}, is {of:?}", aggregate.name(), names.join(" or "));
+        wrong(&format!("{at}.of"), reason)
+    })
+}
+
+/// One declaration is one feature, or one for each of its `windows` (`count_7d`, ...).
+fn expand(
+    view_at: &str,
+    view: &str,
+    entity: Entity,
+    view_filter: Option<&BTreeSet<String>>,
+    declaration: &FeatureDeclaration,
+) -> Result<Vec<(String, FeatureInfo, Feature)>, Error> {
+    let at = format!("{view_at}.{}", declaration.name);
+    check_name(&at, &declaration.name)?;
+    let aggregate = aggregate(&at, declaration)?;
+    let measure = measure(&at, entity, aggregate, declaration.of.as_deref())?;
+    let own_filter = declaration.filter.as_ref().map(|f| types(&at, f)).transpose()?;
+    let types = match (view_filter, own_filter) {
+        (Some(view), Some(own)) => {
+            let both: BTreeSet<String> = view.intersection(&own).cloned().collect();
+            if both.is_empty() {
+                return Err(wrong(&format!("{at}.where.type"), "names no type that the view lets through"));
+            }
+            Some(both)
+        }
+        (view, own) => own.or_else(|| view.cloned()),
+    };
+
+    let windowless = matches!(aggregate, Aggregate::DecayedSum { .. } | Aggregate::TimeSince);
+    let windows: Vec<(String, Window)> = match (&declaration.window, &declaration.windows) {
+        (None, None) => vec![(String::new(), Window::Lifetime)],
+        _ if windowless => {
+            return Err(wrong(&format!("{at}.window"), format!("{} has no window", aggregate.name())));
+        }
+        (Some(one), None) => vec![(String::new(), window(&format!("{at}.window"), one)?)],
+        (None, Some(many)) if !many.is_empty() => many
+            .iter()
+            .map(|text| Ok((format!("_{text}"), window(&format!("{at}.windows"), text)?)))
+            .collect::<Result<_, Error>>()?,
+        (None, Some(_)) => return Err(wrong(&format!("{at}.windows"), "is empty")),
+        (Some(_), Some(_)) => return Err(wrong(&at, "has both window and windows; one is enough")),
+    };
+
+    let feature = |(suffix, window): (String, Window)| {
+        let short = format!("{}{suffix}", declaration.name);
+        let name = format!("{view}.{short}");
+        let info = FeatureInfo {
+            name: short,
+            aggregate: aggregate.name(),
+            window: match &declaration.half_life {
+                Some(half_life) => format!("half life {half_life}"),
+                None => window.to_string(),
+            },
+            description: declaration.description.clone(),
+        };
+        let mut feature = Feature { aggregate, measure, window, fingerprint: 0, types: types.clone() };
+        feature.fingerprint = xxh3_64(definition(entity, &name, &feature).as_bytes()) as u32;
+        (name, info, feature)
+    };
+    Ok(windows.into_iter().map(feature).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refusal(feature: &str) -> String {
+        let yaml = format!(
+            "version: 1\nviews:\n  - name: buys\n    entity: customer\n    where: {{ type: [purchase] }}\n    \
+             features:\n      - {{ {feature} }}\n"
+        );
+        parse(&yaml).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_built_in_views_parse_and_have_the_promised_columns() {
+        let views = Views::built_in().unwrap();
+        for name in ["activity.events_1h", "purchases.spend_30d", "ratings.mean_lifetime", "activity.momentum"] {
+            assert!(views.names(Entity::Customer).iter().any(|n| n == name), "{name}");
+        }
+        assert!(views.names(Entity::Item).contains(&"item.customers".to_owned()));
+        assert!(views.names(Entity::CustomerCategory).contains(&"taste.interest".to_owned()));
+        assert_eq!(views.schema_hash(), Views::built_in().unwrap().schema_hash());
+    }
+
+    #[test]
+    fn a_refusal_names_the_view_the_feature_and_the_field() {
+        assert_eq!(
+            refusal("name: spend, aggregate: sum, window: 90m"),
+            "views.buys.spend.window: must be whole hours, days or weeks from 1h to 365d, is \"90m\""
+        );
+        assert!(refusal("name: spend, aggregate: total").starts_with("views.buys.spend.aggregate: must be count"));
+        assert!(refusal("name: x, aggregate: decayed_sum").starts_with("views.buys.x.half_life: is needed"));
+        assert!(refusal("name: x, aggregate: distinct, of: value").starts_with("views.buys.x.of: distinct of a"));
+        assert!(refusal("name: x, aggregate: count, where: { type: [view] }").starts_with("views.buys.x.where.type"));
+        assert!(refusal("name: X-1, aggregate: count").contains("may hold a-z"));
+        assert!(refusal("name: x, agregate: count").contains("agregate"));
+    }
+
+    #[test]
+    fn a_changed_definition_changes_the_schema_hash_and_a_description_does_not() {
+        let hash = |extra: &str| {
+            let yaml = format!(
+                "version: 1\nviews: [{{name: v, entity: item, features: [{{name: f, aggregate: count{extra}}}]}}]"
+            );
+            parse(&yaml).unwrap().schema_hash().to_owned()
+        };
+        assert_eq!(hash(""), hash(", description: how many"));
+        assert_ne!(hash(""), hash(", window: 1d"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(version: 1\nviews:\n)?[ -~\n]{0,200}") {
+            prop_assert!(parse(&text).is_err() || text.contains("views"));
+        }
+    }
+}

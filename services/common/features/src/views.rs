@@ -1,0 +1,310 @@
+//! Checked declarations: what a view file becomes, ready to fold with.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use rapport_events::CleanEvent;
+
+use crate::{Error, item_hash};
+
+const MINUTE_MS: i64 = 60_000;
+pub(crate) const HOUR_MS: i64 = 60 * MINUTE_MS;
+pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// How many tiles a window has. Every window is whole hours, so a tile is whole 150 seconds.
+pub const TILES: i64 = 24;
+
+/// What a view is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Entity {
+    Customer,
+    Item,
+    /// One customer and one category: what somebody thinks of "Comedy".
+    CustomerCategory,
+}
+
+impl Entity {
+    pub const ALL: [Self; 3] = [Self::Customer, Self::Item, Self::CustomerCategory];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Customer => "customer",
+            Self::Item => "item",
+            Self::CustomerCategory => "customer_category",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|entity| entity.name() == name)
+    }
+}
+
+impl fmt::Display for Entity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How events become a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Aggregate {
+    Count,
+    Sum,
+    Mean,
+    Min,
+    Max,
+    First,
+    Last,
+    Distinct,
+    /// Sum of x * 2^(-age / half life).
+    DecayedSum {
+        half_life_ms: i64,
+    },
+    /// Seconds since the newest matching event.
+    TimeSince,
+}
+
+impl Aggregate {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Sum => "sum",
+            Self::Mean => "mean",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::First => "first",
+            Self::Last => "last",
+            Self::Distinct => "distinct",
+            Self::DecayedSum { .. } => "decayed_sum",
+            Self::TimeSince => "time_since",
+        }
+    }
+}
+
+/// What of an event is aggregated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Measure {
+    /// Each event is 1.
+    Events,
+    /// The event's `value`; events without one do not count.
+    Value,
+    Item,
+    Category,
+    Customer,
+}
+
+impl Measure {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Value => "value",
+            Self::Item => "item",
+            Self::Category => "category",
+            Self::Customer => "customer",
+        }
+    }
+
+    pub(crate) fn number(self, event: &CleanEvent) -> Option<f64> {
+        match self {
+            Self::Events => Some(1.0),
+            // The cleaner lets finite values through only; a fold must not break if one slips in.
+            Self::Value => event.value.filter(|x| x.is_finite()),
+            Self::Item | Self::Category | Self::Customer => None,
+        }
+    }
+
+    pub(crate) fn hash(self, event: &CleanEvent) -> Option<u64> {
+        match self {
+            Self::Item => event.item_id.as_deref().map(item_hash),
+            Self::Category => event.category.as_deref().map(item_hash),
+            Self::Customer => Some(item_hash(&event.customer_id)),
+            Self::Events | Self::Value => None,
+        }
+    }
+}
+
+/// How far back a feature looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Window {
+    Lifetime,
+    /// [`TILES`] tiles of this many milliseconds. A read at `now` covers the tile that `now` is in
+    /// and the 23 before it: between 23/24 of the window and all of it.
+    Tiles {
+        tile_ms: i64,
+    },
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lifetime => f.write_str("lifetime"),
+            Self::Tiles { tile_ms } => {
+                let hours = tile_ms * TILES / HOUR_MS;
+                if hours % 24 == 0 { write!(f, "{}d", hours / 24) } else { write!(f, "{hours}h") }
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Feature {
+    pub aggregate: Aggregate,
+    pub measure: Measure,
+    pub window: Window,
+    /// Names the slot in stored bytes: a hash of the whole definition, so that a changed
+    /// definition starts from nothing instead of reading another feature's state.
+    pub fingerprint: u32,
+    /// `None`: events of every type.
+    pub types: Option<BTreeSet<String>>,
+}
+
+/// All features of one entity kind, in the order of their declaration.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub entity: Entity,
+    pub features: Vec<Feature>,
+    pub names: Vec<String>,
+    by_type: HashMap<String, Vec<usize>>,
+    any_type: Vec<usize>,
+    pub by_fingerprint: HashMap<u32, usize>,
+}
+
+impl Plan {
+    pub(crate) fn new(entity: Entity, features: Vec<Feature>, names: Vec<String>) -> Result<Self, Error> {
+        let matching = |wanted: Option<&String>| -> Vec<usize> {
+            let matches = |f: &Feature| f.types.as_ref().is_none_or(|t| wanted.is_some_and(|w| t.contains(w)));
+            features.iter().enumerate().filter(|(_, f)| matches(f)).map(|(i, _)| i).collect()
+        };
+        let any_type = matching(None);
+        let types: BTreeSet<&String> = features.iter().filter_map(|f| f.types.as_ref()).flatten().collect();
+        let by_type = types.into_iter().map(|t| (t.clone(), matching(Some(t)))).collect();
+        let mut by_fingerprint = HashMap::new();
+        for (i, feature) in features.iter().enumerate() {
+            if let Some(other) = by_fingerprint.insert(feature.fingerprint, i) {
+                return Err(Error::Declaration {
+                    at: format!("views.{}", names[i]),
+                    reason: format!("has the same hash as {}; rename one of them", names[other]),
+                });
+            }
+        }
+        Ok(Self { entity, features, names, by_type, any_type, by_fingerprint })
+    }
+
+    /// The features that an event of this type feeds.
+    pub(crate) fn fed_by(&self, kind: &str) -> &[usize] {
+        self.by_type.get(kind).unwrap_or(&self.any_type)
+    }
+}
+
+/// A feature, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeatureInfo {
+    pub name: String,
+    pub aggregate: &'static str,
+    /// `1h`, `7d`, `lifetime`, or the half life of a decayed sum.
+    pub window: String,
+    pub description: String,
+}
+
+/// A view, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewInfo {
+    pub name: String,
+    pub entity: Entity,
+    pub description: String,
+    pub features: Vec<FeatureInfo>,
+    pub(crate) types: Option<BTreeSet<String>>,
+}
+
+/// How trending items are weighed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TrendRules {
+    pub half_life_ms: i64,
+    pub default_weight: f64,
+    pub weights: HashMap<String, f64>,
+}
+
+/// A checked set of views. Share it as `Arc<Views>`.
+#[derive(Debug)]
+pub struct Views {
+    pub(crate) views: Vec<ViewInfo>,
+    pub(crate) customer: Arc<Plan>,
+    pub(crate) item: Arc<Plan>,
+    pub(crate) category: Arc<Plan>,
+    pub(crate) seen: Option<BTreeSet<String>>,
+    pub(crate) trends: TrendRules,
+    pub(crate) schema_hash: String,
+}
+
+impl Views {
+    /// The views that come with Rapport (`default_views.yaml`).
+    ///
+    /// # Errors
+    /// None in practice: a test parses the file.
+    pub fn built_in() -> Result<Self, Error> {
+        Self::parse(include_str!("default_views.yaml"))
+    }
+
+    /// # Errors
+    /// The place in the file and what is wrong there.
+    pub fn parse(yaml: &str) -> Result<Self, Error> {
+        crate::declare::parse(yaml)
+    }
+
+    /// The views in the order of the file.
+    pub fn views(&self) -> &[ViewInfo] {
+        &self.views
+    }
+
+    pub(crate) fn plan(&self, entity: Entity) -> &Arc<Plan> {
+        match entity {
+            Entity::Customer => &self.customer,
+            Entity::Item => &self.item,
+            Entity::CustomerCategory => &self.category,
+        }
+    }
+
+    /// The columns of an entity's vector, each `<view>.<feature>`.
+    pub fn names(&self, entity: Entity) -> &[String] {
+        &self.plan(entity).names
+    }
+
+    /// Which columns of the entity's vector the named views have; all of them when none is named.
+    ///
+    /// # Errors
+    /// The name that is not a view of this entity.
+    pub fn columns(&self, entity: Entity, views: &[String]) -> Result<Vec<usize>, String> {
+        if views.is_empty() {
+            return Ok((0..self.names(entity).len()).collect());
+        }
+        let mut columns = Vec::new();
+        for view in views {
+            if !self.views.iter().any(|v| v.entity == entity && v.name == *view) {
+                return Err(view.clone());
+            }
+            let starts = |name: &str| name.strip_prefix(view.as_str()).is_some_and(|rest| rest.starts_with('.'));
+            let of_view = self.names(entity).iter().enumerate().filter(|(_, name)| starts(name));
+            columns.extend(of_view.map(|(i, _)| i));
+        }
+        Ok(columns)
+    }
+
+    /// The views of a customer that an event of this type changes.
+    pub fn changed_by<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
+        let views = self.views.iter().filter(|view| view.entity != Entity::Item);
+        views.filter(move |view| view.types.as_ref().is_none_or(|t| t.contains(kind))).map(|view| view.name.as_str())
+    }
+
+    /// A hash of every definition and of the format of states: models say which one they were
+    /// trained with. Descriptions do not count.
+    pub fn schema_hash(&self) -> &str {
+        &self.schema_hash
+    }
+
+    pub(crate) fn is_seen_type(&self, kind: &str) -> bool {
+        self.seen.as_ref().is_none_or(|types| types.contains(kind))
+    }
+}

@@ -1,0 +1,250 @@
+//! What the fold promises, over generated streams of events.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position, Tenant};
+use rapport_features::{CustomerState, Entity, HISTORY, Replay, State, TrendState, Views, vector_at};
+
+const DAY_MS: i64 = 86_400_000;
+
+fn views() -> Arc<Views> {
+    Arc::new(Views::built_in().unwrap())
+}
+
+fn event(time_ms: i64, kind: &str, item: &str, value: Option<f64>) -> CleanEvent {
+    CleanEvent {
+        tenant: Tenant::parse("demo").unwrap(),
+        event_id: format!("{time_ms}-{kind}-{item}"),
+        kind: kind.into(),
+        customer_id: "ann".into(),
+        item_id: Some(item.into()),
+        category: Some(format!("c{}", item.len())),
+        time: EventTime::from_ms(time_ms),
+        received_at: EventTime::from_ms(time_ms),
+        value,
+    }
+}
+
+fn value_of(views: &Views, state: &CustomerState, name: &str, now: i64) -> f64 {
+    let at = views.names(Entity::Customer).iter().position(|n| n == name).unwrap();
+    state.read(EventTime::from_ms(now))[at]
+}
+
+fn bits(vector: &[f64]) -> Vec<u64> {
+    vector.iter().map(|x| x.to_bits()).collect()
+}
+
+prop_compose! {
+    fn any_event()(
+        time in 0..60 * DAY_MS,
+        kind in prop::sample::select(vec!["view", "purchase", "rating", "search", "add_to_cart"]),
+        item in 0..300u32,
+        value in prop::option::of(-1000i32..1000),
+    ) -> CleanEvent {
+        event(time, kind, &format!("item{item}"), value.map(f64::from))
+    }
+}
+
+#[test]
+fn a_windowed_count_forgets_what_left_the_window() {
+    let views = views();
+    let mut ann = CustomerState::new(&views);
+    for hour in 0..10 {
+        ann.apply(&event(hour * DAY_MS / 24, "view", "a", None));
+    }
+    let now = 9 * DAY_MS / 24 + 60_000;
+    assert_eq!(value_of(&views, &ann, "views.count_lifetime", now), 10.0);
+    assert_eq!(value_of(&views, &ann, "views.count_1d", now), 10.0);
+    assert_eq!(value_of(&views, &ann, "views.count_1h", now), 1.0);
+    assert_eq!(value_of(&views, &ann, "views.count_1h", now + DAY_MS), 0.0);
+    assert_eq!(value_of(&views, &ann, "activity.since_last", now), 60.0);
+    assert!(value_of(&views, &ann, "ratings.mean_lifetime", now).is_nan());
+}
+
+#[test]
+fn money_and_ratings_add_up() {
+    let views = views();
+    let mut ann = CustomerState::new(&views);
+    ann.apply(&event(0, "rating", "a", Some(4.0)));
+    ann.apply(&event(1_000, "rating", "b", Some(1.0)));
+    ann.apply(&event(2_000, "purchase", "b", Some(19.5)));
+    ann.apply(&event(500, "rating", "c", Some(2.0)));
+    let read = |name: &str| value_of(&views, &ann, name, 3_000);
+    assert_eq!(read("ratings.mean_lifetime"), 7.0 / 3.0);
+    assert_eq!(read("ratings.last"), 1.0, "the late event is not the last one");
+    assert_eq!(read("ratings.first"), 4.0);
+    assert_eq!((read("purchases.spend_7d"), read("purchases.largest")), (19.5, 19.5));
+    assert_eq!(read("activity.items_lifetime"), 3.0);
+    assert!(ann.has_seen("a") && ann.has_seen("c") && !ann.has_seen("d"));
+    let items: Vec<_> = ann.history().iter().map(|i| i.item_id.as_str()).collect();
+    assert_eq!(items, ["a", "c", "b", "b"], "event time rules");
+    assert_eq!((ann.version(), ann.newest()), (4, Some(EventTime::from_ms(2_000))));
+}
+
+#[test]
+fn the_history_keeps_the_newest_and_categories_are_bounded() {
+    let views = views();
+    let mut ann = CustomerState::new(&views);
+    for n in 0..500 {
+        let mut event = event(n, "view", &format!("i{n}"), None);
+        event.category = Some(format!("category {n}"));
+        ann.apply(&event);
+    }
+    ann.apply(&event(1, "view", "late", None));
+    assert_eq!(ann.history().len(), HISTORY);
+    assert_eq!(ann.history().iter().next().unwrap().item_id, "i300");
+    assert_eq!(ann.categories().count(), rapport_features::CATEGORIES);
+    assert!(ann.category("category 499").is_some() && ann.category("category 0").is_none());
+}
+
+#[test]
+fn a_changed_view_file_keeps_what_is_still_declared() {
+    let yaml = |extra: &str| {
+        let text = format!(
+            "version: 1\nviews: [{{name: v, entity: customer, features: [{{name: n, aggregate: count}}{extra}]}}]"
+        );
+        Arc::new(Views::parse(&text).unwrap())
+    };
+    let (old, new) = (yaml(", {name: top, aggregate: max}"), yaml(", {name: sum, aggregate: sum}"));
+    let mut state = CustomerState::new(&old);
+    state.apply(&event(0, "view", "a", Some(2.0)));
+    let mut read = CustomerState::from_bytes(&new, &state.to_bytes()).unwrap();
+    read.apply(&event(1, "view", "a", Some(3.0)));
+    assert_eq!(read.read(EventTime::from_ms(2)), [2.0, 3.0]);
+}
+
+#[test]
+fn the_busiest_recent_item_leads_the_trend() {
+    let views = views();
+    let mut trend = TrendState::new(&views);
+    for n in 0..5_000i64 {
+        trend.apply(&event(n, "view", &format!("once{n}"), None));
+    }
+    for _ in 0..50 {
+        trend.apply(&event(0, "view", "old favourite", None));
+        trend.apply(&event(60 * DAY_MS, "view", "new favourite", None));
+    }
+    let top = trend.top(2);
+    assert_eq!(top[0].item_id, "new favourite");
+    assert_eq!(top[1].item_id, "old favourite");
+    assert!((top[0].score - 50.0).abs() < 1e-9 && top[1].score < 1.0);
+    assert_eq!(TrendState::from_bytes(&views, &trend.to_bytes()).unwrap(), trend);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_state_that_went_through_bytes_goes_on_as_if_it_had_not(
+        events in prop::collection::vec(any_event(), 0..120), cut in 0..120usize,
+    ) {
+        let views = views();
+        let (mut straight, mut stored) = (CustomerState::new(&views), CustomerState::new(&views));
+        for (n, event) in events.iter().enumerate() {
+            straight.apply(event);
+            if n == cut {
+                stored = CustomerState::from_bytes(&views, &stored.to_bytes()).unwrap();
+            }
+            stored.apply(event);
+        }
+        prop_assert_eq!(straight.to_bytes(), stored.to_bytes());
+        let now = EventTime::from_ms(61 * DAY_MS);
+        prop_assert_eq!(bits(&straight.read(now)), bits(&stored.read(now)));
+    }
+
+    #[test]
+    fn late_events_give_the_windows_that_events_in_order_give(
+        events in prop::collection::vec(any_event(), 0..120), seed: u64,
+    ) {
+        let views = views();
+        let mut shuffled = events.clone();
+        shuffled.sort_by_key(|e| rapport_features::item_hash(&format!("{seed}{}", e.event_id)));
+        let mut ordered = events;
+        ordered.sort_by_key(|e| e.time);
+        let (mut a, mut b) = (CustomerState::new(&views), CustomerState::new(&views));
+        ordered.iter().for_each(|e| a.apply(e));
+        shuffled.iter().for_each(|e| b.apply(e));
+        let now = EventTime::from_ms(60 * DAY_MS);
+        for ((name, x), y) in views.names(Entity::Customer).iter().zip(a.read(now)).zip(b.read(now)) {
+            // Decayed sums round, and `first` and `last` prefer the order of arrival among equals.
+            if !["momentum", ".first", ".last"].iter().any(|end| name.ends_with(end)) {
+                prop_assert_eq!(x.to_bits(), y.to_bits(), "{}: {} {}", name, x, y);
+            }
+        }
+    }
+
+    #[test]
+    fn partial_states_sum_up_to_the_whole(events in prop::collection::vec(any_event(), 0..120), split in 1..4i32) {
+        let views = views();
+        let mut whole = State::new(&views, Entity::Item);
+        let mut parts: Vec<State> = (0..split).map(|_| State::new(&views, Entity::Item)).collect();
+        for (n, event) in events.iter().enumerate() {
+            whole.apply(event);
+            parts[n % split as usize].apply(event);
+        }
+        let mut sum = State::new(&views, Entity::Item);
+        parts.iter().for_each(|part| sum.merge(part));
+        let now = EventTime::from_ms(60 * DAY_MS);
+        for ((name, x), y) in views.names(Entity::Item).iter().zip(whole.read(now)).zip(sum.read(now)) {
+            let close = (x - y).abs() <= 1e-9 * x.abs();
+            prop_assert!(x.to_bits() == y.to_bits() || (name.ends_with("interest") && close), "{}: {} {}", name, x, y);
+        }
+    }
+
+    #[test]
+    fn corrupt_bytes_are_an_error_and_never_a_panic(
+        events in prop::collection::vec(any_event(), 1..40), at: prop::sample::Index, byte: u8, keep: prop::sample::Index,
+    ) {
+        let views = views();
+        let mut state = CustomerState::new(&views);
+        let mut trend = TrendState::new(&views);
+        events.iter().for_each(|e| { state.apply(e); trend.apply(e) });
+        let now = EventTime::from_ms(60 * DAY_MS);
+        let mut bytes = state.to_bytes();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(mut state) = CustomerState::from_bytes(&views, &bytes) {
+            state.read(now);
+            events.iter().for_each(|e| state.apply(e));
+        }
+        bytes.truncate(keep.index(bytes.len()));
+        prop_assert!(CustomerState::from_bytes(&views, &bytes).is_err());
+        let mut bytes = trend.to_bytes();
+        let at = at.min(bytes.len() - 1);
+        bytes[at] = byte;
+        if let Ok(mut trend) = TrendState::from_bytes(&views, &bytes) {
+            events.iter().for_each(|e| trend.apply(e));
+            trend.top(10);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let views = views();
+        if let Ok(state) = CustomerState::from_bytes(&views, &bytes) {
+            state.read(EventTime::from_ms(0));
+        }
+        if let Ok(state) = State::from_bytes(&views, Entity::Item, &bytes) {
+            state.read(EventTime::from_ms(i64::MAX));
+        }
+    }
+
+    #[test]
+    fn the_replayed_log_gives_the_vector_that_was_served(events in prop::collection::vec(any_event(), 1..80)) {
+        let views = views();
+        let mut served = CustomerState::new(&views);
+        let mut replay = Replay::new(&views);
+        let mut log = Vec::new();
+        for (offset, event) in events.into_iter().enumerate() {
+            served.apply(&event);
+            log.push(LoggedEvent { position: Position { partition: 0, offset: offset as i64 }, event });
+        }
+        log.reverse();
+        let (tenant, now) = (Tenant::parse("demo").unwrap(), EventTime::from_ms(60 * DAY_MS));
+        prop_assert_eq!(bits(&vector_at(&views, &log, &tenant, "ann", now)), bits(&served.read(now)));
+        log.sort_by_key(|e| e.position);
+        log.iter().for_each(|e| replay.apply(e));
+        prop_assert_eq!(replay.customer(&tenant, "ann"), Some(&served));
+    }
+}
