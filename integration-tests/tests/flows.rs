@@ -8,5 +8,19 @@
     reason = "a test fails by panicking, and what it skips it says on standard error"
 )]
 
+#[path = "flows/broker_outage.rs"]
+mod broker_outage;
+#[path = "flows/cleaning.rs"]
+mod cleaning;
+#[path = "flows/degradation.rs"]
+mod degradation;
+#[path = "flows/doors.rs"]
+mod doors;
+#[path = "flows/exactly_once.rs"]
+mod exactly_once;
 #[path = "flows/harness_itself.rs"]
 mod harness_itself;
+#[path = "flows/offline.rs"]
+mod offline;
+#[path = "flows/operations.rs"]
+mod operations;

@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use rapport_kafka::{KafkaArgs, Topics};
+
 use super::{
     Broker, RedisServer, Service,
     process::Process,
@@ -24,6 +26,11 @@ pub const TENANT: &str = "demo";
 /// The operator's key for hashing identifiers, for all services of a stack.
 pub const HASH_KEY: &str = "integration tests hash key";
 
+/// Fewer than by default, and more than one: order across partitions is never promised.
+pub const PARTITIONS: i32 = 3;
+/// A consumer that was killed leaves its group after 2 s instead of 20.
+const KAFKA_SETTINGS: &str = "session.timeout.ms=2000,heartbeat.interval.ms=300";
+
 /// How long a service may take from its start to ready. Generous: two cores run several tests.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// More than any service's drain budget.
@@ -33,36 +40,11 @@ pub struct Stack {
     pub name: String,
     pub broker: Arc<Broker>,
     pub redis: Arc<RedisServer>,
+    pub topics: Topics,
     folder: PathBuf,
     ports: BTreeMap<Service, Ports>,
     settings: BTreeMap<Service, Vec<(String, String)>>,
     running: BTreeMap<Service, Process>,
-}
-
-/// The topics of a stack, by the names that the outside world knows.
-#[derive(Debug, Clone, Copy)]
-pub enum Topic {
-    Raw,
-    Clean,
-    Dead,
-    Catalog,
-    FeaturesUpdated,
-    Models,
-    Served,
-}
-
-impl Topic {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "events.raw.v1",
-            Self::Clean => "events.clean.v1",
-            Self::Dead => "events.dead.v1",
-            Self::Catalog => "catalog.v1",
-            Self::FeaturesUpdated => "features.updated.v1",
-            Self::Models => "models.v1",
-            Self::Served => "recommendations.served.v1",
-        }
-    }
 }
 
 impl Stack {
@@ -79,7 +61,8 @@ impl Stack {
             fs::create_dir(folder.join(part)).expect("scratch is writable");
         }
         let ports = Service::ALL.map(|service| (service, Ports::free())).into_iter().collect();
-        Self { name, broker, redis, folder, ports, settings: BTreeMap::new(), running: BTreeMap::new() }
+        let topics = Topics::with_prefix(&format!("{name}."));
+        Self { name, broker, redis, topics, folder, ports, settings: BTreeMap::new(), running: BTreeMap::new() }
     }
 
     /// Sets a variable for one service's next start.
@@ -87,8 +70,11 @@ impl Stack {
         self.settings.entry(service).or_default().push((name.to_owned(), value.into()));
     }
 
-    pub fn topic(&self, topic: Topic) -> String {
-        format!("{}.{}", self.name, topic.name())
+    /// Makes the topics, for a test that writes or reads before any service runs.
+    pub async fn make_topics(&self) {
+        let mut args = KafkaArgs::for_brokers(self.broker.address(), format!("{}.", self.name));
+        args.partitions = PARTITIONS;
+        rapport_kafka::ensure_topics(&args).await.expect("the broker makes topics");
     }
 
     pub fn group(&self, service: Service) -> String {
@@ -142,6 +128,8 @@ impl Stack {
             .env("RAPPORT_ADMIN_ADDR", format!("127.0.0.1:{}", ports.admin))
             .env("RAPPORT_KAFKA_BROKERS", self.broker.address())
             .env("RAPPORT_TOPIC_PREFIX", format!("{}.", self.name))
+            .env("RAPPORT_KAFKA_PARTITIONS", PARTITIONS.to_string())
+            .env("RAPPORT_KAFKA_SETTINGS", KAFKA_SETTINGS)
             .env("RAPPORT_GROUP_ID", self.group(service))
             .env("RAPPORT_REDIS_URL", self.redis.url())
             .env("RAPPORT_KEY_PREFIX", &self.name)
@@ -259,6 +247,22 @@ pub fn get(url: &str) -> Result<(u16, String), String> {
         .build()
         .into();
     let mut response = agent.get(url).call().map_err(|e| e.to_string())?;
+    let body = response.body_mut().read_to_string().map_err(|e| e.to_string())?;
+    Ok((response.status().as_u16(), body))
+}
+
+/// HTTP POST: status and body.
+pub fn post(url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<(u16, String), String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(20)))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut request = agent.post(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut response = request.send(body).map_err(|e| e.to_string())?;
     let body = response.body_mut().read_to_string().map_err(|e| e.to_string())?;
     Ok((response.status().as_u16(), body))
 }

@@ -1,0 +1,186 @@
+//! `kill -9` in the middle of a stream: nothing is lost and nothing is counted twice.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use prost::Message;
+use rapport_integration_tests::{
+    accounting::exactly_once,
+    events::{PROTOBUF, interaction, key, now_ms},
+    harness::{
+        Broker, Service, Stack, heavy,
+        stack::TENANT,
+        wait::check,
+        wait_until,
+    },
+};
+use rapport_proto::features::{GetFeaturesRequest, GetFeaturesResponse};
+
+const EVENTS: usize = 60_000;
+const CUSTOMERS: usize = 300;
+const ITEMS: usize = 200;
+/// Slow enough that the stream lasts for seconds and every kill falls into it.
+const EVENTS_PER_SECOND: usize = 10_000;
+/// Each service is killed when so many events have been sent; the stream goes on meanwhile.
+const KILLS_AT: [usize; 4] = [8_000, 20_000, 31_000, 45_000];
+
+fn customer(n: usize) -> String {
+    // A few customers have many events, most have few.
+    let spread = (n * 7919) % CUSTOMERS;
+    format!("c{}", spread * spread / CUSTOMERS)
+}
+
+fn item(n: usize) -> String {
+    format!("i{}", (n * 104_729) % ITEMS)
+}
+
+fn event_id(n: usize) -> String {
+    format!("e{n:06}")
+}
+
+/// A steady stream of events onto the raw topic, as another company's producer would write it.
+struct Sending {
+    sent: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+}
+
+impl Sending {
+    fn start(broker: Arc<Broker>, topic: String) -> Self {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let progress = Arc::clone(&sent);
+        let thread = std::thread::spawn(move || {
+            let producer = broker.producer();
+            let (started, base) = (Instant::now(), now_ms() - 3_600_000);
+            for n in 0..EVENTS {
+                let event = interaction(&event_id(n), "view", &customer(n), &item(n), base + n as i64);
+                let headers = [("content-type", PROTOBUF), ("rapport-tenant", TENANT)];
+                producer.send(&topic, Some(&key(TENANT, &customer(n))), &event.encode_to_vec(), &headers);
+                progress.store(n + 1, Ordering::Relaxed);
+                let due = Duration::from_micros((n * 1_000_000 / EVENTS_PER_SECOND) as u64);
+                if let Some(early) = due.checked_sub(started.elapsed()).filter(|e| *e > Duration::from_millis(5)) {
+                    std::thread::sleep(early);
+                }
+            }
+            producer.flush();
+        });
+        Self { sent, thread }
+    }
+
+    async fn reached(&self, events: usize) {
+        wait_until(&format!("{events} events to be sent"), Duration::from_secs(120), async || {
+            let sent = self.sent.load(Ordering::Relaxed);
+            check(sent >= events, || format!("{sent} are sent"))
+        })
+        .await;
+    }
+
+    async fn done(self) {
+        self.reached(EVENTS).await;
+        self.thread.join().unwrap();
+    }
+}
+
+/// Counts what a `read_committed` reader sees until everything is there, then lets the cleaner end its
+/// last transaction and reads it all once more from the beginning.
+async fn every_clean_event_stands_once(stack: &mut Stack) {
+    let mut reader = stack.broker.reader(&stack.topics.clean);
+    let mut seen = 0;
+    wait_until("all events on the clean topic", Duration::from_secs(120), async || {
+        while reader.next(Duration::from_millis(20)).is_some() {
+            seen += 1;
+        }
+        check(seen >= EVENTS, || format!("{seen} of {EVENTS}"))
+    })
+    .await;
+    let (status, _) = stack.stop(Service::Cleaner);
+    assert!(status.success(), "the cleaner ended with {status}");
+    let clean = stack.broker.read_all(&stack.topics.clean);
+    let ids = clean.iter().map(|record| record.header("rapport-event-id").expect("an event id").to_owned());
+    if let Err(found) = exactly_once((0..EVENTS).map(event_id), ids) {
+        panic!("clean events: {found}");
+    }
+    assert!(stack.broker.read_all(&stack.topics.dead).is_empty(), "valid events became dead letters");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cleaner_that_is_killed_in_the_middle_of_a_stream_writes_every_event_exactly_once() {
+    let _alone = heavy().await;
+    let mut stack = Stack::new("kill-cleaner");
+    stack.start(&[Service::Cleaner]).await;
+    let sending = Sending::start(Arc::clone(&stack.broker), stack.topics.raw.clone());
+    for at in KILLS_AT {
+        sending.reached(at).await;
+        stack.kill(Service::Cleaner);
+        stack.launch(Service::Cleaner);
+    }
+    sending.done().await;
+    every_clean_event_stands_once(&mut stack).await;
+}
+
+async fn features(stack: &Stack, entity: &str, ids: Vec<String>) -> Result<GetFeaturesResponse, String> {
+    let request = GetFeaturesRequest { entity: entity.to_owned(), entity_ids: ids, ..Default::default() };
+    Ok(stack.feature_store().get_features(request).await.map_err(|status| status.to_string())?.into_inner())
+}
+
+/// For each id: its version, and its lifetime count of events as a feature.
+async fn counts(stack: &Stack, entity: &str, ids: &[String]) -> Result<BTreeMap<String, (u64, f64)>, String> {
+    let answer = features(stack, entity, ids.to_vec()).await?;
+    let wanted = |name: &&String| name.contains(".events") && name.contains("lifetime");
+    let column = answer.names.iter().position(|name| wanted(&name)).expect("a lifetime count of events");
+    Ok(answer.vectors.into_iter().map(|v| (v.entity_id, (v.version, v.values[column]))).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_keeps_every_event_exactly_once() {
+    let _alone = heavy().await;
+    let mut stack = Stack::new("kill-feature-store");
+    stack.start(&[Service::Cleaner, Service::FeatureStore]).await;
+    let sending = Sending::start(Arc::clone(&stack.broker), stack.topics.raw.clone());
+    for at in KILLS_AT {
+        sending.reached(at).await;
+        stack.kill(Service::FeatureStore);
+        stack.launch(Service::FeatureStore);
+    }
+    sending.done().await;
+    stack.wait_ready(Service::FeatureStore).await;
+    every_clean_event_stands_once(&mut stack).await;
+
+    let (mut by_customer, mut by_item) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
+    for n in 0..EVENTS {
+        *by_customer.entry(customer(n)).or_default() += 1;
+        *by_item.entry(item(n)).or_default() += 1;
+    }
+    for (entity, expected) in [("customer", &by_customer), ("item", &by_item)] {
+        let ids: Vec<String> = expected.keys().cloned().collect();
+        wait_until(&format!("{EVENTS} events to be counted for every {entity}"), Duration::from_secs(120), async || {
+            let total: u64 = counts(&stack, entity, &ids).await?.values().map(|(version, _)| version).sum();
+            check(total >= EVENTS as u64, || format!("{total} of {EVENTS}"))
+        })
+        .await;
+    }
+    // Everything that is still on its way has been written when it has stopped.
+    let (status, _) = stack.stop(Service::FeatureStore);
+    assert!(status.success(), "the feature store ended with {status}");
+    stack.start(&[Service::FeatureStore]).await;
+    for (entity, expected) in [("customer", &by_customer), ("item", &by_item)] {
+        let ids: Vec<String> = expected.keys().cloned().collect();
+        let found = counts(&stack, entity, &ids).await.unwrap();
+        let wrong: Vec<_> = expected
+            .iter()
+            .filter(|(id, count)| found[*id] != (**count, **count as f64))
+            .map(|(id, count)| format!("{id}: {count} sent, version and count {:?}", found[id]))
+            .collect();
+        assert!(wrong.is_empty(), "{} of {} {entity}s: {:?}", wrong.len(), expected.len(), &wrong[..wrong.len().min(5)]);
+    }
+    let kept = crate::offline::event_ids(&stack).await;
+    if let Err(found) = exactly_once((0..EVENTS).map(event_id), kept) {
+        panic!("the offline log: {found}");
+    }
+}
