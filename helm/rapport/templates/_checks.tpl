@@ -1,0 +1,50 @@
+{{/* What the schema cannot say: values that depend on one another. Each message tells what to do. */}}
+{{- define "rapport.checks" -}}
+{{- if not .Values.kafka.brokers -}}
+{{- fail "kafka.brokers is required: the bootstrap brokers of your Kafka, for example kafka-bootstrap.kafka:9092" -}}
+{{- end -}}
+{{- if and .Values.kafka.existingSecret .Values.kafka.settings -}}
+{{- fail "set kafka.settings or kafka.existingSecret, not both: the Secret holds all settings" -}}
+{{- end -}}
+{{- range $key, $_ := .Values.kafka.settings -}}
+{{- if or (contains "password" $key) (contains "secret" $key) (contains ".pem" $key) -}}
+{{- fail (printf "kafka.settings.%s holds a secret: put all settings into a Secret and name it in kafka.existingSecret" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $places := dict "RAPPORT_API_KEYS" "apiKeys.existingSecret" "RAPPORT_HASH_KEY" "hashKey.existingSecret" "RAPPORT_REDIS_URL" "redis.url or redis.existingSecret" "RAPPORT_KAFKA_SETTINGS" "kafka.settings or kafka.existingSecret" -}}
+{{- range $variable, $place := $places -}}
+{{- range $name, $c := merge (dict "default" $.Values.default) $.Values.components -}}
+{{- if hasKey (default dict $c.env) $variable -}}
+{{- fail (printf "%s.env.%s: set %s instead" $name $variable $place) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (not .Values.redis.url) (not .Values.redis.existingSecret) -}}
+{{- fail "redis.url is required (redis://host:6379), or redis.existingSecret when the URL holds a password" -}}
+{{- end -}}
+{{- if and .Values.redis.url .Values.redis.existingSecret -}}
+{{- fail "set redis.url or redis.existingSecret, not both" -}}
+{{- end -}}
+{{- if not .Values.hashKey.existingSecret -}}
+{{- fail "hashKey.existingSecret is required: kubectl create secret generic rapport-secrets --from-literal=hash-key=\"$(openssl rand -hex 32)\"" -}}
+{{- end -}}
+{{- if and .Values.components.collector.enabled (not .Values.apiKeys.existingSecret) -}}
+{{- fail "apiKeys.existingSecret is required while the collector is enabled: a Secret with api-keys=\"<key>=<tenant>,...\"" -}}
+{{- end -}}
+{{- range $name := include "rapport.enabled" . | fromJsonArray -}}
+{{- $autoscaling := default dict (index $.Values.components $name).autoscaling -}}
+{{- $hpa := default dict $autoscaling.hpa -}}
+{{- $keda := default dict $autoscaling.keda -}}
+{{- if and $hpa.enabled $keda.enabled -}}
+{{- fail (printf "components.%s.autoscaling: enable hpa or keda, never both on one Deployment" $name) -}}
+{{- end -}}
+{{- range $scaler := list $hpa $keda -}}
+{{- if and $scaler.enabled (gt (int $scaler.minReplicas) (int $scaler.maxReplicas)) -}}
+{{- fail (printf "components.%s.autoscaling: minReplicas %d is more than maxReplicas %d" $name (int $scaler.minReplicas) (int $scaler.maxReplicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $keda.enabled (gt (int $keda.maxReplicas) (int $.Values.topics.partitions)) -}}
+{{- fail (printf "components.%s.autoscaling.keda.maxReplicas %d is more than topics.partitions %d: the rest would idle" $name (int $keda.maxReplicas) (int $.Values.topics.partitions)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
