@@ -109,14 +109,14 @@ if [ "${1:-}" = "--tests" ]; then
       fail "Go could not build helm; see $RAPPORT_CACHE/go.log"
     say "helm: ready"
   fi
-  if [ -f "$RAPPORT_CACHE/test-venv/.complete-2" ]; then say "Python test packages: found"
+  if [ -f "$RAPPORT_CACHE/test-venv/.complete-3" ]; then say "Python test packages: found"
   else
     say "Python test packages: installing"
     rm -rf "$RAPPORT_CACHE/test-venv"
     python3 -m venv "$RAPPORT_CACHE/test-venv"
     "$RAPPORT_CACHE/test-venv/bin/pip" install -q -r "$here/requirements-tests.txt" >"$RAPPORT_CACHE/pip.log" 2>&1 ||
       fail "pip could not install the test packages; see $RAPPORT_CACHE/pip.log"
-    touch "$RAPPORT_CACHE/test-venv/.complete-2"
+    touch "$RAPPORT_CACHE/test-venv/.complete-3"
     say "Python test packages: ready"
   fi
 fi
