@@ -1,1 +1,88 @@
 //! The collector: the mesh's front door. It answers success only when Kafka has the event.
+//!
+//! The way of an event: a door reads its wire shape ([`doors`]), its key names the tenant
+//! ([`keys`]), it is judged ([`admit`]), becomes a record ([`publish`]), and when Kafka has
+//! acknowledged that, its sender is told.
+
+pub mod admit;
+pub mod config;
+pub mod doors;
+pub mod error;
+pub mod keys;
+pub mod publish;
+
+use std::{sync::Arc, time::Duration};
+
+pub use config::Config;
+pub use error::Error;
+
+use doors::{House, grpc::GrpcDoor, http};
+use keys::Keys;
+use publish::Publish;
+use rapport_proto::collect::collector_server::CollectorServer;
+use rapport_runtime::Lifecycle;
+use tonic::service::Routes;
+
+/// The name of the service for gRPC health.
+pub const SERVICE: &str = "rapport.collect.v1.Collector";
+
+/// Requests somewhat over the limit are decoded, so that they can be refused by name.
+const DECODE_SLACK: usize = 2;
+
+/// How often the gauges are set.
+const GAUGES_EVERY: Duration = Duration::from_secs(1);
+
+/// Serves both doors until a drain is asked for, finishes what was taken on, and returns.
+///
+/// # Errors
+/// A port cannot be opened, or Kafka refuses for good.
+pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
+    let keys = Keys::load(config.api_keys.as_ref(), config.insecure_tenant.clone())?;
+    if let Some(tenant) = &config.insecure_tenant {
+        tracing::warn!(%tenant, "callers without a known key are let in; never do this in production");
+    }
+    tracing::info!(keys = keys.len(), "API keys read");
+    let publish = Arc::new(Publish::new(&config.kafka, &config.door)?);
+    let house = House {
+        keys: Arc::new(keys),
+        publish: Arc::clone(&publish),
+        limits: Arc::new(config.door.clone()),
+        lifecycle: lifecycle.clone(),
+    };
+    let max_bytes = config.server.max_request_bytes;
+    let service = CollectorServer::new(GrpcDoor::new(house.clone(), max_bytes))
+        .max_decoding_message_size(max_bytes.saturating_mul(DECODE_SLACK));
+
+    // The doors open before Kafka is there: until then callers get an answer that they can act on.
+    let topics = async { Ok(rapport_kafka::wait_for_topics(&config.kafka, &lifecycle).await?) };
+    let grpc = async {
+        let routes = Routes::new(service);
+        Ok(rapport_rpc::serve(config.grpc_addr, &config.server, routes, &[SERVICE], &lifecycle).await?)
+    };
+    let gauges = async {
+        show_depth(&publish, &lifecycle).await;
+        Ok(())
+    };
+    tokio::try_join!(topics, grpc, http::serve(house, config.http_addr), gauges).map(drop).inspect_err(|_| {
+        lifecycle.drain();
+    })?;
+
+    let left = publish.publisher().flush(config.door.ack_timeout).await;
+    if left > 0 {
+        tracing::warn!(left, "records were not acknowledged before the end; nobody was told that they were");
+    }
+    Ok(())
+}
+
+/// Keeps the gauges of what is on its way, until a drain.
+async fn show_depth(publish: &Publish, lifecycle: &Lifecycle) {
+    loop {
+        // Both stay far below 2^53.
+        metrics::gauge!("rapport_collector_queue_records").set(publish.publisher().in_flight() as f64);
+        metrics::gauge!("rapport_collector_in_flight_bytes").set(publish.bytes_in_flight() as f64);
+        tokio::select! {
+            () = tokio::time::sleep(GAUGES_EVERY) => {}
+            () = lifecycle.drain_requested() => return,
+        }
+    }
+}

@@ -99,6 +99,12 @@ impl Tally {
         self.close_one();
     }
 
+    fn results(&self) -> Vec<Result<Position, DeliveryError>> {
+        let results = std::mem::take(&mut *self.results.lock().unwrap_or_else(PoisonError::into_inner));
+        let timed_out = DeliveryError { code: RDKafkaErrorCode::MessageTimedOut };
+        results.into_iter().map(|result| result.unwrap_or_else(|| Err(timed_out.clone()))).collect()
+    }
+
     fn close_one(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1
             && let Some(complete) = self.complete.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -228,14 +234,35 @@ impl Batch<'_> {
     /// Waits for Kafka. One result for each record that [`Batch::send`] took, in their order. Ends
     /// within the delivery timeout, since every record is acknowledged or given up by then.
     pub async fn acknowledged(self) -> Vec<Result<Position, DeliveryError>> {
+        self.close().finished().await
+    }
+
+    /// Nothing more comes: what is left is to wait, without holding the publisher.
+    pub fn close(self) -> Waiting {
         self.tally.close_one();
+        Waiting { tally: self.tally, complete: self.complete }
+    }
+}
+
+/// A batch that is on its way. Dropping it does not stop its records.
+pub struct Waiting {
+    tally: Arc<Tally>,
+    complete: oneshot::Receiver<()>,
+}
+
+impl Waiting {
+    /// As [`Batch::acknowledged`].
+    pub async fn finished(self) -> Vec<Result<Position, DeliveryError>> {
         // The sender is held by the tally until it fires.
         self.complete.await.ok();
-        let results = std::mem::take(&mut *self.tally.results.lock().unwrap_or_else(PoisonError::into_inner));
-        results
-            .into_iter()
-            .map(|result| result.unwrap_or(Err(DeliveryError { code: RDKafkaErrorCode::Unknown })))
-            .collect()
+        self.tally.results()
+    }
+
+    /// [`Waiting::finished`], but only until `deadline`: what has not come back by then counts as
+    /// timed out, though it may still be acknowledged later.
+    pub async fn by(self, deadline: tokio::time::Instant) -> Vec<Result<Position, DeliveryError>> {
+        tokio::time::timeout_at(deadline, self.complete).await.ok();
+        self.tally.results()
     }
 }
 
@@ -263,6 +290,16 @@ mod tests {
         let offsets: Vec<i64> = results.into_iter().map(|r| r.unwrap().offset).collect();
         assert_eq!(offsets, (0..100).collect::<Vec<_>>());
         assert_eq!(publisher.batch(0).acknowledged().await, vec![], "an empty batch is complete at once");
+    }
+
+    #[tokio::test]
+    async fn who_waits_only_until_a_deadline_is_told_what_came_back_by_then() {
+        let args = KafkaArgs::for_brokers("127.0.0.1:1", "");
+        let publisher = Publisher::new(&args, &PublisherSettings::new("test")).unwrap();
+        let mut batch = publisher.batch(1);
+        batch.send("t", None, Some(b"x"), OwnedHeaders::new()).unwrap();
+        let results = batch.close().by(tokio::time::Instant::now() + Duration::from_millis(20)).await;
+        assert_eq!(results, vec![Err(DeliveryError { code: RDKafkaErrorCode::MessageTimedOut })]);
     }
 
     #[tokio::test]

@@ -1,0 +1,319 @@
+//! The gRPC door: `rapport.collect.v1.Collector`.
+
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt as _, stream};
+use opentelemetry::Context;
+use prost::Message as _;
+use rapport_events::{EventTime, FieldError, Tenant};
+use rapport_proto::{
+    collect::{
+        CollectBatchRequest, CollectBatchResponse, CollectStreamRequest, CollectStreamResponse, Outcome,
+        PutItemsRequest, PutItemsResponse, collector_server::Collector, outcome::Status as OutcomeStatus,
+    },
+    events::Event,
+};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use super::{EVENTS_AT_A_TIME, House, code_of, observe};
+use crate::{
+    admit,
+    error::Refusal,
+    keys,
+    publish::{Fate, OVERHEAD_BYTES, Origin, Pending, Room, Tally, count},
+};
+
+const BATCH: &str = "grpc";
+const STREAM: &str = "grpc_stream";
+const CATALOG: &str = "grpc_items";
+
+/// Answers leave this long before the caller's own deadline, so that they arrive.
+const MARGIN: Duration = Duration::from_millis(5);
+
+/// The door. Cheap to clone.
+#[derive(Clone)]
+pub struct GrpcDoor {
+    house: House,
+    /// Largest request in bytes of its events.
+    max_bytes: usize,
+}
+
+/// Events of one request on their way, with their ids.
+struct Submitted {
+    pending: Pending,
+    event_ids: Vec<String>,
+}
+
+/// When to stop waiting for Kafka, and whether it is the caller who set that.
+struct Deadline {
+    at: tokio::time::Instant,
+    callers: bool,
+}
+
+impl GrpcDoor {
+    pub fn new(house: House, max_bytes: usize) -> Self {
+        Self { house, max_bytes }
+    }
+
+    fn tenant(&self, metadata: &MetadataMap) -> Result<Tenant, Refusal> {
+        let key = keys::credential(|name| metadata.get(name).map(|value| value.as_bytes()))?;
+        Ok(self.house.keys.tenant(key.as_deref())?)
+    }
+
+    fn deadline(&self, metadata: &MetadataMap) -> Deadline {
+        let ours = self.house.limits.ack_timeout;
+        let theirs = rapport_rpc::deadline_of(metadata).map(|time| time.saturating_sub(MARGIN.min(time / 4)));
+        let wait = theirs.map_or(ours, |theirs| theirs.min(ours));
+        Deadline { at: tokio::time::Instant::now() + wait, callers: wait < ours }
+    }
+
+    /// The memory that events need, unless there are too many of them.
+    fn bytes_of(&self, events: &[Event]) -> Result<usize, Refusal> {
+        let limits = &self.house.limits;
+        if events.len() > limits.max_batch_events {
+            let (limit, has) = (format!("{} events", limits.max_batch_events), events.len().to_string());
+            return Err(Refusal::TooLarge { field: "events", limit, has });
+        }
+        let bytes: usize = events.iter().map(Event::encoded_len).sum();
+        if bytes > self.max_bytes {
+            let limit = format!("{} bytes in one request", self.max_bytes);
+            return Err(Refusal::TooLarge { field: "events", limit, has: bytes.to_string() });
+        }
+        Ok(bytes + events.len() * OVERHEAD_BYTES)
+    }
+
+    /// Judges, encodes and queues events.
+    async fn submit(&self, tenant: &Tenant, trace: &Context, events: Vec<Event>, room: Room) -> Submitted {
+        let origin = Origin { tenant, received_at: EventTime::now(), trace };
+        let mut submission = self.house.publish.submit(&origin, events.len());
+        let mut event_ids = Vec::with_capacity(events.len());
+        for (n, mut event) in events.into_iter().enumerate() {
+            if n % EVENTS_AT_A_TIME == EVENTS_AT_A_TIME - 1 {
+                tokio::task::yield_now().await;
+            }
+            match admit::event(&mut event) {
+                Ok(_) => submission.event(&event),
+                Err(error) => submission.refuse(error),
+            }
+            event_ids.push(event.event_id);
+        }
+        Submitted { pending: submission.close(room), event_ids }
+    }
+
+    async fn batch(&self, request: Request<CollectBatchRequest>) -> Result<(Vec<Fate>, Vec<String>), Refusal> {
+        let tenant = self.tenant(request.metadata())?;
+        let deadline = self.deadline(request.metadata());
+        let trace = tracing::Span::current().context();
+        let events = request.into_inner().events;
+        let room = match self.house.publish.try_room(self.bytes_of(&events)?) {
+            Some(room) => room,
+            None => {
+                count(BATCH, "retry", events.len());
+                return Err(self.house.overloaded());
+            }
+        };
+        let submitted = self.submit(&tenant, &trace, events, room).await;
+        let fates = submitted.pending.by(deadline.at).await;
+        let tally = Tally::of(&fates);
+        tally.count(BATCH);
+        match self.house.refusal_of_all(tally) {
+            Some(Refusal::NotAcknowledged { .. }) if deadline.callers => Err(Refusal::Deadline),
+            Some(refusal) => Err(refusal),
+            None => Ok((fates, submitted.event_ids)),
+        }
+    }
+
+    /// One request of a stream, queued: waits for room instead of refusing, so that the stream is read
+    /// no faster than Kafka takes it.
+    async fn accept(&self, tenant: &Tenant, trace: &Context, events: Vec<Event>) -> Result<Submitted, Refusal> {
+        let bytes = self.bytes_of(&events)?;
+        let draining = || Refusal::Draining { after: self.house.limits.retry_after };
+        let room = self.house.publish.room(bytes).await.ok_or_else(draining)?;
+        Ok(self.submit(tenant, trace, events, room).await)
+    }
+
+    async fn answer(&self, sequence: u64, submitted: Submitted, since: Instant) -> CollectStreamResponse {
+        let deadline = tokio::time::Instant::now() + self.house.limits.ack_timeout;
+        let fates = submitted.pending.by(deadline).await;
+        Tally::of(&fates).count(STREAM);
+        observe(STREAM, code_of(&fates), since.elapsed());
+        CollectStreamResponse { sequence, outcomes: self.outcomes(fates, submitted.event_ids) }
+    }
+
+    fn outcomes(&self, fates: Vec<Fate>, event_ids: Vec<String>) -> Vec<Outcome> {
+        let again = |reason: &str| {
+            format!("{reason}; send it again with the same event_id in {:?}", self.house.limits.retry_after)
+        };
+        fates
+            .into_iter()
+            .zip(event_ids)
+            .map(|(fate, event_id)| {
+                let (status, field, message) = match fate {
+                    Fate::Accepted => (OutcomeStatus::Accepted, String::new(), String::new()),
+                    Fate::Refused(FieldError { field, reason, .. }) => (OutcomeStatus::Refused, field, reason),
+                    Fate::NoRoom => (OutcomeStatus::Retry, String::new(), again("the queue to Kafka is full")),
+                    Fate::Unacknowledged => {
+                        (OutcomeStatus::Retry, String::new(), again("Kafka did not acknowledge it in time"))
+                    }
+                };
+                Outcome { status: status.into(), event_id, field, message }
+            })
+            .collect()
+    }
+
+    async fn items(&self, request: Request<PutItemsRequest>) -> Result<u32, Refusal> {
+        let tenant = self.tenant(request.metadata())?;
+        let deadline = self.deadline(request.metadata());
+        let trace = tracing::Span::current().context();
+        let PutItemsRequest { mut items, remove_item_ids } = request.into_inner();
+        let (limit, has) = (self.house.limits.max_batch_events, items.len() + remove_item_ids.len());
+        if has > limit {
+            return Err(Refusal::TooLarge { field: "items", limit: format!("{limit} items"), has: has.to_string() });
+        }
+        let mut bytes = has * OVERHEAD_BYTES;
+        for (n, item) in items.iter_mut().enumerate() {
+            tenant.as_str().clone_into(&mut item.tenant);
+            bytes += admit::item(item)
+                .map_err(|error| FieldError::new(error.kind, format!("items[{n}].{}", error.field), error.reason))?;
+        }
+        for (n, item_id) in remove_item_ids.iter().enumerate() {
+            admit::item_id(&format!("remove_item_ids[{n}]"), item_id)?;
+        }
+        let room = self.house.publish.try_room(bytes).ok_or_else(|| self.house.overloaded())?;
+        let origin = Origin { tenant: &tenant, received_at: EventTime::now(), trace: &trace };
+        let mut submission = self.house.publish.submit(&origin, has);
+        for (n, item) in items.iter().enumerate() {
+            if n % EVENTS_AT_A_TIME == EVENTS_AT_A_TIME - 1 {
+                tokio::task::yield_now().await;
+            }
+            submission.item(item);
+        }
+        remove_item_ids.iter().for_each(|item_id| submission.remove_item(item_id));
+        let fates = submission.close(room).by(deadline.at).await;
+        let tally = Tally::of(&fates);
+        if tally.accepted == has {
+            return Ok(u32::try_from(has).unwrap_or(u32::MAX));
+        }
+        if let Some(error) = fates.into_iter().find_map(|fate| match fate {
+            Fate::Refused(error) => Some(error),
+            Fate::Accepted | Fate::NoRoom | Fate::Unacknowledged => None,
+        }) {
+            return Err(error.into());
+        }
+        // Putting an item twice changes nothing, so the whole call may be sent again.
+        Err(match self.house.refusal_of_all(tally) {
+            Some(Refusal::NotAcknowledged { .. }) if deadline.callers => Refusal::Deadline,
+            Some(refusal) => refusal,
+            None => Refusal::NotAcknowledged {
+                acknowledged: tally.accepted,
+                sent: has,
+                after: self.house.limits.retry_after,
+            },
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Collector for GrpcDoor {
+    async fn collect_batch(
+        &self,
+        request: Request<CollectBatchRequest>,
+    ) -> Result<Response<CollectBatchResponse>, Status> {
+        let since = Instant::now();
+        match self.batch(request).await {
+            Ok((fates, event_ids)) => {
+                observe(BATCH, code_of(&fates), since.elapsed());
+                Ok(Response::new(CollectBatchResponse { outcomes: self.outcomes(fates, event_ids) }))
+            }
+            Err(refusal) => {
+                observe(BATCH, refusal.code(), since.elapsed());
+                Err(refusal.into())
+            }
+        }
+    }
+
+    type CollectStreamStream = Pin<Box<dyn Stream<Item = Result<CollectStreamResponse, Status>> + Send>>;
+
+    /// Requests are judged and queued one after another, so that a customer's events keep their
+    /// order; up to the window of them wait for Kafka at once; answers leave in order.
+    async fn collect_stream(
+        &self,
+        request: Request<Streaming<CollectStreamRequest>>,
+    ) -> Result<Response<Self::CollectStreamStream>, Status> {
+        let tenant = self.tenant(request.metadata())?;
+        let trace = tracing::Span::current().context();
+        let reader = Reader { door: self.clone(), tenant, trace, requests: request.into_inner() };
+        let submitted = stream::unfold(Some(reader), |reader| async move { reader?.next().await });
+        let door = self.clone();
+        let answers = submitted
+            .map(move |submitted| {
+                let door = door.clone();
+                async move {
+                    match submitted {
+                        Ok((sequence, submitted, since)) => Ok(door.answer(sequence, submitted, since).await),
+                        Err(status) => Err(status),
+                    }
+                }
+            })
+            .buffered(self.house.limits.stream_window);
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn put_items(&self, request: Request<PutItemsRequest>) -> Result<Response<PutItemsResponse>, Status> {
+        let since = Instant::now();
+        match self.items(request).await {
+            Ok(accepted) => {
+                observe(CATALOG, "ok", since.elapsed());
+                metrics::counter!("rapport_collector_items_total").increment(u64::from(accepted));
+                Ok(Response::new(PutItemsResponse { accepted }))
+            }
+            Err(refusal) => {
+                observe(CATALOG, refusal.code(), since.elapsed());
+                Err(refusal.into())
+            }
+        }
+    }
+}
+
+/// The incoming side of one stream.
+struct Reader {
+    door: GrpcDoor,
+    tenant: Tenant,
+    trace: Context,
+    requests: Streaming<CollectStreamRequest>,
+}
+
+type Read = Result<(u64, Submitted, Instant), Status>;
+
+impl Reader {
+    /// The next request, queued, and the reader for the ones after it. A refusal ends the stream,
+    /// after the answers to what came before it.
+    async fn next(mut self) -> Option<(Read, Option<Self>)> {
+        let request = tokio::select! {
+            biased;
+            () = self.door.house.lifecycle.drain_requested() => {
+                let after = self.door.house.limits.retry_after;
+                return Some((Err(Refusal::Draining { after }.into()), None));
+            }
+            request = self.requests.message() => request,
+        };
+        let since = Instant::now();
+        match request {
+            Ok(Some(CollectStreamRequest { sequence, events })) => {
+                match self.door.accept(&self.tenant, &self.trace, events).await {
+                    Ok(submitted) => Some((Ok((sequence, submitted, since)), Some(self))),
+                    Err(refusal) => {
+                        observe(STREAM, refusal.code(), since.elapsed());
+                        Some((Err(refusal.into()), None))
+                    }
+                }
+            }
+            Ok(None) => None,
+            Err(status) => Some((Err(status), None)),
+        }
+    }
+}

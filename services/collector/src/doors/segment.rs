@@ -1,0 +1,503 @@
+//! Segment's HTTP shape: bytes in, events out. Pure: the key, the limits and Kafka are elsewhere.
+//!
+//! | call | type | what becomes of its parts |
+//! |---|---|---|
+//! | track | the event's name, normalised (`Order Completed` -> `order_completed`) | `properties.product_id`, `item_id` or `sku` -> item; `category`; `value`, `price` or `revenue` -> value; `currency` |
+//! | identify | `identify` | `traits` |
+//! | page, screen | `page`, `screen` | `name` and `category` join the properties |
+//! | group | `group` | `groupId` -> `properties.group_id`, `traits` -> `properties.group_traits` |
+//! | alias | `alias` | `previousId` -> `properties.previous_id` |
+//!
+//! `context` stays with the properties, under its own name. What was mapped also stays where it was.
+
+use rapport_events::{EventTime, EventType, FieldError, json};
+use rapport_proto::events::Event;
+use serde_json::{Map, Value as Json};
+
+use crate::admit::is_currency;
+
+/// What a request asks for: the path says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `{"batch": [...]}`, each with its own `type`.
+    Batch,
+    /// The body is one call.
+    Single(Call),
+}
+
+/// The calls of Segment's tracking API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    Track,
+    Identify,
+    Page,
+    Screen,
+    Group,
+    Alias,
+}
+
+impl Call {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "track" => Self::Track,
+            "identify" => Self::Identify,
+            "page" => Self::Page,
+            "screen" => Self::Screen,
+            "group" => Self::Group,
+            "alias" => Self::Alias,
+            _ => return None,
+        })
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Track => "track",
+            Self::Identify => "identify",
+            Self::Page => "page",
+            Self::Screen => "screen",
+            Self::Group => "group",
+            Self::Alias => "alias",
+        }
+    }
+}
+
+/// A body that was understood; single events in it may not have been.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The key, for clients that send it in the body.
+    pub write_key: Option<String>,
+    /// In the body's order.
+    pub events: Vec<Result<Event, FieldError>>,
+}
+
+/// Why a whole body was refused.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum Malformed {
+    #[error("the body is not JSON: {0}")]
+    Json(String),
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    #[error("batch: may have {limit} events, has {has}")]
+    TooMany { limit: usize, has: usize },
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// It is not JSON, not an object, has no list `batch`, or more than `max_events` events.
+pub fn parse(shape: Shape, body: &[u8], max_events: usize) -> Result<Parsed, Malformed> {
+    let mut body = read(body)?;
+    let write_key = match body.get_mut("writeKey").map(Json::take) {
+        Some(Json::String(key)) => Some(key),
+        _ => None,
+    };
+    let events = match shape {
+        Shape::Single(call) => vec![to_event(Some(call), Json::Object(body), None)],
+        Shape::Batch => {
+            let batch = take_batch(&mut body)?;
+            if batch.len() > max_events {
+                return Err(Malformed::TooMany { limit: max_events, has: batch.len() });
+            }
+            // A stamp of the batch that cannot be read is worth no event: none is corrected by it.
+            let sent_at = time(&mut body, "sentAt").ok().flatten();
+            batch.into_iter().map(|message| to_event(None, message, sent_at)).collect()
+        }
+    };
+    Ok(Parsed { write_key, events })
+}
+
+/// The events at the given places of a batch, as JSON: what a dead letter keeps. Only bad batches
+/// need it, so it reads the body again instead of keeping a copy of every event.
+pub fn originals(body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
+    let batch = read(body).and_then(|mut body| take_batch(&mut body)).unwrap_or_default();
+    places
+        .iter()
+        .map(|place| batch.get(*place).map(|event| event.to_string().into_bytes()).unwrap_or_default())
+        .collect()
+}
+
+fn read(body: &[u8]) -> Result<Map<String, Json>, Malformed> {
+    match serde_json::from_slice(body).map_err(|error| Malformed::Json(error.to_string()))? {
+        Json::Object(body) => Ok(body),
+        other => Err(must_be("body", "an object", &other).into()),
+    }
+}
+
+fn take_batch(body: &mut Map<String, Json>) -> Result<Vec<Json>, Malformed> {
+    match body.remove("batch") {
+        Some(Json::Array(batch)) => Ok(batch),
+        Some(other) => Err(must_be("batch", "a list of events", &other).into()),
+        None => Err(FieldError::schema("batch", "is missing; it must be a list of events").into()),
+    }
+}
+
+fn to_event(call: Option<Call>, message: Json, batch_sent_at: Option<EventTime>) -> Result<Event, FieldError> {
+    let Json::Object(mut message) = message else { return Err(must_be("event", "an object", &message)) };
+    let call = match call {
+        Some(call) => call,
+        None => {
+            let name = text(&mut message, "type")?;
+            Call::named(&name).ok_or_else(|| {
+                FieldError::schema(
+                    "type",
+                    format!("must be track, identify, page, screen, group or alias, is {:?}", cut(&name)),
+                )
+            })?
+        }
+    };
+    let mut event = Event {
+        event_id: text(&mut message, "messageId")?,
+        customer_id: text(&mut message, "userId")?,
+        anonymous_id: text(&mut message, "anonymousId")?,
+        ..Event::default()
+    };
+    stamp(&mut event, &mut message, batch_sent_at)?;
+    let mut properties = object(&mut message, "properties")?;
+    let traits = object(&mut message, "traits")?;
+    match call {
+        Call::Track => {
+            let name = text(&mut message, "event")?;
+            event.r#type = EventType::parse(&name)
+                .map_err(|error| FieldError::new(error.kind, "event", error.reason))?
+                .into_string();
+        }
+        Call::Identify => call.name().clone_into(&mut event.r#type),
+        Call::Page | Call::Screen => {
+            call.name().clone_into(&mut event.r#type);
+            adopt(&mut message, "name", &mut properties, "name");
+            adopt(&mut message, "category", &mut properties, "category");
+        }
+        Call::Group => {
+            call.name().clone_into(&mut event.r#type);
+            adopt(&mut message, "groupId", &mut properties, "group_id");
+        }
+        Call::Alias => {
+            call.name().clone_into(&mut event.r#type);
+            adopt(&mut message, "previousId", &mut properties, "previous_id");
+        }
+    }
+    describe(&mut event, &properties);
+    adopt(&mut message, "context", &mut properties, "context");
+    match (call, traits.is_empty()) {
+        (_, true) => {}
+        // They describe the group, not the customer.
+        (Call::Group, false) => {
+            properties.insert("group_traits".into(), Json::Object(traits));
+        }
+        (_, false) => event.traits = Some(json::to_struct("traits", Json::Object(traits))?),
+    }
+    if !properties.is_empty() {
+        event.properties = Some(json::to_struct("properties", Json::Object(properties))?);
+    }
+    Ok(event)
+}
+
+/// When it happened and when it was sent, both by the client's clock: the cleaner corrects one by
+/// the other. A message with both `originalTimestamp` and `timestamp` has been corrected already,
+/// or is history that its sender dated: it has no sending time, so that nothing corrects it twice.
+fn stamp(
+    event: &mut Event,
+    message: &mut Map<String, Json>,
+    batch_sent_at: Option<EventTime>,
+) -> Result<(), FieldError> {
+    let (timestamp, original) = (time(message, "timestamp")?, time(message, "originalTimestamp")?);
+    let sent_at = time(message, "sentAt")?.or(batch_sent_at);
+    event.event_time = timestamp.or(original).map(EventTime::to_proto);
+    if event.event_time.is_some() && !(timestamp.is_some() && original.is_some()) {
+        event.sent_at = sent_at.map(EventTime::to_proto);
+    }
+    Ok(())
+}
+
+/// What the recommender reads: item, category, value, currency. One of another type than expected
+/// stays an ordinary property.
+fn describe(event: &mut Event, properties: &Map<String, Json>) {
+    if let Some(item) = ["product_id", "item_id", "sku"].iter().find_map(|name| scalar(properties.get(*name)?)) {
+        event.item_id = item;
+    }
+    if let Some(category) = properties.get("category").and_then(scalar) {
+        event.category = category;
+    }
+    event.value = ["value", "price", "revenue"].iter().find_map(|name| number(properties.get(*name)?));
+    if let Some(Json::String(currency)) = properties.get("currency")
+        && is_currency(currency)
+    {
+        event.currency = currency.to_ascii_uppercase();
+    }
+}
+
+/// Moves a field of the message to the properties, unless they have one of that name.
+fn adopt(message: &mut Map<String, Json>, from: &str, properties: &mut Map<String, Json>, to: &str) {
+    if let Some(value) = message.remove(from)
+        && !value.is_null()
+        && !properties.contains_key(to)
+    {
+        properties.insert(to.to_owned(), value);
+    }
+}
+
+/// A text that says something, or a number as clients write ids.
+fn scalar(value: &Json) -> Option<String> {
+    match value {
+        Json::String(text) if !text.trim().is_empty() => Some(text.clone()),
+        Json::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A number, also one written as text (`"19.90"`).
+fn number(value: &Json) -> Option<f64> {
+    match value {
+        Json::Number(number) => number.as_f64(),
+        Json::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+    .filter(|number: &f64| number.is_finite())
+}
+
+/// A text field, or a number in its place; empty where there is none.
+fn text(message: &mut Map<String, Json>, field: &str) -> Result<String, FieldError> {
+    match message.get_mut(field).map(Json::take) {
+        None | Some(Json::Null) => Ok(String::new()),
+        Some(Json::String(text)) => Ok(text),
+        Some(Json::Number(number)) => Ok(number.to_string()),
+        Some(other) => Err(must_be(field, "a text", &other)),
+    }
+}
+
+fn object(message: &mut Map<String, Json>, field: &str) -> Result<Map<String, Json>, FieldError> {
+    match message.get_mut(field).map(Json::take) {
+        None | Some(Json::Null) => Ok(Map::new()),
+        Some(Json::Object(object)) => Ok(object),
+        Some(other) => Err(must_be(field, "an object", &other)),
+    }
+}
+
+/// An RFC 3339 stamp, or milliseconds since 1970.
+fn time(message: &mut Map<String, Json>, field: &str) -> Result<Option<EventTime>, FieldError> {
+    let time = match message.get_mut(field).map(Json::take) {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::String(text)) if text.is_empty() => return Ok(None),
+        Some(Json::String(text)) => EventTime::parse_rfc3339(&text),
+        Some(Json::Number(ms)) => {
+            ms.as_i64().map(EventTime::from_ms).filter(|time| EventTime::from_proto(&time.to_proto()).is_some())
+        }
+        Some(_) => None,
+    };
+    let right =
+        "must be a stamp such as \"2026-11-24T06:00:00.250Z\", or milliseconds since 1970, of the years 1 to 9999";
+    time.map(Some).ok_or_else(|| FieldError::schema(field, right))
+}
+
+fn must_be(field: &str, what: &str, is: &Json) -> FieldError {
+    FieldError::schema(field, format!("must be {what}, is {}", json::kind_of(is)))
+}
+
+/// The beginning of a text that a stranger wrote, for a message.
+fn cut(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
+    use serde_json::json;
+
+    use super::*;
+    use crate::admit;
+
+    fn batch(body: &Json) -> Vec<Result<Event, FieldError>> {
+        parse(Shape::Batch, body.to_string().as_bytes(), 100).unwrap().events
+    }
+
+    fn one(message: Json) -> Event {
+        batch(&json!({ "batch": [message] })).remove(0).unwrap()
+    }
+
+    fn refusal(message: Json) -> String {
+        batch(&json!({ "batch": [message] })).remove(0).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_track_call_becomes_an_event_about_an_item() {
+        let event = one(json!({
+            "type": "track", "messageId": "m1", "userId": "ann", "anonymousId": "a1", "event": "Product Viewed",
+            "timestamp": "2026-11-24T06:00:00.250Z",
+            "properties": {"product_id": 507, "sku": "G-32", "category": "Games", "price": "18.99", "currency": "eur"},
+            "context": {"ip": "1.2.3.4"}
+        }));
+        assert_eq!(event.event_id, "m1");
+        assert_eq!((event.customer_id.as_str(), event.anonymous_id.as_str()), ("ann", "a1"));
+        assert_eq!(event.r#type, "product_viewed");
+        assert_eq!(event.item_id, "507");
+        assert_eq!(event.category, "Games");
+        assert_eq!(event.value, Some(18.99));
+        assert_eq!(event.currency, "EUR");
+        assert_eq!(
+            EventTime::from_proto(&event.event_time.unwrap()),
+            EventTime::parse_rfc3339("2026-11-24T06:00:00.250Z")
+        );
+        let properties = json::from_struct(&event.properties.unwrap());
+        assert_eq!(properties["sku"], "G-32", "nothing is lost by being mapped");
+        assert_eq!(properties["context"]["ip"], "1.2.3.4");
+    }
+
+    #[test]
+    fn every_call_of_the_spec_has_its_event() {
+        let identify = one(json!({"type": "identify", "userId": 7, "traits": {"plan": "pro"}}));
+        assert_eq!((identify.r#type.as_str(), identify.customer_id.as_str()), ("identify", "7"));
+        assert_eq!(json::from_struct(&identify.traits.unwrap()), json!({"plan": "pro"}));
+
+        let page = one(json!({"type": "page", "anonymousId": "a", "name": "Home", "properties": {"url": "/"}}));
+        assert_eq!(page.r#type, "page");
+        assert_eq!(json::from_struct(&page.properties.unwrap()), json!({"url": "/", "name": "Home"}));
+
+        let group = one(json!({"type": "group", "userId": "ann", "groupId": "g", "traits": {"size": 3}}));
+        assert_eq!(group.traits, None);
+        let properties = json::from_struct(&group.properties.unwrap());
+        assert_eq!(properties, json!({"group_id": "g", "group_traits": {"size": 3.0}}));
+
+        let alias = one(json!({"type": "alias", "userId": "ann", "previousId": "a1"}));
+        assert_eq!(json::from_struct(&alias.properties.unwrap()), json!({"previous_id": "a1"}));
+        assert_eq!(one(json!({"type": "screen", "userId": "ann"})).properties, None);
+    }
+
+    #[test]
+    fn a_single_call_takes_its_type_from_the_path() {
+        let body = br#"{"writeKey": "k", "userId": "ann", "event": "view", "properties": {"item_id": "i1"}}"#;
+        let parsed = parse(Shape::Single(Call::Track), body, 1).unwrap();
+        assert_eq!(parsed.write_key.as_deref(), Some("k"));
+        let event = parsed.events.into_iter().next().unwrap().unwrap();
+        assert_eq!((event.r#type.as_str(), event.item_id.as_str()), ("view", "i1"));
+    }
+
+    #[test]
+    fn a_clock_is_corrected_once_and_history_never() {
+        let sent = "2026-11-24T06:00:10Z";
+        let stamps = |message: Json| {
+            let body = json!({"sentAt": sent, "batch": [message]});
+            let event = batch(&body).remove(0).unwrap();
+            let text = |time: Option<prost_types::Timestamp>| time.map(|time| time.to_string());
+            (text(event.event_time), text(event.sent_at))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        let message = |stamps: Json| {
+            let mut message = json!({"type": "page", "userId": "ann"});
+            message.as_object_mut().unwrap().extend(stamps.as_object().unwrap().clone());
+            message
+        };
+        let (early, later) = ("2026-11-24T06:00:00Z", "2026-11-24T06:00:05Z");
+        assert_eq!(stamps(message(json!({"timestamp": early}))), (some(early), some(sent)));
+        assert_eq!(stamps(message(json!({"originalTimestamp": early}))), (some(early), some(sent)));
+        assert_eq!(stamps(message(json!({"originalTimestamp": early, "timestamp": later}))), (some(later), None));
+        assert_eq!(stamps(message(json!({"sentAt": later, "timestamp": early}))), (some(early), some(later)));
+        assert_eq!(stamps(message(json!({"timestamp": 1_764_000_000_000_i64}))).0, some("2025-11-24T16:00:00Z"));
+        assert_eq!(stamps(message(json!({}))), (None, None), "the cleaner takes the time of receipt");
+    }
+
+    #[test]
+    fn one_bad_event_does_not_cost_its_neighbours() {
+        let body = json!({"batch": [
+            {"type": "track", "event": "view", "userId": "ann"}, 17, {"type": "track", "event": "view", "userId": "bob"}
+        ]});
+        let events = batch(&body);
+        assert!(events[0].is_ok() && events[2].is_ok());
+        assert_eq!(events[1].as_ref().unwrap_err().to_string(), "event: must be an object, is a number");
+        assert_eq!(originals(body.to_string().as_bytes(), &[1]), vec![b"17".to_vec()]);
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_and_what_would_be_right() {
+        assert_eq!(
+            refusal(json!({"type": "buy", "userId": "ann"})),
+            "type: must be track, identify, page, screen, group or alias, is \"buy\""
+        );
+        assert_eq!(refusal(json!({"type": "page", "userId": {}})), "userId: must be a text, is an object");
+        assert_eq!(refusal(json!({"type": "page", "properties": []})), "properties: must be an object, is a list");
+        assert!(refusal(json!({"type": "page", "timestamp": "yesterday"})).starts_with("timestamp: must be a stamp"));
+        assert!(refusal(json!({"type": "track", "event": "a;b"})).starts_with("event: may hold a-z"));
+        assert!(refusal(json!({"type": "track", "userId": "ann"})).starts_with("event: is empty"));
+    }
+
+    #[test]
+    fn a_body_that_is_no_batch_is_refused_as_a_whole() {
+        let error = |body: &str| parse(Shape::Batch, body.as_bytes(), 2).unwrap_err().to_string();
+        assert!(error("{").starts_with("the body is not JSON: EOF"));
+        assert_eq!(error("[]"), "body: must be an object, is a list");
+        assert_eq!(error("{}"), "batch: is missing; it must be a list of events");
+        assert_eq!(error(r#"{"batch": {}}"#), "batch: must be a list of events, is an object");
+        assert_eq!(error(r#"{"batch": [1, 2, 3]}"#), "batch: may have 2 events, has 3");
+        assert!(error(&"[".repeat(100_000)).contains("recursion limit"));
+    }
+
+    fn arbitrary_json() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            any::<f64>().prop_map(Json::from),
+            "\\PC{0,20}".prop_map(Json::from),
+            Just(json!("2026-11-24T06:00:00Z")),
+            Just(json!("track")),
+        ];
+        let names = "(type|event|userId|anonymousId|messageId|properties|traits|context|timestamp|originalTimestamp\
+                     |sentAt|product_id|value|price|category|currency|groupId|name|x)";
+        leaf.prop_recursive(4, 64, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Json::Array),
+                prop::collection::btree_map(names, inner, 0..8).prop_map(|m| Json::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn arbitrary_shape() -> impl Strategy<Value = Shape> {
+        prop_oneof![
+            Just(Shape::Batch),
+            Just(Shape::Single(Call::Track)),
+            Just(Shape::Single(Call::Identify)),
+            Just(Shape::Single(Call::Page)),
+            Just(Shape::Single(Call::Group)),
+            Just(Shape::Single(Call::Alias)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(shape in arbitrary_shape(), body: Vec<u8>) {
+            if let Err(error) = parse(shape, &body, 10) {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
+
+        #[test]
+        fn arbitrary_json_becomes_a_valid_event_or_a_refusal_with_a_field(
+            shape in arbitrary_shape(), messages in prop::collection::vec(arbitrary_json(), 0..4),
+        ) {
+            let body = match shape {
+                Shape::Batch => json!({ "batch": messages }),
+                Shape::Single(_) => messages.first().cloned().unwrap_or_default(),
+            };
+            let Ok(parsed) = parse(shape, body.to_string().as_bytes(), 10) else { return Ok(()) };
+            if shape == Shape::Batch {
+                prop_assert_eq!(parsed.events.len(), messages.len());
+            }
+            for event in parsed.events {
+                match event.and_then(|mut event| admit::event(&mut event).map(|_| event)) {
+                    Ok(event) => prop_assert_eq!(Event::decode(event.encode_to_vec().as_slice()).unwrap(), event),
+                    Err(error) => prop_assert!(!error.field.is_empty() && !error.reason.is_empty()),
+                }
+            }
+        }
+
+        #[test]
+        fn no_stamp_panics(text in "\\PC{0,40}", ms: i64) {
+            for stamp in [json!(text), json!(ms), json!(format!("2026-11-24T{text}")), json!(format!("{ms}-01-01T00:00:00Z"))] {
+                let read = time(json!({ "timestamp": stamp }).as_object_mut().unwrap(), "timestamp");
+                if let Ok(Some(time)) = read {
+                    prop_assert_eq!(EventTime::from_proto(&time.to_proto()), Some(time));
+                }
+            }
+        }
+    }
+}

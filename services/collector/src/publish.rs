@@ -1,0 +1,335 @@
+//! The one way to Kafka: events become records, and each is acknowledged or refused. Memory is
+//! bounded here: who wants to send needs [`Room`] first.
+
+use std::{sync::Arc, time::Instant};
+
+use opentelemetry::Context;
+use prost::Message as _;
+use rapport_events::{EventTime, FieldError, FieldErrorKind, Tenant};
+use rapport_kafka::{
+    Batch, DeliveryError, Error, KafkaArgs, Publisher, PublisherSettings, Refused, Topics, Waiting, headers, trace,
+};
+use rapport_proto::{
+    catalog::Item,
+    events::{DeadLetter, Event, Header, dead_letter::Kind},
+};
+use rdkafka::{error::RDKafkaErrorCode, message::OwnedHeaders};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::DoorArgs;
+
+/// What an event costs in memory beside its bytes while it waits for Kafka: librdkafka's message,
+/// its headers, the key and the ticket of its acknowledgement.
+pub const OVERHEAD_BYTES: usize = 512;
+/// Largest original that a dead letter keeps: with its headers it must fit Kafka's default of 1 MiB.
+pub const ORIGINAL_BYTES: usize = 900_000;
+const RECORD_BYTES: usize = 1 << 20;
+
+/// Which step refused a dead letter, and its version.
+const STAGE: &str = "collector/segment";
+/// Content type of the original of a dead letter: one call of Segment's shape.
+const SEGMENT_JSON: &str = "application/json; shape=segment";
+
+/// Publishes for all doors.
+pub struct Publish {
+    publisher: Publisher,
+    topics: Topics,
+    room: Arc<Semaphore>,
+    room_bytes: usize,
+}
+
+/// Room in memory, given back when dropped.
+#[derive(Debug)]
+pub struct Room {
+    permit: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// Keeps `bytes` of it and gives the rest back.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let spare = self.permit.num_permits().saturating_sub(bytes);
+        drop(self.permit.split(spare));
+    }
+}
+
+/// What became of one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Kafka has it.
+    Accepted,
+    /// It never will be accepted as it is.
+    Refused(FieldError),
+    /// There was no room for it.
+    NoRoom,
+    /// It may or may not be on the log.
+    Unacknowledged,
+}
+
+/// Whose events, when they came, and the trace that they belong to.
+pub struct Origin<'a> {
+    pub tenant: &'a Tenant,
+    pub received_at: EventTime,
+    pub trace: &'a Context,
+}
+
+impl Publish {
+    /// # Errors
+    /// A setting that librdkafka does not take.
+    pub fn new(kafka: &KafkaArgs, limits: &DoorArgs) -> Result<Self, Error> {
+        let settings = PublisherSettings {
+            linger: limits.linger,
+            delivery_timeout: limits.ack_timeout,
+            queue_bytes: limits.max_in_flight_bytes,
+            queue_records: limits.max_in_flight_bytes / OVERHEAD_BYTES,
+            record_bytes: RECORD_BYTES,
+            ..PublisherSettings::new("rapport-collector")
+        };
+        Ok(Self {
+            publisher: Publisher::new(kafka, &settings)?,
+            topics: kafka.topics(),
+            room: Arc::new(Semaphore::new(limits.max_in_flight_bytes)),
+            room_bytes: limits.max_in_flight_bytes,
+        })
+    }
+
+    /// Room for `bytes`, if there is any now.
+    pub fn try_room(&self, bytes: usize) -> Option<Room> {
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(self.permits(bytes)).ok()?;
+        Some(Room { permit })
+    }
+
+    /// Waits for room, first come first served. `None` only when the collector has been taken down.
+    pub async fn room(&self, bytes: usize) -> Option<Room> {
+        let permit = Arc::clone(&self.room).acquire_many_owned(self.permits(bytes)).await.ok()?;
+        Some(Room { permit })
+    }
+
+    /// Nobody may ask for more than there is: that would wait for ever.
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.room_bytes)).unwrap_or(u32::MAX)
+    }
+
+    /// Bytes of events on their way.
+    pub fn bytes_in_flight(&self) -> usize {
+        self.room_bytes.saturating_sub(self.room.available_permits())
+    }
+
+    /// The publisher itself, for its depth and the last flush.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// Begins a submission of about `records` records.
+    pub fn submit<'a>(&'a self, origin: &Origin<'_>, records: usize) -> Submission<'a> {
+        let mut common = OwnedHeaders::new_with_capacity(8);
+        common = headers::with(common, headers::TENANT, origin.tenant.as_str());
+        common = headers::with(common, headers::RECEIVED_AT, origin.received_at.as_ms().to_string());
+        common = trace::inject_context(common, origin.trace);
+        let key = format!("{}/", origin.tenant);
+        Submission {
+            batch: self.publisher.batch(records),
+            topics: &self.topics,
+            tenant: origin.tenant.clone(),
+            received_at: origin.received_at,
+            common,
+            tenant_bytes: key.len(),
+            key,
+            value: Vec::with_capacity(512),
+            slots: Vec::with_capacity(records),
+        }
+    }
+}
+
+enum Slot {
+    /// Its result is the next of the batch.
+    Sent,
+    Settled(Fate),
+}
+
+/// Records of one call, being filled.
+pub struct Submission<'a> {
+    batch: Batch<'a>,
+    topics: &'a Topics,
+    tenant: Tenant,
+    received_at: EventTime,
+    /// Headers that every record of the call carries.
+    common: OwnedHeaders,
+    /// Scratch for the key, which begins with the tenant and a slash, and for the value.
+    key: String,
+    tenant_bytes: usize,
+    value: Vec<u8>,
+    slots: Vec<Slot>,
+}
+
+impl Submission<'_> {
+    /// Puts an admitted event on the raw topic.
+    pub fn event(&mut self, event: &Event) {
+        let who = if event.customer_id.is_empty() { &event.anonymous_id } else { &event.customer_id };
+        self.key.truncate(self.tenant_bytes);
+        self.key.push_str(who);
+        self.value.clear();
+        // A Vec grows: encoding into it cannot fail.
+        event.encode_raw(&mut self.value);
+        let mut record_headers = headers::with(self.common.clone(), headers::CONTENT_TYPE, headers::PROTOBUF_EVENT);
+        record_headers = headers::with(record_headers, headers::EVENT_ID, &event.event_id);
+        let sent =
+            self.batch.send(&self.topics.raw, Some(self.key.as_bytes()), Some(self.value.as_slice()), record_headers);
+        self.settle(sent);
+    }
+
+    /// An event that was refused at the door and whose sender will be told.
+    pub fn refuse(&mut self, error: FieldError) {
+        self.slots.push(Slot::Settled(Fate::Refused(error)));
+    }
+
+    /// An event that was refused and whose sender cannot be told: it is kept on the dead topic.
+    pub fn dead_letter(&mut self, error: &FieldError, who: &str, original: Vec<u8>) {
+        let received = self.received_at.as_ms().to_string();
+        let header = |name: &str, value: &str| Header { name: name.into(), value: Some(value.as_bytes().to_vec()) };
+        self.key.truncate(self.tenant_bytes);
+        self.key.push_str(who);
+        let key = (!who.is_empty()).then(|| self.key.as_bytes());
+        let letter = DeadLetter {
+            kind: kind(error.kind).into(),
+            field: error.field.clone(),
+            reason: error.reason.clone(),
+            stage: STAGE.into(),
+            processor_version: env!("CARGO_PKG_VERSION").into(),
+            tenant: self.tenant.to_string(),
+            failed_at: Some(self.received_at.to_proto()),
+            source: None,
+            original_key: key.map(<[u8]>::to_vec),
+            original_value: original,
+            original_headers: vec![
+                header(headers::CONTENT_TYPE, SEGMENT_JSON),
+                header(headers::TENANT, self.tenant.as_str()),
+                header(headers::RECEIVED_AT, &received),
+            ],
+        };
+        let record_headers = headers::with(self.common.clone(), headers::CONTENT_TYPE, headers::PROTOBUF);
+        let sent = self.batch.send(&self.topics.dead, key, Some(letter.encode_to_vec().as_slice()), record_headers);
+        self.settle(sent);
+    }
+
+    /// Puts an admitted item on the catalog topic.
+    pub fn item(&mut self, item: &Item) {
+        self.catalog(&item.item_id, Some(item.encode_to_vec().as_slice()));
+    }
+
+    /// Takes an item out of the catalog.
+    pub fn remove_item(&mut self, item_id: &str) {
+        self.catalog(item_id, None);
+    }
+
+    fn catalog(&mut self, item_id: &str, value: Option<&[u8]>) {
+        self.key.truncate(self.tenant_bytes);
+        self.key.push_str(item_id);
+        let record_headers = headers::with(self.common.clone(), headers::CONTENT_TYPE, headers::PROTOBUF);
+        let sent = self.batch.send(&self.topics.catalog, Some(self.key.as_bytes()), value, record_headers);
+        self.settle(sent);
+    }
+
+    fn settle(&mut self, sent: Result<(), Refused>) {
+        self.slots.push(match sent {
+            Ok(()) => Slot::Sent,
+            Err(Refused::QueueFull) => Slot::Settled(Fate::NoRoom),
+            Err(Refused::TooLarge) => Slot::Settled(Fate::Refused(too_large())),
+            Err(Refused::Fatal(code)) => {
+                tracing::error!(%code, "the publisher refused a record");
+                Slot::Settled(Fate::Unacknowledged)
+            }
+        });
+    }
+
+    /// Nothing more comes. `room` is held until the last record is settled, or nobody waits any more.
+    pub fn close(self, room: Room) -> Pending {
+        Pending { waiting: self.batch.close(), slots: self.slots, since: Instant::now(), _room: room }
+    }
+}
+
+/// A submission on its way. Dropping it (the caller went away) stops nothing: its records are sent
+/// all the same, and their number stays bounded by the publisher's own queue.
+pub struct Pending {
+    waiting: Waiting,
+    slots: Vec<Slot>,
+    since: Instant,
+    _room: Room,
+}
+
+impl Pending {
+    /// What became of each record, in the order of the submission. What Kafka has not acknowledged
+    /// by `deadline` counts as unacknowledged.
+    pub async fn by(self, deadline: tokio::time::Instant) -> Vec<Fate> {
+        let mut results = self.waiting.by(deadline).await.into_iter();
+        metrics::histogram!("rapport_collector_ack_seconds").record(self.since.elapsed());
+        self.slots
+            .into_iter()
+            .map(|slot| match slot {
+                Slot::Settled(fate) => fate,
+                Slot::Sent => match results.next() {
+                    Some(Ok(_)) => Fate::Accepted,
+                    Some(Err(DeliveryError { code: RDKafkaErrorCode::MessageSizeTooLarge })) => {
+                        Fate::Refused(too_large())
+                    }
+                    Some(Err(_)) | None => Fate::Unacknowledged,
+                },
+            })
+            .collect()
+    }
+}
+
+fn too_large() -> FieldError {
+    FieldError::size("event", "is larger than Kafka takes in one record")
+}
+
+const fn kind(kind: FieldErrorKind) -> Kind {
+    match kind {
+        FieldErrorKind::Decode => Kind::Decode,
+        FieldErrorKind::Schema => Kind::Schema,
+        FieldErrorKind::Size => Kind::Size,
+        FieldErrorKind::Identity => Kind::Identity,
+    }
+}
+
+/// The fates of one call, counted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    pub accepted: usize,
+    pub refused: usize,
+    pub no_room: usize,
+    pub unacknowledged: usize,
+}
+
+impl Tally {
+    pub fn of(fates: &[Fate]) -> Self {
+        fates.iter().fold(Self::default(), |mut tally, fate| {
+            match fate {
+                Fate::Accepted => tally.accepted += 1,
+                Fate::Refused(_) => tally.refused += 1,
+                Fate::NoRoom => tally.no_room += 1,
+                Fate::Unacknowledged => tally.unacknowledged += 1,
+            }
+            tally
+        })
+    }
+
+    /// Those that their sender should send again.
+    pub const fn retry(self) -> usize {
+        self.no_room + self.unacknowledged
+    }
+
+    /// Adds these to the counters of a door.
+    pub fn count(self, door: &'static str) {
+        for (outcome, number) in [("accepted", self.accepted), ("refused", self.refused), ("retry", self.retry())] {
+            count(door, outcome, number);
+        }
+    }
+}
+
+/// Counts events that came in at a door.
+pub fn count(door: &'static str, outcome: &'static str, number: usize) {
+    if number > 0 {
+        metrics::counter!("rapport_collector_events_total", "door" => door, "outcome" => outcome)
+            .increment(u64::try_from(number).unwrap_or(u64::MAX));
+    }
+}
