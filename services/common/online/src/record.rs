@@ -1,0 +1,246 @@
+//! What Redis holds, as it came off the wire: decoded only as far as somebody asks.
+
+use std::sync::Arc;
+
+use rapport_events::{EventTime, Position};
+use rapport_features::{CustomerState, History, Views, item_hash};
+use redis::Value;
+
+use crate::Error;
+
+/// A fence as text: `partition:offset`.
+pub(crate) fn fence_text(position: Position) -> String {
+    format!("{}:{}", position.partition, position.offset)
+}
+
+/// Reads a fence. `None` when it is not one.
+pub fn parse_fence(text: &[u8]) -> Option<Position> {
+    let (partition, offset) = std::str::from_utf8(text).ok()?.split_once(':')?;
+    Some(Position { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+}
+
+/// A customer as stored. The version, the newest time and the seen set answer without decoding
+/// features or history.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredCustomer {
+    key: String,
+    /// The last event that this state holds.
+    pub fence: Position,
+    /// How many events have been applied.
+    pub version: u64,
+    /// The time of the newest event.
+    pub newest: Option<EventTime>,
+    seen: Vec<u8>,
+    features: Option<Vec<u8>>,
+    history: Option<Vec<u8>>,
+}
+
+fn corrupt(key: &str, reason: impl ToString) -> Error {
+    Error::Corrupt { key: key.to_owned(), reason: reason.to_string() }
+}
+
+fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        _ => None,
+    }
+}
+
+/// The answer to an HMGET or a HGETALL.
+pub(crate) fn values(key: &str, answer: Value) -> Result<Vec<Value>, Error> {
+    match answer {
+        Value::Array(values) => Ok(values),
+        Value::Map(pairs) => Ok(pairs.into_iter().flat_map(|(name, value)| [name, value]).collect()),
+        Value::Nil => Ok(Vec::new()),
+        Value::ServerError(error) => Err(Error::Redis(error.into())),
+        other => Err(corrupt(key, format!("unexpected answer {other:?}"))),
+    }
+}
+
+impl StoredCustomer {
+    pub(crate) const FIELDS: [&'static str; 6] = ["o", "v", "t", "x", "f", "h"];
+    /// Of [`Self::FIELDS`], those that the cached path needs.
+    pub(crate) const LIGHT: usize = 4;
+
+    /// From the answer to `HMGET key` with the first so many of [`Self::FIELDS`].
+    pub(crate) fn from_answer(key: String, answer: Value) -> Result<Option<Self>, Error> {
+        let mut fields = values(&key, answer)?.into_iter().map(bytes);
+        let mut next = || fields.next().flatten();
+        let Some(fence) = next() else { return Ok(None) };
+        let fence = parse_fence(&fence).ok_or_else(|| corrupt(&key, "field o is not partition:offset"))?;
+        let number = |field: &str, text: Option<Vec<u8>>| {
+            let text = text.and_then(|t| String::from_utf8(t).ok());
+            text.and_then(|t| t.parse::<i64>().ok()).ok_or_else(|| corrupt(&key, format!("field {field} is no number")))
+        };
+        let version = number("v", next())?;
+        let newest = number("t", next())?;
+        let seen = next().unwrap_or_default();
+        if seen.len() % 8 != 0 {
+            return Err(corrupt(&key, "field x ends in the middle of a hash"));
+        }
+        let (features, history) = (next(), next());
+        Ok(Some(Self {
+            fence,
+            version: u64::try_from(version).map_err(|_| corrupt(&key, "field v is negative"))?,
+            newest: (newest != i64::MIN).then(|| EventTime::from_ms(newest)),
+            seen,
+            features,
+            history,
+            key,
+        }))
+    }
+
+    /// What a state is stored as.
+    pub(crate) fn fields_of(state: &CustomerState) -> Vec<(&'static str, Vec<u8>)> {
+        vec![
+            ("v", state.version().to_string().into_bytes()),
+            ("t", state.newest().map_or(i64::MIN, EventTime::as_ms).to_string().into_bytes()),
+            ("x", state.seen_to_bytes()),
+            ("f", state.features_to_bytes()),
+            ("h", state.history().to_bytes()),
+        ]
+    }
+
+    /// Whether the customer has the item: a binary search in the stored bytes.
+    pub fn has_seen(&self, item_id: &str) -> bool {
+        self.has_seen_hash(item_hash(item_id))
+    }
+
+    /// As [`Self::has_seen`], for a caller that keeps the items' hashes ([`item_hash`]).
+    pub fn has_seen_hash(&self, hash: u64) -> bool {
+        let (hashes, _) = self.seen.as_chunks::<8>();
+        hashes.binary_search_by_key(&hash, |bytes| u64::from_le_bytes(*bytes)).is_ok()
+    }
+
+    /// How many items the customer has.
+    pub fn seen_len(&self) -> usize {
+        self.seen.len() / 8
+    }
+
+    /// Whether features and history were read with it ([`crate::OnlineReader::read_cached`] leaves
+    /// them out).
+    pub fn is_whole(&self) -> bool {
+        self.features.is_some() && self.history.is_some()
+    }
+
+    fn part<'a>(&self, name: &str, part: &'a Option<Vec<u8>>) -> Result<&'a [u8], Error> {
+        part.as_deref().ok_or_else(|| corrupt(&self.key, format!("field {name} was not read or is missing")))
+    }
+
+    /// The newest interactions, oldest first.
+    ///
+    /// # Errors
+    /// Corrupt bytes, or a record that was read without its history.
+    pub fn history(&self) -> Result<History, Error> {
+        History::from_bytes(self.part("h", &self.history)?).map_err(|e| corrupt(&self.key, e))
+    }
+
+    /// Everything, to read features from or to go on folding.
+    ///
+    /// # Errors
+    /// Corrupt bytes, or a record that was read without its features.
+    pub fn state(&self, views: &Arc<Views>) -> Result<CustomerState, Error> {
+        let (features, history) = (self.part("f", &self.features)?, self.part("h", &self.history)?);
+        CustomerState::from_parts(views, features, history, &self.seen).map_err(|e| corrupt(&self.key, e))
+    }
+}
+
+/// What one source partition has of an item or of a trend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPartial {
+    pub fence: Position,
+    pub bytes: Vec<u8>,
+}
+
+impl StoredPartial {
+    /// From the answer to `HMGET key o<partition> s<partition>`.
+    pub(crate) fn from_answer(key: &str, answer: Value) -> Result<Option<Self>, Error> {
+        let mut fields = values(key, answer)?.into_iter().map(bytes);
+        match (fields.next().flatten(), fields.next().flatten()) {
+            (Some(fence), Some(bytes)) => {
+                let fence = parse_fence(&fence).ok_or_else(|| corrupt(key, "its fence is not partition:offset"))?;
+                Ok(Some(Self { fence, bytes }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The states of all partitions, ascending by partition, from the answer to `HGETALL key`.
+    pub(crate) fn all_from_answer(key: &str, answer: Value) -> Result<Vec<Vec<u8>>, Error> {
+        let fields: Vec<Option<Vec<u8>>> = values(key, answer)?.into_iter().map(bytes).collect();
+        let mut partials = Vec::with_capacity(fields.len() / 4);
+        for pair in fields.chunks_exact(2) {
+            if let [Some(name), Some(bytes)] = pair
+                && let Some(partition) = name.strip_prefix(b"s")
+            {
+                let partition = std::str::from_utf8(partition).ok().and_then(|p| p.parse::<i32>().ok());
+                partials.push((partition.ok_or_else(|| corrupt(key, "a field names no partition"))?, bytes.clone()));
+            }
+        }
+        partials.sort_by_key(|(partition, _)| *partition);
+        Ok(partials.into_iter().map(|(_, bytes)| bytes).collect())
+    }
+}
+
+pub(crate) fn partial_fields(partition: i32) -> (String, String) {
+    (format!("o{partition}"), format!("s{partition}"))
+}
+
+pub(crate) fn plain_bytes(value: Value) -> Option<Vec<u8>> {
+    bytes(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rapport_events::{CleanEvent, Tenant};
+
+    use super::*;
+
+    fn stored(state: &CustomerState) -> Value {
+        let fields = StoredCustomer::fields_of(state);
+        let mut values = vec![Value::BulkString(b"3:41".to_vec())];
+        values.extend(fields.into_iter().map(|(_, bytes)| Value::BulkString(bytes)));
+        Value::Array(values)
+    }
+
+    #[test]
+    fn a_customer_reads_back_and_answers_before_it_is_decoded() {
+        let views = Arc::new(Views::built_in().unwrap());
+        let mut state = CustomerState::new(&views);
+        for n in 0..300i64 {
+            state.apply(&CleanEvent {
+                tenant: Tenant::parse("demo").unwrap(),
+                event_id: n.to_string(),
+                kind: "rating".into(),
+                customer_id: "ann".into(),
+                item_id: Some(format!("m{n}")),
+                category: Some("Comedy".into()),
+                time: EventTime::from_ms(n * 1000),
+                received_at: EventTime::from_ms(0),
+                value: Some(4.0),
+            });
+        }
+        let read = StoredCustomer::from_answer("k".into(), stored(&state)).unwrap().unwrap();
+        assert_eq!((read.version, read.newest), (300, Some(EventTime::from_ms(299_000))));
+        assert_eq!(read.fence, Position { partition: 3, offset: 41 });
+        assert!(read.has_seen("m0") && read.has_seen("m299") && !read.has_seen("m300"));
+        assert_eq!(read.state(&views).unwrap(), state);
+        assert_eq!(read.history().unwrap().len(), 200);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_of_redis_makes_the_reader_panic(
+            fields in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..24)), 0..7),
+        ) {
+            let views = Arc::new(Views::built_in().unwrap());
+            let values = fields.into_iter().map(|f| f.map_or(Value::Nil, Value::BulkString)).collect();
+            if let Ok(Some(customer)) = StoredCustomer::from_answer("k".into(), Value::Array(values)) {
+                prop_assert!(customer.state(&views).is_err() || customer.is_whole());
+                customer.has_seen("a");
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Writes of the feature store: load many, fold, compare and set many.
+
+use std::{fmt, time::Duration};
+
+use rapport_events::{Position, Tenant};
+use rapport_features::CustomerState;
+use redis::{Pipeline, Script, Value, aio::ConnectionManager};
+
+use crate::{
+    Error, Keys, OnlineArgs, StoredCustomer, StoredPartial,
+    record::{fence_text, partial_fields},
+};
+
+/// Commands in one pipeline: large enough to hide the round trip, small enough that Redis answers
+/// readers in between.
+const CHUNK: usize = 256;
+
+/// KEYS[1]; ARGV: the fence's field, the fence that was read ('' for none), a time to live in
+/// milliseconds (0 for none), then fields and values. Writes only if nobody wrote since.
+const COMPARE_AND_SET: &str = "\
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if (stored or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+if ARGV[3] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+return 1";
+
+/// What became of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Written,
+    /// Somebody else wrote since this value was read: read again, fold what is newer, try again.
+    Conflict,
+}
+
+/// One value and the fence it was made from.
+pub struct Write {
+    key: String,
+    fence_field: String,
+    expected: Option<Position>,
+    fence: Position,
+    fields: Vec<(String, Vec<u8>)>,
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} -> {:?}", self.key, self.expected, self.fence)
+    }
+}
+
+impl Write {
+    /// `key` from [`Keys::customer`]; `expected` is the fence that was read, `fence` the last event
+    /// folded in.
+    pub fn customer(key: String, expected: Option<Position>, fence: Position, state: &CustomerState) -> Self {
+        let fields = StoredCustomer::fields_of(state);
+        let fields = fields.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+        Self { key, fence_field: "o".into(), expected, fence, fields }
+    }
+
+    /// A partial of an item or a trend; `key` from [`Keys::item`] or [`Keys::trends`].
+    pub fn partial(key: String, expected: Option<Position>, fence: Position, bytes: Vec<u8>) -> Self {
+        let (fence_field, state_field) = partial_fields(fence.partition);
+        Self { key, fence_field, expected, fence, fields: vec![(state_field, bytes)] }
+    }
+}
+
+/// The feature store's connection.
+pub struct OnlineWriter {
+    connection: ConnectionManager,
+    keys: Keys,
+    timeout: Duration,
+    ttl: Option<Duration>,
+    script: Script,
+}
+
+impl OnlineWriter {
+    /// Connects at the first use. Must be called within a Tokio runtime. `ttl`: keys that nothing
+    /// is written to for so long are forgotten; `None` keeps them.
+    ///
+    /// # Errors
+    /// The URL is not one of Redis's.
+    pub fn new(args: &OnlineArgs, ttl: Option<Duration>) -> Result<Self, Error> {
+        let timeout = args.redis_write_timeout_ms;
+        let script = Script::new(COMPARE_AND_SET);
+        Ok(Self { connection: args.connect(timeout)?, keys: args.keys(), timeout, ttl, script })
+    }
+
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    async fn run(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        match tokio::time::timeout(self.timeout, pipeline.query_async(&mut self.connection)).await {
+            Ok(answers) => Ok(answers?),
+            Err(_) => Err(Error::Timeout(self.timeout)),
+        }
+    }
+
+    /// Whether Redis answers.
+    ///
+    /// # Errors
+    /// It does not, within the write timeout.
+    pub async fn ping(&mut self) -> Result<(), Error> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("PING");
+        self.run(&pipeline).await.map(drop)
+    }
+
+    /// Loads customers by key, in the order of the keys.
+    ///
+    /// # Errors
+    /// Redis is away or late. A corrupt record is an error of its own.
+    pub async fn load_customers(
+        &mut self,
+        keys: &[String],
+    ) -> Result<Vec<Result<Option<StoredCustomer>, Error>>, Error> {
+        let mut customers = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(CHUNK) {
+            let mut pipeline = redis::pipe();
+            chunk.iter().for_each(|key| {
+                pipeline.cmd("HMGET").arg(key).arg(&StoredCustomer::FIELDS);
+            });
+            let answers = self.run(&pipeline).await?;
+            customers.extend(chunk.iter().zip(answers).map(|(key, a)| StoredCustomer::from_answer(key.clone(), a)));
+        }
+        Ok(customers)
+    }
+
+    /// Loads what one source partition has of items or trends, by key.
+    ///
+    /// # Errors
+    /// As [`Self::load_customers`].
+    pub async fn load_partials(
+        &mut self,
+        keys: &[(String, i32)],
+    ) -> Result<Vec<Result<Option<StoredPartial>, Error>>, Error> {
+        let mut partials = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(CHUNK) {
+            let mut pipeline = redis::pipe();
+            for (key, partition) in chunk {
+                let (fence, state) = partial_fields(*partition);
+                pipeline.cmd("HMGET").arg(key).arg(fence).arg(state);
+            }
+            let answers = self.run(&pipeline).await?;
+            partials.extend(chunk.iter().zip(answers).map(|((key, _), a)| StoredPartial::from_answer(key, a)));
+        }
+        Ok(partials)
+    }
+
+    /// Writes values, each if its fence is still the one that was read. Each outcome stands at its
+    /// write's place.
+    ///
+    /// # Errors
+    /// Redis is away, late or refuses: any of the writes may have been made. Read again before
+    /// trying again.
+    pub async fn write(&mut self, writes: &[Write]) -> Result<Vec<Outcome>, Error> {
+        let ttl = self.ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(0)).to_string();
+        let mut outcomes = Vec::with_capacity(writes.len());
+        for chunk in writes.chunks(CHUNK) {
+            let mut pipeline = Pipeline::with_capacity(chunk.len() + 1);
+            // Redis forgets scripts when it restarts: loading costs less than noticing.
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(COMPARE_AND_SET).ignore();
+            for write in chunk {
+                let expected = write.expected.map(fence_text).unwrap_or_default();
+                pipeline.cmd("EVALSHA").arg(self.script.get_hash()).arg(1).arg(&write.key);
+                pipeline.arg(&write.fence_field).arg(expected).arg(&ttl);
+                pipeline.arg(&write.fence_field).arg(fence_text(write.fence));
+                for (name, bytes) in &write.fields {
+                    pipeline.arg(name).arg(bytes.as_slice());
+                }
+            }
+            for answer in self.run(&pipeline).await? {
+                outcomes.push(match answer {
+                    Value::Int(1) => Outcome::Written,
+                    Value::Int(_) => Outcome::Conflict,
+                    Value::ServerError(error) => return Err(Error::Redis(error.into())),
+                    other => return Err(Error::Corrupt { key: "EVALSHA".into(), reason: format!("{other:?}") }),
+                });
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// The tenant's key of a customer, for callers that have no [`Keys`] at hand.
+    pub fn customer_key(&self, tenant: &Tenant, customer_id: &str) -> String {
+        self.keys.customer(tenant, customer_id)
+    }
+}
