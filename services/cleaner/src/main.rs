@@ -1,1 +1,3 @@
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rapport_telemetry::service_main("cleaner", rapport_cleaner::run)
+}

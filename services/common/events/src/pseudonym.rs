@@ -31,6 +31,21 @@ impl Pseudonymiser {
         Some(Self { keyed })
     }
 
+    /// The operator's key as it stands in a configuration: text of at least 16 bytes, or hex after
+    /// `hex:`.
+    ///
+    /// # Errors
+    /// What is wrong with it, without showing it.
+    pub fn from_config(key: &str) -> Result<Self, String> {
+        let bytes = match key.strip_prefix("hex:") {
+            Some(digits) => {
+                hex::decode(digits.trim()).map_err(|_| "the hash key is not hex after `hex:`".to_owned())?
+            }
+            None => key.as_bytes().to_vec(),
+        };
+        Self::new(&bytes).ok_or_else(|| format!("the hash key must have 16 bytes or more, has {}", bytes.len()))
+    }
+
     /// The same text gives the same pseudonym within a tenant, and another one in another tenant.
     /// Letter case and outer white space do not count. A pseudonym stays as it is.
     pub fn pseudonym(&self, tenant: &crate::Tenant, text: &str) -> String {

@@ -1,6 +1,6 @@
 //! A compacted topic as a snapshot in memory: read from the beginning, then followed for ever.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use rapport_runtime::{Component, Lifecycle, OwnedThread, spawn_thread};
 use rdkafka::{
@@ -49,18 +49,22 @@ pub fn follow(
     // No group: every instance reads everything, and nothing is committed.
     let consumer: BaseConsumer<Quiet> = args
         .consumer("rapport-compacted", "rapport-compacted-unused")
-        .set("enable.partition.eof", "false")
+        // Tells when the end of a partition is reached, transaction markers and all.
+        .set("enable.partition.eof", "true")
         .create_with_context(Quiet)?;
     component.waiting(format!("reading {topic}"));
     let (topic, lifecycle_inside) = (topic.to_owned(), lifecycle.clone());
     let thread = spawn_thread::<Error, _>(lifecycle, &format!("follow-{topic}"), move || {
         let Some(mut behind) = start(&consumer, &topic, &lifecycle_inside)? else { return Ok(()) };
-        if behind.is_empty() {
-            component.ready();
-        }
         while !lifecycle_inside.draining() {
             match consumer.poll(POLL) {
                 None => {}
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if behind.remove(&partition) && behind.is_empty() {
+                        tracing::info!(topic, "caught up");
+                        component.ready();
+                    }
+                }
                 Some(Err(error)) => tracing::debug!(%error, topic, "compacted topic"),
                 Some(Ok(message)) => apply(Record {
                     key: message.key().unwrap_or_default(),
@@ -70,34 +74,23 @@ pub fn follow(
                     offset: message.offset(),
                 }),
             }
-            if !behind.is_empty() {
-                caught_up(&consumer, &topic, &mut behind);
-                if behind.is_empty() {
-                    tracing::info!(topic, "caught up");
-                    component.ready();
-                }
-            }
         }
         Ok(())
     })?;
     Ok(thread)
 }
 
-/// Assigns every partition from its beginning; returns the end of each that has records.
-fn start(
-    consumer: &BaseConsumer<Quiet>,
-    topic: &str,
-    lifecycle: &Lifecycle,
-) -> Result<Option<HashMap<i32, i64>>, Error> {
+/// Assigns every partition from its beginning; returns them, or nothing when a drain came first.
+fn start(consumer: &BaseConsumer<Quiet>, topic: &str, lifecycle: &Lifecycle) -> Result<Option<HashSet<i32>>, Error> {
     while !lifecycle.draining() {
-        match ends(consumer, topic) {
-            Ok(ends) if !ends.is_empty() => {
+        match partitions(consumer, topic) {
+            Ok(partitions) if !partitions.is_empty() => {
                 let mut list = TopicPartitionList::new();
-                for partition in ends.keys() {
+                for partition in &partitions {
                     list.add_partition_offset(topic, *partition, Offset::Beginning)?;
                 }
                 consumer.assign(&list)?;
-                return Ok(Some(ends.into_iter().filter(|(_, (low, high))| high > low).map(|(p, (_, h))| (p, h)).collect()));
+                return Ok(Some(partitions));
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, topic, "not readable yet"),
@@ -107,23 +100,7 @@ fn start(
     Ok(None)
 }
 
-fn ends(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<HashMap<i32, (i64, i64)>, KafkaError> {
+fn partitions(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<HashSet<i32>, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), REQUEST)?;
-    let partitions = metadata.topics().iter().flat_map(|t| t.partitions()).map(|p| p.id());
-    partitions.map(|p| Ok((p, consumer.fetch_watermarks(topic, p, REQUEST)?))).collect()
-}
-
-/// Drops the partitions whose end has been reached. The consumer's own position counts, not the
-/// last record's offset: the log's end may be a transaction marker, or compacted away.
-fn caught_up(consumer: &BaseConsumer<Quiet>, topic: &str, behind: &mut HashMap<i32, i64>) {
-    let Ok(position) = consumer.position() else { return };
-    behind.retain(|partition, end| {
-        position
-            .find_partition(topic, *partition)
-            .and_then(|p| match p.offset() {
-                Offset::Offset(next) => Some(next < *end),
-                _ => None,
-            })
-            .unwrap_or(true)
-    });
+    Ok(metadata.topics().iter().flat_map(|t| t.partitions()).map(|p| p.id()).collect())
 }

@@ -9,9 +9,9 @@ mod topics;
 pub mod trace;
 mod watermark;
 
-pub use publisher::{Batch, DeliveryError, Publisher, PublisherSettings, Refused};
+pub use publisher::{Batch, DeliveryError, Publisher, PublisherSettings, Refused, Waiting};
 pub use settings::KafkaArgs;
-pub use topics::{TopicLayout, Topics, ensure_topics, wait_for_topics};
+pub use topics::{DEAD_RECORD_BYTES, Kept, TopicLayout, Topics, ensure_topics, wait_for_topics};
 pub use watermark::Watermark;
 
 /// What can go wrong between Rapport and Kafka.

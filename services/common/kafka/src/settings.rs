@@ -27,6 +27,12 @@ pub struct KafkaArgs {
           value_parser = clap::value_parser!(i32).range(1..=100))]
     pub replication: i32,
 
+    /// A name of this instance that stays the same when it restarts (a StatefulSet's pod name): it
+    /// then takes up its partitions and ends its open transaction at once, instead of after a
+    /// session timeout
+    #[arg(long, env = "RAPPORT_INSTANCE_ID")]
+    pub instance_id: Option<String>,
+
     /// Any further librdkafka setting as key=value, several separated by commas, for example
     /// client.rack=eu-1
     #[arg(long = "kafka-setting", env = "RAPPORT_KAFKA_SETTINGS", value_delimiter = ',', value_parser = key_value)]
@@ -48,6 +54,7 @@ impl KafkaArgs {
             topic_prefix: topic_prefix.into(),
             partitions: 6,
             replication: 1,
+            instance_id: None,
             settings: Vec::new(),
         }
     }
@@ -76,7 +83,7 @@ impl KafkaArgs {
 
     /// A consumer that sees only committed records and stores offsets itself, when the work is done.
     pub fn consumer(&self, client_id: &str, group_id: &str) -> ClientConfig {
-        self.with(
+        let mut config = self.with(
             client_id,
             &[
                 ("group.id", group_id),
@@ -85,14 +92,18 @@ impl KafkaArgs {
                 ("enable.auto.offset.store", "false"),
                 ("auto.offset.reset", "earliest"),
                 ("partition.assignment.strategy", "cooperative-sticky"),
-                ("session.timeout.ms", "20000"),
+                ("session.timeout.ms", "10000"),
                 ("heartbeat.interval.ms", "2000"),
                 ("fetch.wait.max.ms", "100"),
                 ("fetch.error.backoff.ms", "100"),
                 // Bounds what a consumer reads ahead of its work.
                 ("queued.max.messages.kbytes", "32768"),
             ],
-        )
+        );
+        if let Some(instance) = &self.instance_id {
+            config.set("group.instance.id", format!("{group_id}-{instance}"));
+        }
+        config
     }
 
     /// `defaults`, then what the operator set: the operator wins.

@@ -11,6 +11,11 @@ use crate::{Error, KafkaArgs};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 
+/// Kafka's own default.
+const RECORD_BYTES: usize = 1_048_588;
+/// A dead letter holds a raw record of any size, and says why.
+pub const DEAD_RECORD_BYTES: usize = 2 * RECORD_BYTES;
+
 /// The names of all topics of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
@@ -55,17 +60,19 @@ impl Topics {
             partitions: args.partitions,
             replication: args.replication,
             kept: Kept::For(DAY * days),
+            record_bytes: RECORD_BYTES,
         };
         let compacted = |name: &str, partitions| TopicLayout {
             name: name.into(),
             partitions,
             replication: args.replication,
             kept: Kept::Newest,
+            record_bytes: RECORD_BYTES,
         };
         vec![
             events(&self.raw, 7),
             events(&self.clean, 30),
-            events(&self.dead, 30),
+            TopicLayout { record_bytes: DEAD_RECORD_BYTES, ..events(&self.dead, 30) },
             compacted(&self.catalog, args.partitions),
             events(&self.features_updated, 1),
             compacted(&self.models, 1),
@@ -82,6 +89,8 @@ pub struct TopicLayout {
     pub partitions: i32,
     pub replication: i32,
     pub kept: Kept,
+    /// The largest record that the broker takes.
+    pub record_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,15 +116,16 @@ pub async fn ensure_topics(args: &KafkaArgs) -> Result<Vec<String>, Error> {
             Kept::Newest => String::new(),
         })
         .collect();
+    let record_bytes: Vec<String> = layouts.iter().map(|l| l.record_bytes.to_string()).collect();
     // A write is acknowledged by two replicas where there are three.
     let in_sync = if args.replication >= 3 { "2" } else { "1" };
     let new: Vec<NewTopic<'_>> = layouts
         .iter()
-        .zip(&retentions)
-        .map(|(layout, retention)| {
-            let topic =
-                NewTopic::new(&layout.name, layout.partitions, TopicReplication::Fixed(layout.replication))
-                    .set("min.insync.replicas", in_sync);
+        .zip(retentions.iter().zip(&record_bytes))
+        .map(|(layout, (retention, record_bytes))| {
+            let topic = NewTopic::new(&layout.name, layout.partitions, TopicReplication::Fixed(layout.replication))
+                .set("min.insync.replicas", in_sync)
+                .set("max.message.bytes", record_bytes);
             match layout.kept {
                 Kept::For(_) => topic.set("retention.ms", retention),
                 Kept::Newest => topic.set("cleanup.policy", "compact"),

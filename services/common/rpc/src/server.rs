@@ -1,4 +1,8 @@
-use std::{io, net::SocketAddr, time::{Duration, Instant}};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use rapport_runtime::Lifecycle;
 use tokio::net::TcpListener;
