@@ -26,7 +26,7 @@
 {{- fail "set redis.url or redis.existingSecret, not both" -}}
 {{- end -}}
 {{- if not .Values.hashKey.existingSecret -}}
-{{- fail "hashKey.existingSecret is required: kubectl create secret generic rapport-secrets --from-literal=hash-key=\"$(openssl rand -hex 32)\"" -}}
+{{- fail "hashKey.existingSecret is required: kubectl create secret generic rapport-secrets --from-literal=hash-key=\"$(openssl rand -base64 32)\"" -}}
 {{- end -}}
 {{- if and .Values.components.collector.enabled (not .Values.apiKeys.existingSecret) -}}
 {{- fail "apiKeys.existingSecret is required while the collector is enabled: a Secret with api-keys=\"<key>=<tenant>,...\"" -}}
