@@ -1,0 +1,70 @@
+use clap::Args;
+use comfy_table::Cell;
+use rapport_events::EventTime;
+use rapport_proto::features::GetFeaturesRequest;
+use serde_json::{Map, Value, json};
+
+use super::{number, right, time_text};
+use crate::{context::Context, error::Usage, output};
+
+#[derive(Debug, Args)]
+pub struct Features {
+    /// The customer's id (or an item's, with --entity item)
+    id: String,
+    /// Only these views
+    #[arg(long, value_delimiter = ',')]
+    views: Vec<String>,
+    /// Whose features: customer, item or customer_category
+    #[arg(long, default_value = "customer")]
+    entity: String,
+    /// The moment that windows end at, for example 1998-04-01T00:00:00Z [default: now]
+    #[arg(long)]
+    at: Option<String>,
+}
+
+impl Features {
+    pub async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let at = match &self.at {
+            None => None,
+            Some(text) => Some(
+                EventTime::parse_rfc3339(text)
+                    .ok_or_else(|| Usage(format!("--at {text:?} is no time such as 1998-04-01T00:00:00Z")))?
+                    .to_proto(),
+            ),
+        };
+        let request = GetFeaturesRequest {
+            views: self.views,
+            entity: self.entity.clone(),
+            entity_ids: vec![self.id.clone()],
+            at,
+        };
+        let answer = context.feature_store()?.get_features(context.request(request)?).await;
+        let answer = answer.map_err(|status| context.feature_store_refused(&status))?.into_inner();
+        let vector = answer.vectors.into_iter().next().unwrap_or_default();
+        let pairs = || answer.names.iter().zip(&vector.values);
+        context.output.answer(
+            || {
+                // JSON has no NaN: a feature without a value is null.
+                let values: Map<String, Value> = pairs().map(|(name, value)| (name.clone(), json!(value))).collect();
+                json!({
+                    "entity": self.entity, "entity_id": self.id, "found": vector.found, "version": vector.version,
+                    "newest_event_time": time_text(vector.newest_event_time.as_ref()), "features": values,
+                })
+            },
+            |page| {
+                let mut table = output::table(["feature", "value"]);
+                for (name, value) in pairs() {
+                    table.add_row(vec![Cell::new(name), right(number(*value))]);
+                }
+                page.table(&table);
+                page.line(match time_text(vector.newest_event_time.as_ref()) {
+                    Some(newest) if vector.found => {
+                        format!("{} events applied, the newest of {newest}", output::thousands(vector.version))
+                    }
+                    _ => format!("the store has never seen the {} {:?}: an empty state's values", self.entity, self.id),
+                });
+            },
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+use clap::Args;
+use rapport_proto::recommend::{RecommendRequest, RecommendResponse};
+use serde_json::json;
+
+use super::{items_json, items_table, provenance_json, provenance_line};
+use crate::context::Context;
+
+#[derive(Debug, Args)]
+pub struct Recommend {
+    /// The customer's id
+    customer: String,
+    /// How many items
+    #[arg(long, short = 'n', default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=500))]
+    limit: u32,
+    /// Wait for a list that reflects every event known by now
+    #[arg(long)]
+    fresh: bool,
+    /// Also items that the customer already has
+    #[arg(long)]
+    include_seen: bool,
+    /// Only items of this category
+    #[arg(long, default_value = "")]
+    category: String,
+    /// Leave these items out
+    #[arg(long, value_delimiter = ',')]
+    exclude: Vec<String>,
+}
+
+impl Recommend {
+    pub async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let request = RecommendRequest {
+            customer_id: self.customer.clone(),
+            limit: self.limit,
+            with_titles: true,
+            include_seen: self.include_seen,
+            exclude_item_ids: self.exclude,
+            category: self.category,
+            fresh: self.fresh,
+        };
+        let answer = ask(context, request).await?;
+        context.output.answer(
+            || {
+                json!({
+                    "customer_id": self.customer,
+                    "items": items_json(&answer.items),
+                    "provenance": provenance_json(answer.provenance.as_ref()),
+                })
+            },
+            |page| {
+                if answer.items.is_empty() {
+                    page.line("there is nothing to recommend: neither a model nor events to say what is trending");
+                } else {
+                    page.table(&items_table(&answer.items));
+                }
+                page.line(provenance_line(answer.provenance.as_ref()));
+            },
+        );
+        Ok(())
+    }
+}
+
+/// One call.
+pub async fn ask(context: &Context, request: RecommendRequest) -> anyhow::Result<RecommendResponse> {
+    let answer = context.scorer()?.recommend(context.request(request)?).await;
+    Ok(answer.map_err(|status| context.scorer_refused(&status))?.into_inner())
+}
