@@ -3,6 +3,7 @@ be checked without a Docker engine."""
 
 import fnmatch
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -110,6 +111,25 @@ class Dockerfile(unittest.TestCase):
             self.assertRegex(pins, rf"(?m)^{package}")
             self.assertNotIn(package + "2", self.text, "a version belongs into requirements.txt alone")
 
+    def test_the_trainers_image_for_cpus_holds_every_library_that_libtorch_asks_for(self):
+        copied = [rest for name, rest in self.stages["libtorch-cpu"][1] if name == "RUN"][0]
+        wanted = re.findall(r"(?:torch|nvidia)/\S+\.so\S*", copied)
+        self.assertIn("torch/lib/libtorch_cpu.so", wanted)
+        wheels = pathlib.Path(os.environ["LIBTORCH"]).parent
+        # Hard links, since the loader looks beside the file itself.
+        with tempfile.TemporaryDirectory(dir=os.environ["RAPPORT_CACHE"]) as folder:
+            for path in wanted:
+                target = pathlib.Path(folder) / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.link((wheels / path).resolve(), target)
+            found = run("env", "-u", "LD_LIBRARY_PATH", "ldd", f"{folder}/torch/lib/libtorch_cpu.so").stdout
+        # What the runtime image itself has: glibc, libstdc++, libgcc.
+        system = r"^\s*(linux-vdso|/lib64/ld-linux|lib(c|m|dl|rt|pthread|util|gcc_s|stdc\+\+)\.so)"
+        rest = [line for line in found.splitlines() if not re.match(system, line)]
+        self.assertTrue(rest)
+        for line in rest:
+            self.assertIn(folder, line, line)
+
     def test_the_context_holds_what_the_build_reads_and_nothing_private(self):
         rules = [l for l in (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().splitlines() if l and l[0] != "#"]
         self.assertEqual(rules[0], "*")
@@ -128,8 +148,8 @@ class Dockerfile(unittest.TestCase):
         self.assertEqual(run("sh", "-n", DEPLOY / "docker" / "build.sh").returncode, 0)
         for service in SERVICES:
             manifest = (ROOT / "services" / service / "Cargo.toml").read_text()
-            self.assertIn(f'name = "rapport-{service}"', manifest)
-            self.assertNotIn("[[bin]]", manifest, "build.sh takes the binary by the package's name")
+            names = re.findall(r'(?m)^\[(?:package|\[bin\])\]\nname = "([^"]+)"', manifest)
+            self.assertEqual(set(names), {f"rapport-{service}"}, "build.sh takes package and binary by this name")
 
 
 class Compose(unittest.TestCase):
