@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the development scripts and the Makefile's recipes: where things are.
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export RAPPORT_CACHE="${RAPPORT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rapport}"
