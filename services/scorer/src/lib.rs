@@ -1,1 +1,174 @@
 //! The scorer: recommendations that reflect what the customer did a moment ago.
+//!
+//! The road of a call: [`serve`] checks it -> [`recommender`] hydrates it with one read of the
+//! [`store`] -> the cached list, if its versions allow that ([`cache`]) -> else the [`pipeline`]:
+//! sources, merge, filters, scores, selection -> the answer, with how it came about. Behind the
+//! answers: lists are written and refreshed ([`cache::keeper`]), what was shown is published
+//! ([`served`]), [`models`] are swapped, [`catalog`] and [`trends`] are kept in memory.
+
+pub mod breaker;
+pub mod cache;
+pub mod catalog;
+mod config;
+pub mod degraded;
+mod error;
+pub mod meters;
+pub mod models;
+pub mod pipeline;
+pub mod recommender;
+#[cfg(test)]
+mod recommender_tests;
+mod serve;
+pub mod served;
+pub mod store;
+pub mod trends;
+
+use std::{sync::Arc, time::Duration};
+
+pub use config::Config;
+pub use error::Error;
+use rapport_kafka::compacted;
+use rapport_proto::recommend::recommender_server::RecommenderServer;
+use rapport_runtime::Lifecycle;
+use tonic::service::Routes;
+
+/// Threads that look for a drain a few times a second end within this time.
+const THREADS_END: Duration = Duration::from_secs(5);
+
+/// Runs the scorer until a drain has ended.
+///
+/// # Errors
+/// What keeps it from starting: a port, a setting, ONNX Runtime.
+pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
+    rapport_inference::init(config.models.onnxruntime.clone())?;
+    let hash = config.pseudonymiser().map_err(Error::Config)?;
+    let topics = config.kafka.topics();
+
+    // What answers are made from.
+    let redis = store::redis::RedisStore::open(&config.online, config.views.load()?)?;
+    let patience = config.online.redis_read_timeout_ms;
+    let store = Arc::new(store::Guarded::new(Box::new(redis), patience, config.answers.list_ttl));
+    let models = Arc::new(models::Models::default());
+    let catalog = Arc::new(catalog::Catalog::default());
+    let board = Arc::new(trends::Board::default());
+    let (keep, jobs) = cache::keeper::Keeper::new(config.answers.refresh_queue as usize);
+    let recommender = Arc::new(recommender::Recommender {
+        store: store.clone(),
+        models: models.clone(),
+        catalog: catalog.clone(),
+        trends: board.clone(),
+        pipeline: pipeline::Pipeline::new(config.models.model_timeout),
+        rules: recommender::Rules {
+            max_stale_events: config.answers.max_stale_events,
+            list_length: config.answers.list_length.into(),
+            refresh_budget: config.answers.answer_timeout,
+        },
+        meters: meters::Meters::default(),
+        keep,
+    });
+
+    // What runs behind them. Kafka may come later: until then the scorer is live and not ready.
+    let (served, shown) = served::Log::new(config.answers.served_queue as usize);
+    let publisher = Arc::new(served::publisher(&config.kafka)?);
+    let publishing = tokio::spawn(served::publish(publisher, topics.served.clone(), shown, lifecycle.clone()));
+    let keeping = tokio::spawn(cache::keeper::keep(
+        recommender.clone(),
+        jobs,
+        config.answers.refreshes_at_once.into(),
+        lifecycle.clone(),
+    ));
+    let trending = tokio::spawn(trends::keep_fresh(
+        board,
+        models.clone(),
+        store,
+        config.default_tenant.clone(),
+        config.answers.trends_every,
+        lifecycle.clone(),
+    ));
+    let following = tokio::spawn(follow(config.kafka.clone(), config.loader(), models, catalog, lifecycle.clone()));
+
+    // The answers, until a drain is asked for and the calls in flight have ended.
+    let service = serve::Service {
+        recommender,
+        served,
+        default_tenant: config.default_tenant.clone(),
+        hash,
+        answer_timeout: config.answers.answer_timeout,
+    };
+    let server = RecommenderServer::new(service).max_decoding_message_size(config.server.max_request_bytes);
+    let routes = Routes::new(server);
+    let outcome =
+        rapport_rpc::serve(config.grpc_addr, &config.server, routes, &["rapport.recommend.v1.Recommender"], &lifecycle)
+            .await;
+
+    // A server that failed takes the rest with it.
+    lifecycle.drain();
+    for (name, task) in [("served", publishing), ("lists", keeping), ("trends", trending)] {
+        if let Err(error) = task.await {
+            tracing::error!(task = name, %error, "a task failed");
+        }
+    }
+    match following.await {
+        Ok(followed) => followed?,
+        Err(error) => tracing::error!(task = "follow", %error, "a task failed"),
+    }
+    Ok(outcome?)
+}
+
+/// Follows catalog and models until a drain is asked for.
+async fn follow(
+    kafka: rapport_kafka::KafkaArgs,
+    loading: models::loader::LoaderSettings,
+    models: Arc<models::Models>,
+    catalog: Arc<catalog::Catalog>,
+    lifecycle: Lifecycle,
+) -> Result<(), Error> {
+    // Registered before the first await: readiness must not pass in between.
+    let (catalog_part, models_part, loader_part) =
+        (lifecycle.component("catalog"), lifecycle.component("models"), lifecycle.component("model-loader"));
+    rapport_kafka::wait_for_topics(&kafka, &lifecycle).await?;
+    let topics = kafka.topics();
+
+    let snapshot = catalog.clone();
+    let catalog_thread = compacted::follow(&kafka, &topics.catalog, &lifecycle, catalog_part, move |record| {
+        if let Err(error) = snapshot.apply(record.key, record.value) {
+            refused("catalog", &record, &error);
+        }
+    })?;
+
+    let watched = lifecycle.clone();
+    let topic_read = move || part_is_ready(&watched, "models");
+    let (announcements, loader_thread) = models::loader::start(loading, models, &lifecycle, loader_part, topic_read)?;
+    let models_thread = compacted::follow(&kafka, &topics.models, &lifecycle, models_part, move |record| {
+        if let Err(error) = announcements.take(record.key, record.value) {
+            refused("models", &record, &error);
+        }
+    })?;
+
+    loop {
+        if part_is_ready(&lifecycle, "catalog") {
+            catalog.set_caught_up();
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = lifecycle.drain_requested() => break,
+        }
+    }
+    lifecycle.drain_requested().await;
+    for thread in [catalog_thread, models_thread, loader_thread] {
+        thread.join_within(THREADS_END).await;
+    }
+    Ok(())
+}
+
+/// A record that cannot be read is passed over: nothing on a topic stops the scorer.
+fn refused(topic: &'static str, record: &compacted::Record<'_>, error: &rapport_events::FieldError) {
+    metrics::counter!("rapport_scorer_refused_records_total", "topic" => topic).increment(1);
+    tracing::warn!(topic, partition = record.partition, offset = record.offset, %error, "a record is passed over");
+}
+
+fn part_is_ready(lifecycle: &Lifecycle, name: &str) -> bool {
+    let waits = |line: &String| line.split_once(": ").is_some_and(|(part, _)| part == name);
+    !lifecycle.readiness().is_err_and(|lines| lines.iter().any(waits))
+}

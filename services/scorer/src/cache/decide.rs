@@ -1,0 +1,110 @@
+use super::list::{Header, ModelStamp};
+
+/// What to do with what Redis holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It reflects everything that is known: serve it.
+    Hit,
+    /// This many events old: serve it after the filters, and make a new one behind the answer.
+    Stale { lag: u64 },
+    /// Make a new one now.
+    Compute(Why),
+}
+
+/// Why a list is made for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    Missing,
+    /// No model is live: trends are made anew at no cost.
+    NoModel,
+    /// Another model is live: promoting and rolling back are each one change of epoch.
+    OtherModel,
+    /// Too many events behind.
+    Behind,
+    /// It reflects events that the store has lost (a restore, a failover).
+    Ahead,
+    /// The caller does not take an older one.
+    Fresh,
+}
+
+impl Why {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::NoModel => "no_model",
+            Self::OtherModel => "other_model",
+            Self::Behind => "behind",
+            Self::Ahead => "ahead",
+            Self::Fresh => "fresh",
+        }
+    }
+}
+
+/// The rules of the cache, in order. Nothing is ever deleted on an event: the versions decide at
+/// each read.
+pub fn decide(list: Option<&Header>, live: Option<ModelStamp>, version: u64, fresh: bool, max_lag: u64) -> Decision {
+    let Some(live) = live else { return Decision::Compute(Why::NoModel) };
+    let Some(list) = list else { return Decision::Compute(Why::Missing) };
+    if list.model != live {
+        return Decision::Compute(Why::OtherModel);
+    }
+    match version.checked_sub(list.version) {
+        None => Decision::Compute(Why::Ahead),
+        Some(0) => Decision::Hit,
+        Some(_) if fresh => Decision::Compute(Why::Fresh),
+        Some(lag) if lag <= max_lag => Decision::Stale { lag },
+        Some(_) => Decision::Compute(Why::Behind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rapport_events::EventTime;
+
+    use super::*;
+
+    const LIVE: ModelStamp = ModelStamp { epoch: 7, manifest: 42 };
+
+    fn list(version: u64) -> Header {
+        Header { model: LIVE, version, newest: None, created: EventTime::from_ms(0), complete: false }
+    }
+
+    #[test]
+    fn the_versions_decide() {
+        assert_eq!(decide(None, Some(LIVE), 10, false, 5), Decision::Compute(Why::Missing));
+        assert_eq!(decide(Some(&list(10)), None, 10, false, 5), Decision::Compute(Why::NoModel));
+        assert_eq!(decide(Some(&list(10)), Some(LIVE), 10, false, 5), Decision::Hit);
+        assert_eq!(decide(Some(&list(10)), Some(LIVE), 10, true, 5), Decision::Hit, "nothing is fresher");
+        assert_eq!(decide(Some(&list(5)), Some(LIVE), 10, false, 5), Decision::Stale { lag: 5 });
+        assert_eq!(decide(Some(&list(4)), Some(LIVE), 10, false, 5), Decision::Compute(Why::Behind));
+        assert_eq!(decide(Some(&list(9)), Some(LIVE), 10, true, 5), Decision::Compute(Why::Fresh));
+        assert_eq!(decide(Some(&list(11)), Some(LIVE), 10, false, 5), Decision::Compute(Why::Ahead));
+    }
+
+    #[test]
+    fn a_rollback_is_another_epoch_and_so_is_the_same_epoch_of_another_installation() {
+        let back = ModelStamp { epoch: 8, ..LIVE };
+        let elsewhere = ModelStamp { manifest: 1, ..LIVE };
+        for live in [back, elsewhere] {
+            assert_eq!(decide(Some(&list(10)), Some(live), 10, false, 5), Decision::Compute(Why::OtherModel));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_served_is_of_the_live_model_and_within_the_lag(
+            version: u64, listed: u64, epoch in 6u64..9, fresh: bool, max_lag in 0u64..10,
+        ) {
+            let live = ModelStamp { epoch, ..LIVE };
+            match decide(Some(&list(listed)), Some(live), version, fresh, max_lag) {
+                Decision::Hit => prop_assert!(epoch == 7 && version == listed),
+                Decision::Stale { lag } => {
+                    prop_assert!(epoch == 7 && !fresh && lag <= max_lag);
+                    prop_assert_eq!(listed + lag, version);
+                }
+                Decision::Compute(_) => prop_assert!(epoch != 7 || version != listed),
+            }
+        }
+    }
+}

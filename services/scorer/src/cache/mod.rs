@@ -1,0 +1,115 @@
+//! The cached list: how it is packed, when it may be served, and who writes it.
+//!
+//! A list in Redis is immutable: a read never changes it, an event never deletes it. It is replaced
+//! whole by a newer one, and expires.
+
+pub mod decide;
+pub mod keeper;
+pub mod list;
+
+use crate::pipeline::{SourceSet, filters::Admission};
+
+/// An item of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pick {
+    pub item: String,
+    pub score: f32,
+    pub sources: SourceSet,
+}
+
+/// The first `limit` items of a list that pass the filters; `None` when the list runs out before,
+/// unless nothing more could come in anyway.
+pub fn pick(list: &list::List<'_>, admission: &Admission<'_>, limit: usize) -> Option<Vec<Pick>> {
+    let mut picks = Vec::with_capacity(limit.min(64));
+    for listed in list.items() {
+        if picks.len() == limit {
+            break;
+        }
+        if admission.admits(listed.item) {
+            picks.push(Pick { item: listed.item.to_owned(), score: listed.score, sources: listed.sources });
+        }
+    }
+    (picks.len() == limit || list.header.complete).then_some(picks)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rapport_events::EventTime;
+
+    use super::{
+        list::{Header, List, ModelStamp, pack},
+        *,
+    };
+    use crate::pipeline::{Scored, Tag, filters, fixture};
+
+    fn packed(items: &[&str], complete: bool) -> Vec<u8> {
+        let header = Header {
+            model: ModelStamp { epoch: 1, manifest: 1 },
+            version: 1,
+            newest: None,
+            created: EventTime::from_ms(0),
+            complete,
+        };
+        let scored = |(place, item): (usize, &&str)| Scored {
+            item: (*item).into(),
+            score: -(place as f32),
+            sources: SourceSet::of(Tag::Sequence),
+        };
+        pack(&header, &items.iter().enumerate().map(scored).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn variants_are_served_from_the_reserve_and_the_list_stays_as_it_was() {
+        let bytes = packed(&["a", "b", "c", "d"], false);
+        let before = bytes.clone();
+        let list = List::read(&bytes).unwrap();
+        let filters = filters::all();
+        let picked = |query: &crate::pipeline::Query, limit| {
+            let picks = pick(&list, &Admission::new(query, &filters), limit);
+            picks.map(|picks| picks.into_iter().map(|p| p.item).collect::<Vec<_>>())
+        };
+
+        let mut query = fixture::query();
+        assert_eq!(picked(&query, 2).unwrap(), ["a", "b"]);
+        query.excluded.insert("a".into());
+        query.seen = fixture::seen(&["b"]);
+        assert_eq!(picked(&query, 2).unwrap(), ["c", "d"]);
+        assert_eq!(picked(&query, 3), None, "the reserve does not suffice");
+        query.excluded.clear();
+        query.catalog = fixture::catalog(&[("a", true, &["x"]), ("b", true, &["y"]), ("d", true, &["x"])]);
+        query.category = Some("x".into());
+        assert_eq!(picked(&query, 2).unwrap(), ["a", "d"]);
+
+        assert_eq!(bytes, before);
+        assert_eq!(picked(&fixture::query(), 4).unwrap(), ["a", "b", "c", "d"], "no read has taken anything from it");
+    }
+
+    #[test]
+    fn a_complete_list_suffices_however_much_is_asked_for() {
+        let bytes = packed(&["a"], true);
+        let list = List::read(&bytes).unwrap();
+        let (query, filters) = (fixture::query(), filters::all());
+        assert_eq!(pick(&list, &Admission::new(&query, &filters), 10).unwrap().len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn picks_keep_the_order_and_pass_the_filters(
+            items in proptest::collection::hash_set("[a-z]{1,3}", 0..40),
+            seen in proptest::collection::vec("[a-z]{1,3}", 0..40),
+            limit in 1usize..20,
+        ) {
+            let items: Vec<&str> = items.iter().map(String::as_str).collect();
+            let bytes = packed(&items, true);
+            let list = List::read(&bytes).unwrap();
+            let mut query = fixture::query();
+            query.seen = fixture::seen(&seen.iter().map(String::as_str).collect::<Vec<_>>());
+            let filters = filters::all();
+            let picks = pick(&list, &Admission::new(&query, &filters), limit).unwrap();
+            let wanted: Vec<&str> =
+                items.iter().copied().filter(|i| !seen.iter().any(|s| s == i)).take(limit).collect();
+            prop_assert_eq!(picks.iter().map(|p| p.item.as_str()).collect::<Vec<_>>(), wanted);
+        }
+    }
+}

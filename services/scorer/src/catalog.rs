@@ -1,0 +1,160 @@
+//! The catalog in memory: the compacted topic, one snapshot for each tenant. A withdrawn item
+//! leaves every answer as soon as its record is here, without touching a single cached list.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+use prost::Message as _;
+use rapport_events::{FieldError, Tenant};
+use rapport_proto::catalog::Item;
+
+/// What answers need to know about an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub title: String,
+    /// Most specific first.
+    pub categories: Vec<String>,
+    pub available: bool,
+}
+
+/// One tenant's items. Read under a lock that writers hold for one insertion.
+#[derive(Debug, Default)]
+pub struct TenantCatalog {
+    items: RwLock<HashMap<Box<str>, Entry>>,
+    kept: AtomicBool,
+}
+
+impl TenantCatalog {
+    /// Whether the tenant keeps a catalog at all: one that does not gets answers unfiltered. Stays
+    /// true when the last item is removed.
+    pub fn kept(&self) -> bool {
+        self.kept.load(Relaxed)
+    }
+
+    /// Looks at an item's entry. `read` runs under the lock: it copies what it needs, no more.
+    pub fn look<R>(&self, item: &str, read: impl FnOnce(Option<&Entry>) -> R) -> R {
+        let items = self.items.read().unwrap_or_else(PoisonError::into_inner);
+        read(items.get(item))
+    }
+
+    pub fn put(&self, item: &str, entry: Entry) {
+        self.items.write().unwrap_or_else(PoisonError::into_inner).insert(item.into(), entry);
+        self.kept.store(true, Relaxed);
+    }
+
+    pub fn remove(&self, item: &str) {
+        self.items.write().unwrap_or_else(PoisonError::into_inner).remove(item);
+        self.kept.store(true, Relaxed);
+    }
+
+    fn len(&self) -> usize {
+        self.items.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// All tenants' items.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    tenants: RwLock<HashMap<Tenant, Arc<TenantCatalog>>>,
+    /// What a tenant without a catalog gets.
+    none: Arc<TenantCatalog>,
+    caught_up: AtomicBool,
+}
+
+impl Catalog {
+    pub fn of(&self, tenant: &Tenant) -> Arc<TenantCatalog> {
+        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        tenants.get(tenant).unwrap_or(&self.none).clone()
+    }
+
+    /// Whether everything that was on the topic at the start has been applied.
+    pub fn caught_up(&self) -> bool {
+        self.caught_up.load(Relaxed)
+    }
+
+    pub fn set_caught_up(&self) {
+        self.caught_up.store(true, Relaxed);
+    }
+
+    /// Applies one record of the topic. No value, or an empty one, removes the item.
+    ///
+    /// # Errors
+    /// The key or the value is not what the topic holds; the snapshot stays as it was.
+    pub fn apply(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), FieldError> {
+        let key = std::str::from_utf8(key).map_err(|_| FieldError::decode("key", "is not UTF-8"))?;
+        let (tenant, item) = key
+            .split_once('/')
+            .filter(|(_, item)| !item.is_empty())
+            .ok_or_else(|| FieldError::schema("key", format!("must be <tenant>/<item id>, is {key:?}")))?;
+        let tenant = Tenant::parse(tenant)?;
+        let Some(value) = value.filter(|value| !value.is_empty()) else {
+            self.tenant(&tenant).remove(item);
+            self.show(&tenant);
+            return Ok(());
+        };
+        let Item { item_id, title, categories, available, .. } =
+            Item::decode(value).map_err(|e| FieldError::decode("value", format!("is no catalog item: {e}")))?;
+        if item_id != item {
+            return Err(FieldError::schema("item_id", format!("is {item_id:?} under the key {key:?}")));
+        }
+        self.tenant(&tenant).put(item, Entry { title, categories, available });
+        self.show(&tenant);
+        Ok(())
+    }
+
+    fn tenant(&self, tenant: &Tenant) -> Arc<TenantCatalog> {
+        if let Some(known) = self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(tenant) {
+            return known.clone();
+        }
+        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        tenants.entry(tenant.clone()).or_default().clone()
+    }
+
+    fn show(&self, tenant: &Tenant) {
+        let items = self.of(tenant).len();
+        metrics::gauge!("rapport_scorer_catalog_items", "tenant" => tenant.to_string()).set(items as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(item_id: &str, available: bool) -> Vec<u8> {
+        Item { item_id: item_id.into(), title: "Title".into(), available, ..Item::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn an_item_is_there_until_its_tombstone_and_tenants_do_not_meet() {
+        let catalog = Catalog::default();
+        let (acme, bolt) = (Tenant::parse("acme").unwrap(), Tenant::parse("bolt").unwrap());
+        catalog.apply(b"acme/a/1", Some(&record("a/1", true))).unwrap();
+        assert!(catalog.of(&acme).look("a/1", |e| e.is_some_and(|e| e.available && e.title == "Title")));
+        assert!(!catalog.of(&bolt).kept());
+        catalog.apply(b"acme/a/1", None).unwrap();
+        assert!(catalog.of(&acme).look("a/1", |e| e.is_none()));
+        assert!(catalog.of(&acme).kept(), "a tenant that removed its last item still keeps a catalog");
+    }
+
+    #[test]
+    fn a_record_that_is_no_item_names_what_is_wrong() {
+        let catalog = Catalog::default();
+        assert_eq!(catalog.apply(b"acme", None).unwrap_err().field, "key");
+        assert_eq!(catalog.apply(b"acme/a", Some(b"\xff")).unwrap_err().field, "value");
+        assert_eq!(catalog.apply(b"acme/a", Some(&record("b", true))).unwrap_err().field, "item_id");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(key: Vec<u8>, value: Option<Vec<u8>>) {
+            let _ = Catalog::default().apply(&key, value.as_deref());
+        }
+    }
+}

@@ -1,0 +1,234 @@
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use rapport_events::{Tenant, pseudonym::Pseudonymiser};
+use rapport_kafka::KafkaArgs;
+use rapport_online::{OnlineArgs, ViewsArgs};
+use rapport_registry::RegistryArgs;
+use rapport_rpc::ServerArgs;
+use rapport_runtime::{RuntimeArgs, parse_duration};
+use rapport_telemetry::{ServiceConfig, TelemetryArgs};
+
+use crate::models::loader::LoaderSettings;
+
+/// The scorer answers "what should this customer see now?" over gRPC (rapport.recommend.v1).
+///
+/// It reads customers, cached lists and trends from Redis, follows the catalog and the announced
+/// models on Kafka, runs the live model with ONNX Runtime, and publishes what it showed. A part that
+/// is down makes answers poorer, and the answer says so; it does not make calls fail.
+#[derive(Debug, clap::Parser)]
+#[command(name = "rapport-scorer", version)]
+// An answer can do without Redis: it waits for it much less than a batch read would.
+#[command(mut_arg("redis_read_timeout_ms", |arg| arg.default_value("50")))]
+// Lists are written with the same connection as customers are read.
+#[command(mut_arg("redis_write_timeout_ms", |arg| arg.hide(true)))]
+pub struct Config {
+    /// Where gRPC answers
+    #[arg(long, env = "RAPPORT_GRPC_ADDR", default_value = "127.0.0.1:7501")]
+    pub grpc_addr: SocketAddr,
+
+    /// The tenant of calls without the metadata x-rapport-tenant
+    #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
+    pub default_tenant: Tenant,
+
+    /// Key under which the cleaner hashes customer ids that are e-mail addresses or phone numbers
+    /// (hex, or text of at least 16 bytes); must be the cleaner's. None: ids are looked up as given
+    #[arg(long, env = "RAPPORT_HASH_KEY", hide_env_values = true)]
+    pub hash_key: Option<String>,
+
+    #[command(flatten)]
+    pub answers: AnswerArgs,
+
+    #[command(flatten)]
+    pub models: ModelArgs,
+
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+
+    #[command(flatten)]
+    pub online: OnlineArgs,
+
+    #[command(flatten)]
+    pub views: ViewsArgs,
+
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+
+    #[command(flatten)]
+    pub server: ServerArgs,
+
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// How answers are made and cached.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Answers")]
+pub struct AnswerArgs {
+    /// A cached list that is this many events behind its customer is still served at once (without
+    /// what the customer has seen since) while a new one is made; further behind, the call waits
+    #[arg(long, env = "RAPPORT_MAX_STALE_EVENTS", default_value_t = 5)]
+    pub max_stale_events: u64,
+
+    /// Items in a cached list: what is usually asked for, and a reserve for exclusions and categories
+    #[arg(long, env = "RAPPORT_LIST_LENGTH", default_value_t = 150, value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    pub list_length: u16,
+
+    /// A cached list that nobody replaces goes after this time, plus or minus a tenth
+    #[arg(long, env = "RAPPORT_LIST_TTL", default_value = "6h", value_parser = parse_duration)]
+    pub list_ttl: Duration,
+
+    /// No call takes longer than this, whatever deadline its caller set
+    #[arg(long, env = "RAPPORT_ANSWER_TIMEOUT", default_value = "1s", value_parser = parse_duration)]
+    pub answer_timeout: Duration,
+
+    /// How often trends are read again
+    #[arg(long, env = "RAPPORT_TRENDS_EVERY", default_value = "1s", value_parser = parse_duration)]
+    pub trends_every: Duration,
+
+    /// Lists that are made or written behind the answers at once
+    #[arg(long, env = "RAPPORT_REFRESHES_AT_ONCE", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub refreshes_at_once: u16,
+
+    /// Lists that may wait to be made or written; further ones are left to the next read
+    #[arg(long, env = "RAPPORT_REFRESH_QUEUE", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub refresh_queue: u32,
+
+    /// Answers that may wait to be published on the served topic; further ones are counted and dropped
+    #[arg(long, env = "RAPPORT_SERVED_QUEUE", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub served_queue: u32,
+}
+
+/// Which model is run, and how.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Models")]
+pub struct ModelArgs {
+    /// The name of the model to follow on the models topic
+    #[arg(long, env = "RAPPORT_MODEL_NAME", default_value = "next-item")]
+    pub model_name: String,
+
+    /// Threads for inference, for each live model
+    #[arg(long, env = "RAPPORT_INFERENCE_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub inference_threads: u16,
+
+    /// Calls that may wait for a model; further ones are answered without it
+    #[arg(long, env = "RAPPORT_INFERENCE_QUEUE", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub inference_queue: u32,
+
+    /// How long an answer waits for the model before it does without
+    #[arg(long, env = "RAPPORT_MODEL_TIMEOUT", default_value = "200ms", value_parser = parse_duration)]
+    pub model_timeout: Duration,
+
+    /// ONNX Runtime's shared library, at least 1.22
+    #[arg(long, env = "ORT_DYLIB_PATH")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+impl Config {
+    /// How models are loaded.
+    pub fn loader(&self) -> LoaderSettings {
+        LoaderSettings {
+            registry: self.registry.registry_dir.clone(),
+            model_name: self.models.model_name.clone(),
+            threads: self.models.inference_threads.into(),
+            queue: self.models.inference_queue as usize,
+        }
+    }
+
+    /// The key as bytes: hex when it is hex, else the text itself.
+    ///
+    /// # Errors
+    /// It is too short.
+    pub fn pseudonymiser(&self) -> Result<Option<Pseudonymiser>, String> {
+        let Some(key) = &self.hash_key else { return Ok(None) };
+        let bytes = hex(key).unwrap_or_else(|| key.as_bytes().to_vec());
+        match Pseudonymiser::new(&bytes) {
+            Some(hash) => Ok(Some(hash)),
+            None => Err(format!("--hash-key must have at least 16 bytes (32 hex digits), has {}", bytes.len())),
+        }
+    }
+}
+
+impl ServiceConfig for Config {
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
+    }
+
+    fn telemetry(&self) -> &TelemetryArgs {
+        &self.telemetry
+    }
+
+    fn default_admin_addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 7503))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.pseudonymiser()?;
+        self.views.load().map_err(|e| format!("--views: {e}"))?;
+        for (flag, time) in [
+            ("--answer-timeout", self.answers.answer_timeout),
+            ("--model-timeout", self.models.model_timeout),
+            ("--trends-every", self.answers.trends_every),
+        ] {
+            if !(Duration::from_millis(1)..=Duration::from_secs(60)).contains(&time) {
+                return Err(format!("{flag} must be between 1ms and 60s, is {time:?}"));
+            }
+        }
+        if self.answers.list_ttl < Duration::from_secs(10) {
+            return Err(format!("--list-ttl must be at least 10s, is {:?}", self.answers.list_ttl));
+        }
+        if self.online.redis_read_timeout_ms >= self.answers.answer_timeout {
+            let reason = "or nothing is left to answer in";
+            return Err(format!("--redis-read-timeout-ms must be shorter than --answer-timeout, {reason}"));
+        }
+        if self.models.model_name.is_empty() || self.models.model_name.contains('/') {
+            return Err(format!("--model-name must be a name without '/', is {:?}", self.models.model_name));
+        }
+        Ok(())
+    }
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Config {
+        Config::try_parse_from(["rapport-scorer"].iter().chain(args)).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_pass_and_a_refusal_names_the_flag() {
+        assert_eq!(parsed(&[]).check(), Ok(()));
+        let refused = |args: &[&str]| parsed(args).check().unwrap_err();
+        assert!(refused(&["--hash-key", "short"]).contains("--hash-key"));
+        assert!(refused(&["--answer-timeout", "2m"]).contains("--answer-timeout"));
+        assert!(refused(&["--redis-read-timeout-ms", "1000"]).contains("--redis-read-timeout-ms"));
+        assert!(refused(&["--list-ttl", "1s"]).contains("--list-ttl"));
+        assert!(refused(&["--model-name", "a/b"]).contains("--model-name"));
+    }
+
+    #[test]
+    fn a_hash_key_may_be_hex_or_text() {
+        assert_eq!(hex("00ff"), Some(vec![0, 255]));
+        assert_eq!(hex("a long text key"), None);
+        assert!(parsed(&["--hash-key", &"0f".repeat(16)]).pseudonymiser().unwrap().is_some());
+        assert!(parsed(&["--hash-key", "a text of 16 bytes or more"]).pseudonymiser().unwrap().is_some());
+    }
+}

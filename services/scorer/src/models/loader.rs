@@ -1,0 +1,373 @@
+//! Brings announced models to life: verify, load, warm up, swap, and only then let the old one go.
+//! All of it on one thread of its own, beside the requests.
+//!
+//! An artifact that is not what was announced is refused: the model before it keeps serving, and
+//! loading is tried again, because the files may still be on their way.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use prost::Message as _;
+use rapport_events::{FieldError, Tenant};
+use rapport_inference::{BatchSettings, Workers};
+use rapport_proto::models::ModelAnnouncement;
+use rapport_registry::{Artifact, Registry};
+use rapport_runtime::{Component, Lifecycle, OwnedThread, spawn_thread};
+
+use super::{LiveModel, Models, Standing};
+use crate::{cache::list::ModelStamp, error::Error, pipeline::Tag};
+
+/// Announcements that wait for the loader; the follower waits when there are more.
+const QUEUE: usize = 1024;
+/// How often retired models are looked after when nothing happens.
+const TICK: Duration = Duration::from_millis(100);
+/// A warm-up run that takes longer than this would take longer in a request too.
+const WARM_UP: Duration = Duration::from_secs(30);
+
+/// How models are loaded.
+#[derive(Debug, Clone)]
+pub struct LoaderSettings {
+    pub registry: PathBuf,
+    /// Announcements of other names are not for this scorer.
+    pub model_name: String,
+    pub threads: usize,
+    pub queue: usize,
+}
+
+/// Hands announcements from the topic to the loader's thread.
+pub struct Announcements {
+    model_name: String,
+    loader: SyncSender<(Tenant, ModelAnnouncement)>,
+}
+
+impl Announcements {
+    /// Takes one record of the models topic. A tombstone says what an empty champion says, but has
+    /// no epoch: it is left to compaction.
+    ///
+    /// # Errors
+    /// The record is no announcement.
+    pub fn take(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), FieldError> {
+        let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(()) };
+        let announcement = ModelAnnouncement::decode(value)
+            .map_err(|e| FieldError::decode("value", format!("is no announcement: {e}")))?;
+        let tenant = Tenant::parse(&announcement.tenant)?;
+        if key != format!("{tenant}/{}", announcement.name).as_bytes() {
+            let key = String::from_utf8_lossy(key).into_owned();
+            return Err(FieldError::schema("key", format!("is {key:?} for {tenant}/{}", announcement.name)));
+        }
+        if announcement.name == self.model_name && self.loader.send((tenant, announcement)).is_err() {
+            tracing::debug!("the loader has ended");
+        }
+        Ok(())
+    }
+}
+
+/// Starts the loader. `component` becomes ready when `topic_read` is and the first attempt for every
+/// announced model has been made: a scorer that restarts does not answer without its model.
+///
+/// # Errors
+/// No thread.
+pub fn start(
+    settings: LoaderSettings,
+    models: Arc<Models>,
+    lifecycle: &Lifecycle,
+    component: Component,
+    topic_read: impl Fn() -> bool + Send + 'static,
+) -> Result<(Announcements, OwnedThread), Error> {
+    let (send, announced) = sync_channel(QUEUE);
+    let announcements = Announcements { model_name: settings.model_name.clone(), loader: send };
+    let runtime = tokio::runtime::Handle::current();
+    let mut loader = Loader { settings, models, runtime, wanted: HashMap::new(), retired: Vec::new() };
+    component.waiting("reading announcements");
+    let inside = lifecycle.clone();
+    let thread = spawn_thread::<Infallible, _>(lifecycle, "model-loader", move || {
+        loader.run(&inside, &component, &announced, topic_read);
+        Ok(())
+    })
+    .map_err(Error::Thread)?;
+    Ok((announcements, thread))
+}
+
+/// A tenant's newest announcement and how loading it goes.
+struct Wanted {
+    announcement: ModelAnnouncement,
+    attempts: u32,
+    /// When to try (again); `None` when it is done.
+    due: Option<Instant>,
+}
+
+struct Loader {
+    settings: LoaderSettings,
+    models: Arc<Models>,
+    runtime: tokio::runtime::Handle,
+    wanted: HashMap<Tenant, Wanted>,
+    /// Swapped out, and perhaps still in use by a call. This thread lets go of them last, since
+    /// that joins their inference threads.
+    retired: Vec<Arc<LiveModel>>,
+}
+
+impl Loader {
+    fn run(
+        &mut self,
+        lifecycle: &Lifecycle,
+        component: &Component,
+        announced: &Receiver<(Tenant, ModelAnnouncement)>,
+        topic_read: impl Fn() -> bool,
+    ) {
+        let mut ready = false;
+        while !lifecycle.draining() {
+            // Asked before the queue is emptied: then what the topic held has passed through here.
+            let read = topic_read();
+            match announced.recv_timeout(TICK) {
+                Ok((tenant, announcement)) => {
+                    self.want(tenant, announcement);
+                    announced.try_iter().for_each(|(tenant, announcement)| self.want(tenant, announcement));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(TICK),
+            }
+            let due: Vec<Tenant> = self
+                .wanted
+                .iter()
+                .filter(|(_, wanted)| wanted.due.is_some_and(|due| due <= Instant::now()))
+                .map(|(tenant, _)| tenant.clone())
+                .collect();
+            for tenant in due {
+                self.attempt(&tenant);
+            }
+            self.retired.retain(|model| Arc::strong_count(model) > 1);
+            if !ready && read && self.wanted.values().all(|w| w.attempts > 0 || w.due.is_none()) {
+                component.ready();
+                ready = true;
+            }
+        }
+    }
+
+    /// Notes an announcement, unless it is older than what is known.
+    fn want(&mut self, tenant: Tenant, announcement: ModelAnnouncement) {
+        if self.wanted.get(&tenant).is_some_and(|known| known.announcement.epoch >= announcement.epoch) {
+            return;
+        }
+        self.wanted.insert(tenant, Wanted { announcement, attempts: 0, due: Some(Instant::now()) });
+    }
+
+    fn attempt(&mut self, tenant: &Tenant) {
+        let Some(wanted) = self.wanted.get_mut(tenant) else { return };
+        let announcement = wanted.announcement.clone();
+        if announcement.champion.is_empty() {
+            wanted.due = None;
+            tracing::info!(%tenant, model = %announcement.name, reason = %announcement.reason, "taken out of service");
+            self.swap(tenant, Standing::default());
+            return;
+        }
+        wanted.attempts += 1;
+        let attempts = wanted.attempts;
+        let started = Instant::now();
+        let outcome = self.load(&announcement);
+        metrics::histogram!("rapport_scorer_model_load_seconds").record(started.elapsed());
+        let label = if outcome.is_ok() { "ok" } else { "refused" };
+        metrics::counter!("rapport_scorer_model_loads_total", "tenant" => tenant.to_string(), "outcome" => label)
+            .increment(1);
+        match outcome {
+            Ok(model) => {
+                if let Some(wanted) = self.wanted.get_mut(tenant) {
+                    wanted.due = None;
+                }
+                metrics::gauge!("rapport_scorer_model_epoch", "tenant" => tenant.to_string())
+                    .set(announcement.epoch as f64);
+                tracing::info!(
+                    %tenant, model = %model.name, version = %model.version, epoch = model.stamp.epoch,
+                    items = model.item_count(), took = ?started.elapsed(), reason = %announcement.reason, "model is live"
+                );
+                self.swap(tenant, Standing { model: Some(Arc::new(model)), missing: false });
+            }
+            Err(reason) => {
+                let retry = backoff(attempts);
+                if let Some(wanted) = self.wanted.get_mut(tenant) {
+                    wanted.due = Some(Instant::now() + retry);
+                }
+                let Standing { model: serving, .. } = self.models.of(tenant);
+                let keeps = serving.as_ref().map_or("none", |m| m.version.as_str());
+                if attempts == 1 {
+                    tracing::error!(
+                        %tenant, version = %announcement.champion, epoch = announcement.epoch, %reason, serving = keeps,
+                        "an announced model is refused; the one before it keeps serving, loading is tried again"
+                    );
+                } else {
+                    tracing::debug!(%tenant, version = %announcement.champion, %reason, attempts, ?retry, "still refused");
+                }
+                if serving.is_none() {
+                    self.swap(tenant, Standing { model: None, missing: true });
+                }
+            }
+        }
+    }
+
+    fn swap(&mut self, tenant: &Tenant, standing: Standing) {
+        let before = self.models.set(tenant, standing);
+        self.retired.extend(before.and_then(|standing| standing.model));
+    }
+
+    /// Everything that can be wrong with a model is found here, not in a request.
+    fn load(&self, announcement: &ModelAnnouncement) -> Result<LiveModel, String> {
+        let artifact =
+            Registry::read_only(&self.settings.registry).announced(announcement).map_err(|e| e.to_string())?;
+        let workers = Workers::start(
+            &announcement.name,
+            &artifact.model_path(),
+            self.settings.threads,
+            BatchSettings::default(),
+            self.settings.queue,
+        )
+        .map_err(|e| e.to_string())?;
+        let model = assemble(announcement, &artifact, workers)?;
+        self.warm_up(&model)?;
+        Ok(model)
+    }
+
+    /// Runs the model once for each of its threads: the first run allocates, and a graph that loads
+    /// may still not run.
+    fn warm_up(&self, model: &LiveModel) -> Result<(), String> {
+        let history: Vec<i64> = (1i64..).take(model.item_count().min(model.sequence_length)).collect();
+        for _ in 0..self.settings.threads.max(1) {
+            let run = model.ranker.scores(history.clone(), Instant::now() + WARM_UP);
+            let scores = self.runtime.block_on(run).map_err(|e| format!("the warm-up run failed: {e}"))?;
+            let finite = scores.iter().skip(1).filter(|score| score.is_finite()).count();
+            if scores.len() != model.items.len() || finite == 0 {
+                return Err(format!(
+                    "the warm-up run gave {} scores of which {finite} are numbers; want {}",
+                    scores.len(),
+                    model.items.len()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn assemble(announcement: &ModelAnnouncement, artifact: &Artifact, workers: Workers) -> Result<LiveModel, String> {
+    let manifest = artifact.manifest();
+    let table = artifact.items().map_err(|e| e.to_string())?;
+    let near = artifact.neighbours().map_err(|e| e.to_string())?;
+    if workers.width() != table.len() + 1 {
+        return Err(format!("the model scores {} items, the item table holds {}", workers.width() - 1, table.len()));
+    }
+    let items: Vec<Arc<str>> = table.ids().iter().map(|id| Arc::from(id.as_str())).collect();
+    let index: HashMap<Arc<str>, u32> = items.iter().cloned().zip(0u32..).skip(1).collect();
+    let neighbours = items
+        .iter()
+        .map(|item| near.of(item).iter().filter_map(|n| Some((*index.get(n.item.as_str())?, n.cosine))).collect())
+        .collect();
+    Ok(LiveModel {
+        name: announcement.name.clone(),
+        version: announcement.champion.clone(),
+        stamp: stamp(announcement.epoch, artifact.manifest_sha256()),
+        tag: if manifest.description.kind.contains("ridge") { Tag::Ridge } else { Tag::Sequence },
+        items,
+        index,
+        neighbours,
+        sequence_length: manifest.description.sequence_length,
+        ranker: Box::new(workers),
+    })
+}
+
+/// See [`ModelStamp`].
+fn stamp(epoch: u64, manifest_sha256: &str) -> ModelStamp {
+    let manifest = manifest_sha256.get(..16).and_then(|head| u64::from_str_radix(head, 16).ok()).unwrap_or(0);
+    ModelStamp { epoch, manifest }
+}
+
+/// Soon at first, for files that are being copied; then seldom, for those that are broken.
+fn backoff(attempts: u32) -> Duration {
+    let doubled = Duration::from_millis(200).saturating_mul(1 << attempts.saturating_sub(1).min(10));
+    doubled.min(Duration::from_secs(15))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loader() -> Loader {
+        Loader {
+            settings: LoaderSettings {
+                registry: PathBuf::from("nowhere"),
+                model_name: "next-item".into(),
+                threads: 1,
+                queue: 1,
+            },
+            models: Arc::default(),
+            runtime: tokio::runtime::Handle::current(),
+            wanted: HashMap::new(),
+            retired: Vec::new(),
+        }
+    }
+
+    fn announcement(epoch: u64, champion: &str) -> ModelAnnouncement {
+        ModelAnnouncement {
+            tenant: "acme".into(),
+            name: "next-item".into(),
+            champion: champion.into(),
+            artifact: format!("acme/next-item/{champion}"),
+            epoch,
+            ..ModelAnnouncement::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_artifact_is_refused_and_the_model_before_it_keeps_serving() {
+        let mut loader = loader();
+        let acme = Tenant::parse("acme").unwrap();
+        loader.want(acme.clone(), announcement(1, "v1"));
+        loader.attempt(&acme);
+        assert!(loader.models.of(&acme).missing, "nothing to fall back to");
+        assert!(loader.wanted[&acme].due.is_some_and(|due| due > Instant::now()), "tried again later");
+
+        let serving = LiveModel::for_tests(&["a"], |_| Vec::new());
+        loader.swap(&acme, Standing { model: Some(Arc::new(serving)), missing: false });
+        loader.want(acme.clone(), announcement(2, "v2"));
+        loader.attempt(&acme);
+        let standing = loader.models.of(&acme);
+        assert!(standing.model.is_some() && !standing.missing);
+    }
+
+    #[tokio::test]
+    async fn an_older_announcement_changes_nothing_and_an_empty_champion_ends_the_service() {
+        let mut loader = loader();
+        let acme = Tenant::parse("acme").unwrap();
+        let serving = LiveModel::for_tests(&["a"], |_| Vec::new());
+        loader.swap(&acme, Standing { model: Some(Arc::new(serving)), missing: false });
+        loader.want(acme.clone(), announcement(5, ""));
+        loader.want(acme.clone(), announcement(4, "v4"));
+        assert_eq!(loader.wanted[&acme].announcement.epoch, 5);
+        loader.attempt(&acme);
+        assert!(loader.models.of(&acme).model.is_none());
+        assert_eq!(loader.retired.len(), 1, "the loader's thread lets go of it");
+    }
+
+    #[test]
+    fn a_record_that_is_no_announcement_names_what_is_wrong() {
+        let (send, announced) = sync_channel(4);
+        let announcements = Announcements { model_name: "next-item".into(), loader: send };
+        let good = announcement(1, "v1").encode_to_vec();
+        assert_eq!(announcements.take(b"acme/next-item", Some(b"\xff")).unwrap_err().field, "value");
+        assert_eq!(announcements.take(b"bolt/next-item", Some(&good)).unwrap_err().field, "key");
+        announcements.take(b"acme/next-item", None).unwrap();
+        announcements.take(b"acme/next-item", Some(&good)).unwrap();
+        assert_eq!(announced.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn retries_slow_down_to_a_limit() {
+        assert_eq!(backoff(1), Duration::from_millis(200));
+        assert_eq!(backoff(2), Duration::from_millis(400));
+        assert_eq!(backoff(u32::MAX), Duration::from_secs(15));
+    }
+}

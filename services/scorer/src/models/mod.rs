@@ -1,0 +1,170 @@
+//! Which model is live for each tenant. The [`loader`] follows the announcements and swaps; a call
+//! takes what is live when it comes in and keeps it to its end, so a swap fails no call.
+
+pub mod loader;
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+use rapport_events::Tenant;
+use rapport_inference::Workers;
+
+use crate::{cache::list::ModelStamp, pipeline::Tag};
+
+/// Scores items as the next one after a history.
+pub trait Ranker: Send + Sync {
+    /// One score for each index of the model; index 0 is padding. `history`: indexes from 1, oldest
+    /// first; only as many of the newest count as the model looks at.
+    fn scores(
+        &self,
+        history: Vec<i64>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>>;
+}
+
+impl Ranker for Workers {
+    fn scores(
+        &self,
+        history: Vec<i64>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
+        Box::pin(Workers::scores(self, history, deadline))
+    }
+}
+
+/// A model that has been verified, loaded and warmed up.
+pub struct LiveModel {
+    pub name: String,
+    pub version: String,
+    pub stamp: ModelStamp,
+    /// "sequence", or "ridge" for the closed-form one: what its candidates are explained with.
+    pub tag: Tag,
+    /// Item ids by index; index 0 is padding and empty.
+    items: Vec<Arc<str>>,
+    index: HashMap<Arc<str>, u32>,
+    /// For each index: the nearest items with their cosines, nearest first.
+    pub neighbours: Vec<Vec<(u32, f32)>>,
+    /// How many of the newest items the model looks at.
+    sequence_length: usize,
+    pub ranker: Box<dyn Ranker>,
+}
+
+impl LiveModel {
+    pub fn item(&self, index: usize) -> Option<&Arc<str>> {
+        self.items.get(index)
+    }
+
+    pub fn knows(&self, item: &str) -> bool {
+        self.index.contains_key(item)
+    }
+
+    /// The indexes of the newest items of a history that the model knows, oldest first.
+    pub fn indexes(&self, history: &[String]) -> Vec<i64> {
+        let newest = history.iter().rev().filter_map(|item| self.index.get(item.as_str()));
+        let mut indexes: Vec<i64> = newest.take(self.sequence_length).map(|index| i64::from(*index)).collect();
+        indexes.reverse();
+        indexes
+    }
+
+    pub fn neighbours_of(&self, item: &str) -> &[(u32, f32)] {
+        let index = self.index.get(item).map(|index| *index as usize);
+        index.and_then(|index| self.neighbours.get(index)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Items without padding.
+    pub fn item_count(&self) -> usize {
+        self.items.len().saturating_sub(1)
+    }
+}
+
+/// What a tenant has.
+#[derive(Clone, Default)]
+pub struct Standing {
+    pub model: Option<Arc<LiveModel>>,
+    /// A champion was announced, and neither it nor one before it could be loaded.
+    pub missing: bool,
+}
+
+/// Every tenant's standing, swapped whole: a reader takes no lock.
+#[derive(Default)]
+pub struct Models {
+    tenants: ArcSwap<HashMap<Tenant, Standing>>,
+}
+
+impl Models {
+    pub fn of(&self, tenant: &Tenant) -> Standing {
+        self.tenants.load().get(tenant).cloned().unwrap_or_default()
+    }
+
+    pub fn tenants(&self) -> Vec<Tenant> {
+        self.tenants.load().keys().cloned().collect()
+    }
+
+    /// Replaces a tenant's standing and returns what was there. Only the loader's thread calls it.
+    pub fn set(&self, tenant: &Tenant, standing: Standing) -> Option<Standing> {
+        let mut all = HashMap::clone(&self.tenants.load());
+        let before = all.insert(tenant.clone(), standing);
+        self.tenants.store(Arc::new(all));
+        before
+    }
+}
+
+#[cfg(test)]
+impl LiveModel {
+    /// A model of these items whose scores are what `scores` says of a history.
+    pub fn for_tests(ids: &[&str], scores: impl Fn(&[i64]) -> Vec<f32> + Send + Sync + 'static) -> Self {
+        struct Said<F>(F);
+        impl<F: Fn(&[i64]) -> Vec<f32> + Send + Sync> Ranker for Said<F> {
+            fn scores(
+                &self,
+                history: Vec<i64>,
+                _: Instant,
+            ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
+                Box::pin(std::future::ready(Ok(Arc::new(self.0(&history)))))
+            }
+        }
+        let items: Vec<Arc<str>> = [""].iter().chain(ids).map(|id| Arc::from(*id)).collect();
+        let index = items.iter().cloned().zip(0..).skip(1).collect();
+        Self {
+            name: "next-item".into(),
+            version: "v1".into(),
+            stamp: ModelStamp { epoch: 1, manifest: 1 },
+            tag: Tag::Sequence,
+            neighbours: vec![Vec::new(); items.len()],
+            items,
+            index,
+            sequence_length: 3,
+            ranker: Box::new(Said(scores)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_becomes_the_newest_known_indexes_oldest_first() {
+        let model = LiveModel::for_tests(&["a", "b", "c", "d"], |_| Vec::new());
+        let history: Vec<String> = ["a", "b", "new", "c", "b"].map(String::from).to_vec();
+        assert_eq!(model.indexes(&history), [2, 3, 2], "at most three, the unknown one left out");
+        assert_eq!(model.indexes(&[]), Vec::<i64>::new());
+    }
+
+    #[test]
+    fn a_call_keeps_the_model_that_it_began_with() {
+        let models = Models::default();
+        let tenant = Tenant::parse("acme").unwrap();
+        let standing = |epoch| {
+            let mut model = LiveModel::for_tests(&["a"], |_| Vec::new());
+            model.stamp.epoch = epoch;
+            Standing { model: Some(Arc::new(model)), missing: false }
+        };
+        models.set(&tenant, standing(1));
+        let mine = models.of(&tenant);
+        models.set(&tenant, standing(2));
+        assert_eq!(mine.model.unwrap().stamp.epoch, 1);
+        assert_eq!(models.of(&tenant).model.unwrap().stamp.epoch, 2);
+    }
+}

@@ -1,0 +1,46 @@
+//! Queries for tests.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rapport_events::Tenant;
+
+use super::{Purpose, Query};
+use crate::{
+    catalog::{Entry, TenantCatalog},
+    store::SeenItems,
+};
+
+/// Best items for a customer of whom nothing is known, in a world that is empty.
+pub fn query() -> Query {
+    Query {
+        tenant: Tenant::parse("acme").unwrap(),
+        purpose: Purpose::Best,
+        wanted: HashSet::new(),
+        include_seen: false,
+        excluded: HashSet::new(),
+        category: None,
+        history: Vec::new(),
+        seen: SeenItems::default(),
+        model: None,
+        catalog: Arc::default(),
+        trends: Arc::default(),
+        deadline: Instant::now() + Duration::from_secs(10),
+    }
+}
+
+pub fn seen(items: &[&str]) -> SeenItems {
+    SeenItems::of(items)
+}
+
+pub fn catalog(items: &[(&str, bool, &[&str])]) -> Arc<TenantCatalog> {
+    let catalog = TenantCatalog::default();
+    for (item, available, categories) in items {
+        let categories = categories.iter().map(|c| (*c).to_owned()).collect();
+        catalog.put(item, Entry { title: format!("The {item}"), categories, available: *available });
+    }
+    Arc::new(catalog)
+}

@@ -1,0 +1,255 @@
+//! From a hydrated query to a list: sources in parallel, merge, filters, scores, selection.
+//!
+//! The pipeline, not the stage, times a stage, bounds it, counts it and survives its failure: a
+//! source that fails or is late is left out, and the answer says which part was missing.
+
+mod candidate;
+pub mod filters;
+#[cfg(test)]
+pub mod fixture;
+mod merge;
+mod query;
+mod score;
+pub mod select;
+pub mod sources;
+
+use std::time::{Duration, Instant};
+
+pub use candidate::{Candidate, Scored, SourceSet, Tag};
+use filters::{Admission, Filter};
+use futures::future::join_all;
+pub use query::{Purpose, Query};
+use sources::{Source, SourceError};
+
+use crate::degraded::{Degraded, Part};
+
+/// The stages, in order.
+pub struct Pipeline {
+    sources: Vec<SourceStage>,
+    filters: Vec<Box<dyn Filter>>,
+    merging: metrics::Histogram,
+}
+
+/// A source, how long it may take, and what is counted about it.
+struct SourceStage {
+    source: Box<dyn Source>,
+    budget: Duration,
+    seconds: metrics::Histogram,
+}
+
+/// A list, best first.
+pub struct Ranked {
+    pub items: Vec<Scored>,
+    /// Nothing else could have come in: asking for more would give the same.
+    pub complete: bool,
+    /// Whether the model had a say. A list without it is not worth caching: it is cheap to make,
+    /// and must give way as soon as the model can answer.
+    pub by_model: bool,
+    pub degraded: Degraded,
+}
+
+impl Pipeline {
+    /// `model_budget` bounds the model; other sources look into memory.
+    pub fn new(model_budget: Duration) -> Self {
+        let in_memory = Duration::from_millis(50);
+        Self::of(
+            vec![
+                (Box::new(sources::sequence::SequenceModel), model_budget),
+                (Box::new(sources::similar::Similar), in_memory),
+                (Box::new(sources::trending::Trending), in_memory),
+                (Box::new(sources::caller::Caller), in_memory),
+            ],
+            filters::all(),
+        )
+    }
+
+    pub fn of(sources: Vec<(Box<dyn Source>, Duration)>, filters: Vec<Box<dyn Filter>>) -> Self {
+        let stage = |(source, budget): (Box<dyn Source>, Duration)| SourceStage {
+            seconds: metrics::histogram!("rapport_scorer_stage_seconds", "stage" => source.name()),
+            source,
+            budget,
+        };
+        Self {
+            sources: sources.into_iter().map(stage).collect(),
+            filters,
+            merging: metrics::histogram!("rapport_scorer_stage_seconds", "stage" => "merge_filter_score"),
+        }
+    }
+
+    /// At most `limit` items for the query.
+    pub async fn run(&self, query: &Query, limit: usize) -> Ranked {
+        let admission = Admission::new(query, &self.filters);
+        let asked = self.sources.iter().filter(|stage| stage.source.enabled(query));
+        let answers = join_all(asked.map(|stage| stage.ask(query, &admission, limit))).await;
+
+        let started = Instant::now();
+        let mut degraded = Degraded::default();
+        let mut batches = Vec::with_capacity(answers.len());
+        let mut complete = true;
+        let mut by_model = false;
+        for answer in answers {
+            match answer {
+                Ok((tag, candidates)) => {
+                    complete &= candidates.len() < limit;
+                    by_model |= matches!(tag, Tag::Sequence | Tag::Ridge) && !candidates.is_empty();
+                    batches.push((tag, candidates));
+                }
+                Err(part) => {
+                    complete = false;
+                    degraded.add(part);
+                }
+            }
+        }
+        let mut merged = merge::merge(batches);
+        merged.retain(|candidate| admission.admits(&candidate.item));
+        complete &= merged.len() <= limit;
+        let mut items = score::order(merged);
+        items.truncate(limit);
+        for (filter, dropped) in admission.dropped().filter(|(_, dropped)| *dropped > 0) {
+            metrics::counter!("rapport_scorer_filtered_total", "filter" => filter).increment(dropped.into());
+        }
+        self.merging.record(started.elapsed());
+        Ranked { items, complete, by_model, degraded }
+    }
+
+    /// The filters, for lists that were made earlier.
+    pub fn filters(&self) -> &[Box<dyn Filter>] {
+        &self.filters
+    }
+}
+
+impl SourceStage {
+    async fn ask(&self, query: &Query, admission: &Admission<'_>, limit: usize) -> Result<(Tag, Vec<Candidate>), Part> {
+        let started = Instant::now();
+        let left = query.deadline.saturating_duration_since(started).min(self.budget);
+        let answer = match tokio::time::timeout(left, self.source.candidates(query, admission, limit)).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(SourceError::late(left)),
+        };
+        self.seconds.record(started.elapsed());
+        let name = self.source.name();
+        let outcome = match &answer {
+            Ok(_) => "ok",
+            Err(SourceError::Late { .. }) => "late",
+            Err(SourceError::Failed(_)) => "failed",
+        };
+        metrics::counter!("rapport_scorer_stage_total", "stage" => name, "outcome" => outcome).increment(1);
+        answer.map_err(|error| {
+            tracing::debug!(source = name, %error, "a source is left out");
+            self.source.part()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::{models::LiveModel, trends::Trends};
+
+    struct Broken;
+    impl Source for Broken {
+        fn name(&self) -> &'static str {
+            "broken"
+        }
+        fn part(&self) -> Part {
+            Part::Model
+        }
+        fn candidates<'a>(
+            &'a self,
+            _: &'a Query,
+            _: &'a Admission<'a>,
+            _: usize,
+        ) -> BoxFuture<'a, Result<(Tag, Vec<Candidate>), SourceError>> {
+            Box::pin(async { Err(SourceError::Failed("out of memory".into())) })
+        }
+    }
+
+    struct Hanging;
+    impl Source for Hanging {
+        fn name(&self) -> &'static str {
+            "hanging"
+        }
+        fn part(&self) -> Part {
+            Part::Model
+        }
+        fn candidates<'a>(
+            &'a self,
+            _: &'a Query,
+            _: &'a Admission<'a>,
+            _: usize,
+        ) -> BoxFuture<'a, Result<(Tag, Vec<Candidate>), SourceError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn items(ranked: &Ranked) -> Vec<&str> {
+        ranked.items.iter().map(|s| &*s.item).collect()
+    }
+
+    #[tokio::test]
+    async fn a_source_that_fails_or_hangs_is_left_out_and_named() {
+        for source in [Box::new(Broken) as Box<dyn Source>, Box::new(Hanging)] {
+            let pipeline = Pipeline::of(
+                vec![
+                    (source, Duration::from_millis(5)),
+                    (Box::new(sources::trending::Trending), Duration::from_millis(50)),
+                ],
+                filters::all(),
+            );
+            let mut query = fixture::query();
+            query.trends = Arc::new(Trends::of(&[("a", 3.0), ("b", 2.0)]));
+            let ranked = pipeline.run(&query, 10).await;
+            assert_eq!(items(&ranked), ["a", "b"]);
+            assert_eq!(ranked.degraded.names(), ["model"]);
+            assert!(!ranked.complete && !ranked.by_model);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_model_leads_and_trends_fill_up_and_both_are_named() {
+        let mut query = fixture::query();
+        query.model =
+            Some(Arc::new(LiveModel::for_tests(&["a", "b", "c"], |_| vec![f32::NEG_INFINITY, 0.1, 0.9, 0.5])));
+        query.history = vec!["c".into()];
+        query.seen = fixture::seen(&["c"]);
+        query.trends = Arc::new(Trends::of(&[("new", 50.0), ("a", 2.0), ("c", 1.0)]));
+        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, 10).await;
+        assert_eq!(items(&ranked), ["b", "a", "new"]);
+        assert_eq!(ranked.items[1].sources.names(), ["sequence", "trending"]);
+        assert!(ranked.complete && ranked.by_model && ranked.degraded.is_empty());
+
+        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, 2).await;
+        assert_eq!(items(&ranked), ["b", "a"]);
+        assert!(!ranked.complete, "there was more");
+    }
+
+    #[tokio::test]
+    async fn ordering_puts_unknown_items_last_in_the_callers_order() {
+        let mut query = fixture::query();
+        query.model =
+            Some(Arc::new(LiveModel::for_tests(&["a", "b", "c"], |_| vec![f32::NEG_INFINITY, 0.1, 0.9, 0.5])));
+        query.history = vec!["c".into()];
+        let asked = ["zz", "a", "b", "yy"];
+        query.purpose = Purpose::Order(asked.iter().map(|i| Arc::from(*i)).collect());
+        query.wanted = asked.iter().map(|i| Arc::from(*i)).collect();
+        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, asked.len()).await;
+        assert_eq!(items(&ranked), ["b", "a", "zz", "yy"]);
+        assert_eq!(ranked.items[2].sources.names(), ["caller"]);
+    }
+
+    #[tokio::test]
+    async fn what_goes_with_an_item_comes_from_its_neighbours() {
+        let mut model = LiveModel::for_tests(&["a", "b", "c"], |_| vec![0.0; 4]);
+        model.neighbours = vec![vec![], vec![(2, 0.9), (3, 0.4)], vec![], vec![]];
+        let mut query = fixture::query();
+        query.model = Some(Arc::new(model));
+        query.purpose = Purpose::SimilarTo("a".into());
+        query.trends = Arc::new(Trends::of(&[("hit", 50.0)]));
+        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, 10).await;
+        assert_eq!(items(&ranked), ["b", "c"], "no trending among what goes with a known item");
+    }
+}

@@ -1,0 +1,47 @@
+use std::{collections::HashSet, sync::Arc, time::Instant};
+
+use rapport_events::Tenant;
+
+use crate::{catalog::TenantCatalog, models::LiveModel, store::SeenItems, trends::Trends};
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// The best items for a customer.
+    Best,
+    /// The caller's items, in the customer's order.
+    Order(Vec<Arc<str>>),
+    /// What goes with an item.
+    SimilarTo(Arc<str>),
+}
+
+/// A hydrated question: everything that stages may look at. They read it and never change it.
+pub struct Query {
+    pub tenant: Tenant,
+    pub purpose: Purpose,
+    /// The caller's items, when there are any to put in order.
+    pub wanted: HashSet<Arc<str>>,
+    pub include_seen: bool,
+    pub excluded: HashSet<String>,
+    pub category: Option<String>,
+    /// Items that the customer acted on, newest last.
+    pub history: Vec<String>,
+    /// Items that the customer has.
+    pub seen: SeenItems,
+    /// The model that was live when the call came in: one call sees one model.
+    pub model: Option<Arc<LiveModel>>,
+    pub catalog: Arc<TenantCatalog>,
+    pub trends: Arc<Trends>,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+}
+
+impl Query {
+    /// The caller's items, when there are any to put in order.
+    pub fn to_order(&self) -> Option<&[Arc<str>]> {
+        match &self.purpose {
+            Purpose::Order(items) => Some(items),
+            Purpose::Best | Purpose::SimilarTo(_) => None,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The gRPC side: checks a request, asks the recommender within the caller's deadline, and says how
+//! the answer came about.
+
+mod asks;
+mod wire;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rapport_events::{EventTime, Tenant, pseudonym::Pseudonymiser};
+use rapport_proto::recommend::{
+    Provenance, RankRequest, RankResponse, RecommendRequest, RecommendResponse, ScoredItem, SimilarItemsRequest,
+    SimilarItemsResponse, recommender_server::Recommender as RecommenderRpc,
+};
+use rapport_rpc::{deadline_of, status::from_field_error, tenant_of};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use crate::{
+    recommender::{Answer, Recommender},
+    served::Log,
+};
+
+/// The service `rapport.recommend.v1.Recommender`.
+pub struct Service {
+    pub recommender: Arc<Recommender>,
+    pub served: Log,
+    pub default_tenant: Tenant,
+    pub hash: Option<Pseudonymiser>,
+    /// No call takes longer, whatever its caller allows.
+    pub answer_timeout: Duration,
+}
+
+/// How long a call may take: for its caller, and for the stages, which stop a little earlier so
+/// that what they have so far still arrives in time.
+#[derive(Debug, Clone, Copy)]
+struct Time {
+    caller: Instant,
+    stages: Instant,
+}
+
+impl Time {
+    fn of(metadata: &MetadataMap, most: Duration, now: Instant) -> Self {
+        let allowed = deadline_of(metadata).map_or(most, |caller| caller.min(most));
+        Self { caller: now + allowed, stages: now + allowed.mul_f64(0.9) }
+    }
+}
+
+impl Service {
+    /// What every call begins with.
+    fn begin(&self, metadata: &MetadataMap) -> Result<(Tenant, Time), Status> {
+        let tenant = tenant_of(metadata, &self.default_tenant)?;
+        Ok((tenant, Time::of(metadata, self.answer_timeout, Instant::now())))
+    }
+
+    /// What every answer ends with.
+    fn finish(
+        &self,
+        tenant: &Tenant,
+        mut answer: Answer,
+        with_titles: bool,
+    ) -> (Vec<ScoredItem>, Provenance, EventTime) {
+        let now = EventTime::now();
+        let (provenance, age) = wire::provenance(&answer, now);
+        self.recommender.meters.answered(&answer, age);
+        let catalog = with_titles.then(|| self.recommender.catalog.of(tenant));
+        let items = wire::items(std::mem::take(&mut answer.items), catalog.as_deref());
+        (items, provenance, now)
+    }
+}
+
+/// Every stage has its own bound below this: it ends a call only when the machine is overloaded.
+async fn within<T>(time: Time, work: impl Future<Output = T>) -> Result<T, Status> {
+    tokio::time::timeout_at(time.caller.into(), work)
+        .await
+        .map_err(|_| Status::deadline_exceeded("no answer within the deadline"))
+}
+
+#[tonic::async_trait]
+impl RecommenderRpc for Service {
+    async fn recommend(&self, request: Request<RecommendRequest>) -> Result<Response<RecommendResponse>, Status> {
+        let (tenant, time) = self.begin(request.metadata())?;
+        let request = request.into_inner();
+        let with_titles = request.with_titles;
+        let ask = asks::recommend(request, &tenant, self.hash.as_ref()).map_err(|e| from_field_error(&e))?;
+        let customer = ask.customer.clone();
+        let answer = within(time, self.recommender.recommend(&tenant, ask, time.stages)).await?;
+        let (items, provenance, now) = self.finish(&tenant, answer, with_titles);
+        self.served.note(&tenant, &customer, &items, &provenance, now);
+        Ok(Response::new(RecommendResponse { items, provenance: Some(provenance) }))
+    }
+
+    async fn similar_items(
+        &self,
+        request: Request<SimilarItemsRequest>,
+    ) -> Result<Response<SimilarItemsResponse>, Status> {
+        let (tenant, time) = self.begin(request.metadata())?;
+        let request = request.into_inner();
+        let with_titles = request.with_titles;
+        let (item, limit) = asks::similar(request).map_err(|e| from_field_error(&e))?;
+        let answer = within(time, self.recommender.similar(&tenant, &item, limit, time.stages))
+            .await?
+            .ok_or_else(|| Status::not_found(format!("item_id: neither catalog nor model knows {item:?}")))?;
+        let (items, provenance, _) = self.finish(&tenant, answer, with_titles);
+        Ok(Response::new(SimilarItemsResponse { items, provenance: Some(provenance) }))
+    }
+
+    async fn rank(&self, request: Request<RankRequest>) -> Result<Response<RankResponse>, Status> {
+        let (tenant, time) = self.begin(request.metadata())?;
+        let request = request.into_inner();
+        let with_titles = request.with_titles;
+        let (customer, candidates) =
+            asks::rank(request, &tenant, self.hash.as_ref()).map_err(|e| from_field_error(&e))?;
+        let answer = within(time, self.recommender.rank(&tenant, &customer, candidates, time.stages)).await?;
+        let (items, provenance, now) = self.finish(&tenant, answer, with_titles);
+        self.served.note(&tenant, &customer, &items, &provenance, now);
+        Ok(Response::new(RankResponse { items, provenance: Some(provenance) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_takes_what_its_caller_allows_but_no_more_than_the_service_does() {
+        let now = Instant::now();
+        let time = |timeout: Option<&str>| {
+            let mut metadata = MetadataMap::new();
+            if let Some(timeout) = timeout {
+                metadata.insert("grpc-timeout", timeout.parse().unwrap());
+            }
+            Time::of(&metadata, Duration::from_secs(1), now)
+        };
+        assert_eq!(time(None).caller, now + Duration::from_secs(1));
+        assert_eq!(time(Some("100m")).caller, now + Duration::from_millis(100));
+        assert_eq!(time(Some("100m")).stages, now + Duration::from_millis(90));
+        assert_eq!(time(Some("1H")).caller, now + Duration::from_secs(1));
+    }
+}
