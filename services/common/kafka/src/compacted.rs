@@ -60,7 +60,8 @@ pub fn follow(
             match consumer.poll(POLL) {
                 None => {}
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    if behind.remove(&partition) && behind.is_empty() {
+                    let was_behind = behind.remove(&partition);
+                    if was_behind && behind.is_empty() {
                         tracing::info!(topic, "caught up");
                         component.ready();
                     }
