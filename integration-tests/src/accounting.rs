@@ -13,9 +13,7 @@ pub struct Discrepancy<T> {
 
 impl<T: fmt::Debug> fmt::Display for Discrepancy<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut part = |what: &str, ids: &[T]| {
-            write!(f, "{} {what} {:?}; ", ids.len(), &ids[..ids.len().min(5)])
-        };
+        let mut part = |what: &str, ids: &[T]| write!(f, "{} {what} {:?}; ", ids.len(), &ids[..ids.len().min(5)]);
         part("lost", &self.lost)?;
         part("duplicated", &self.duplicated)?;
         part("unknown", &self.unknown)

@@ -17,3 +17,5 @@
 pub mod accounting;
 pub mod events;
 pub mod harness;
+pub mod offline;
+pub mod walks;

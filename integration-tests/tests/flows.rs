@@ -20,7 +20,9 @@ mod doors;
 mod exactly_once;
 #[path = "flows/harness_itself.rs"]
 mod harness_itself;
-#[path = "flows/offline.rs"]
-mod offline;
+#[path = "flows/models.rs"]
+mod models;
 #[path = "flows/operations.rs"]
 mod operations;
+#[path = "flows/same_features.rs"]
+mod same_features;

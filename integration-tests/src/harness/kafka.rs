@@ -42,7 +42,8 @@ impl Broker {
     pub fn start(name: &str) -> Self {
         let folder = super::stack::scratch(name);
         let (port, controller) = (ports::free(), ports::free());
-        fs::write(folder.join("server.properties"), properties(&folder, port, controller)).expect("scratch is writable");
+        fs::write(folder.join("server.properties"), properties(&folder, port, controller))
+            .expect("scratch is writable");
         // log4j's default pattern and level, to a file that a failing test can show.
         fs::write(folder.join("log4j2.properties"), LOG4J).expect("scratch is writable");
         let format = java(&folder)
@@ -63,6 +64,10 @@ impl Broker {
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.lock().unwrap().pid()
     }
 
     /// SIGSTOP: connections stay open and nobody answers, as behind a broken network.
@@ -116,7 +121,8 @@ impl Broker {
 
     /// Makes topics; those that are there stay as they are.
     pub async fn create_topics(&self, names: &[&str], partitions: i32) {
-        let topics: Vec<_> = names.iter().map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1))).collect();
+        let topics: Vec<_> =
+            names.iter().map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1))).collect();
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
         for outcome in self.admin().create_topics(&topics, &options).await.expect("the broker answers") {
             match outcome {
@@ -150,8 +156,12 @@ impl Broker {
 
     /// Where a consumer group starts again, partition by partition. Its members must be gone.
     pub fn rewind_group(&self, group: &str, topic: &str, offset: i64) {
-        let consumer: BaseConsumer =
-            self.client().set("group.id", group).set("enable.auto.commit", "false").create().expect("a client can be made");
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a client can be made");
         let mut offsets = TopicPartitionList::new();
         for partition in partitions_of(&consumer, topic) {
             offsets.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a valid offset");
@@ -270,9 +280,9 @@ impl Record {
     }
 
     fn of(message: &rdkafka::message::BorrowedMessage<'_>) -> Self {
-        let headers = message.headers().map(|all| {
-            all.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
-        });
+        let headers = message
+            .headers()
+            .map(|all| all.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect());
         Self {
             partition: message.partition(),
             offset: message.offset(),

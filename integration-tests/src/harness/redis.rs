@@ -35,6 +35,10 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.lock().unwrap().pid()
+    }
+
     /// `kill -9`.
     pub fn kill(&self) {
         self.process.lock().unwrap().kill();
@@ -52,7 +56,8 @@ impl RedisServer {
     fn wait_ready(&self) {
         let client = ::redis::Client::open(self.url()).expect("a loopback address is a valid URL");
         wait_until_blocking("Redis to answer PING", Duration::from_secs(10), || {
-            let mut connection = client.get_connection_with_timeout(Duration::from_millis(500)).map_err(|e| e.to_string())?;
+            let mut connection =
+                client.get_connection_with_timeout(Duration::from_millis(500)).map_err(|e| e.to_string())?;
             ::redis::cmd("PING").query::<String>(&mut connection).map_err(|e| e.to_string())
         });
     }

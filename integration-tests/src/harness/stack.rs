@@ -12,13 +12,7 @@ use std::{
 
 use rapport_kafka::{KafkaArgs, Topics};
 
-use super::{
-    Broker, RedisServer, Service,
-    process::Process,
-    reaper,
-    service::Ports,
-    wait_until,
-};
+use super::{Broker, RedisServer, Service, process::Process, reaper, service::Ports, wait_until};
 
 /// The key that the stack's collector knows, and the tenant that it stands for.
 pub const API_KEY: &str = "test-key";
@@ -239,25 +233,32 @@ pub fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-/// HTTP GET: status and body. Blocks for at most two seconds, on loopback.
+/// An HTTP client that keeps its connection and takes every status for an answer.
+pub fn agent() -> ureq::Agent {
+    let config =
+        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(20))).http_status_as_error(false);
+    config.build().into()
+}
+
+/// HTTP GET: status and body.
 pub fn get(url: &str) -> Result<(u16, String), String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(2)))
-        .http_status_as_error(false)
-        .build()
-        .into();
-    let mut response = agent.get(url).call().map_err(|e| e.to_string())?;
+    let mut response = agent().get(url).call().map_err(|e| e.to_string())?;
     let body = response.body_mut().read_to_string().map_err(|e| e.to_string())?;
     Ok((response.status().as_u16(), body))
 }
 
 /// HTTP POST: status and body.
 pub fn post(url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<(u16, String), String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(20)))
-        .http_status_as_error(false)
-        .build()
-        .into();
+    post_with(&agent(), url, headers, body)
+}
+
+/// HTTP POST on a client that is kept: status and body.
+pub fn post_with(
+    agent: &ureq::Agent,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<(u16, String), String> {
     let mut request = agent.post(url);
     for (name, value) in headers {
         request = request.header(*name, *value);

@@ -29,7 +29,8 @@ fn batch(name: &str, events: usize, padding: usize) -> Vec<Event> {
         .map(|n| {
             let mut event = interaction(&format!("{name}-{n}"), "view", &format!("c{}", n % 50), &format!("i{n}"), at);
             if padding > 0 {
-                let text = prost_types::Value { kind: Some(prost_types::value::Kind::StringValue("x".repeat(padding))) };
+                let text =
+                    prost_types::Value { kind: Some(prost_types::value::Kind::StringValue("x".repeat(padding))) };
                 event.properties = Some(prost_types::Struct { fields: [("padding".to_owned(), text)].into() });
             }
             event
@@ -118,11 +119,8 @@ async fn without_its_broker_the_collector_answers_retryably_in_bounded_memory_an
         check(retry == 0, || format!("{retry} events to send again"))
     })
     .await;
-    let seen: Vec<String> = broker
-        .read_all(&stack.topics.raw)
-        .iter()
-        .map(|record| record.decode::<Event>().event_id)
-        .collect();
+    let seen: Vec<String> =
+        broker.read_all(&stack.topics.raw).iter().map(|record| record.decode::<Event>().event_id).collect();
     assert!(acknowledged.len() >= 1100, "only {} events were acknowledged", acknowledged.len());
     if let Err(lost) = nothing_lost(acknowledged, seen) {
         panic!("{} acknowledged events are not on the log: {:?}", lost.len(), &lost[..lost.len().min(5)]);

@@ -55,7 +55,8 @@ fn without_markers(ids: Vec<String>) -> Vec<String> {
 async fn a_replayed_record_passes_and_a_resent_event_id_is_dropped() {
     let mut stack = Stack::new("dedup");
     stack.start(&[Service::Cleaner]).await;
-    let first: Vec<_> = (0..50).map(|n| interaction(&format!("e{n}"), "view", &format!("c{n}"), "i", now_ms())).collect();
+    let first: Vec<_> =
+        (0..50).map(|n| interaction(&format!("e{n}"), "view", &format!("c{n}"), "i", now_ms())).collect();
     send(&stack, &first);
     until_all_is_judged(&stack, "first").await;
 
@@ -189,8 +190,9 @@ async fn a_direct_identifier_leaves_the_cleaner_only_as_a_keyed_hash() {
     send(&stack, &[event]);
     until_all_is_judged(&stack, "hashed").await;
     let record = clean(&stack).into_iter().find(|r| r.header("rapport-event-id") == Some("secret")).unwrap();
-    let everything =
-        [record.key.as_deref().unwrap_or_default(), record.value.as_deref().unwrap_or_default()].concat().to_ascii_lowercase();
+    let everything = [record.key.as_deref().unwrap_or_default(), record.value.as_deref().unwrap_or_default()]
+        .concat()
+        .to_ascii_lowercase();
     let leaked = everything.windows(11).any(|w| w == b"example.com");
     assert!(!leaked, "the address is still in the clean record");
     let event = record.decode::<CleanEvent>().event.unwrap();

@@ -13,8 +13,7 @@ use tonic_types::StatusExt;
 use crate::doors::{collect, make_a_trend, recommend};
 
 const WITHIN: Duration = Duration::from_secs(30);
-const ALL_BUT_TRAINER: [Service; 4] =
-    [Service::Collector, Service::Cleaner, Service::FeatureStore, Service::Scorer];
+const ALL_BUT_TRAINER: [Service; 4] = [Service::Collector, Service::Cleaner, Service::FeatureStore, Service::Scorer];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_answers_are_degraded_and_not_errors_and_all_is_well_when_it_is_back() {
@@ -91,7 +90,8 @@ async fn a_bad_request_is_refused_with_the_name_of_the_field() {
     assert_eq!(ask(&|r| r.limit = 501).await, named("limit"));
     assert_eq!(ask(&|r| r.exclude_item_ids = vec!["i".to_owned(); 1001]).await, named("exclude_item_ids"));
 
-    let too_many = RankRequest { customer_id: "ann".to_owned(), item_ids: vec!["i".to_owned(); 1001], with_titles: false };
+    let too_many =
+        RankRequest { customer_id: "ann".to_owned(), item_ids: vec!["i".to_owned(); 1001], with_titles: false };
     assert_eq!(refused_field(&stack.scorer().rank(too_many).await.unwrap_err()), named("item_ids"));
     let unknown = SimilarItemsRequest { item_id: "no such item".to_owned(), ..Default::default() };
     assert_eq!(stack.scorer().similar_items(unknown).await.unwrap_err().code(), Code::NotFound);

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use prost::Message;
+use rapport_events::EventTime;
 use rapport_integration_tests::{
     events::{PROTOBUF, interaction, key, now_ms, traceparent},
-    harness::{Service, Stack, stack::{API_KEY, TENANT, post}, wait::check, wait_until},
+    harness::{
+        Service, Stack,
+        stack::{API_KEY, TENANT, post},
+        wait::check,
+        wait_until,
+    },
 };
-use rapport_events::EventTime;
 use rapport_proto::{
     collect::{CollectBatchRequest, outcome},
     events::{CleanEvent, Event},
@@ -88,15 +93,17 @@ async fn changes_the_answer(door: &str, send: impl AsyncFnOnce(&Stack, &Sent)) {
     let newest = EventTime::from_proto(&provenance.newest_event_time.expect("a newest event")).unwrap();
     assert_eq!(newest.as_ms(), sent.at_ms, "the answer says which event it reflects");
 
-    let clean = stack.broker.reader(&stack.topics.clean).find("the clean event", WITHIN, |record| {
-        record.header("rapport-event-id") == Some(&sent.event_id)
-    });
+    let clean = stack
+        .broker
+        .reader(&stack.topics.clean)
+        .find("the clean event", WITHIN, |record| record.header("rapport-event-id") == Some(&sent.event_id));
     assert_eq!(clean.key_text(), key(TENANT, &customer));
     let event = clean.decode::<CleanEvent>();
     assert_eq!((event.tenant.as_str(), event.event.unwrap().item_id), (TENANT, sent.item.clone()));
-    let updated = stack.broker.reader(&stack.topics.features_updated).find("the announced features", WITHIN, |record| {
-        record.decode::<FeaturesUpdated>().customer_id == customer
-    });
+    let updated =
+        stack.broker.reader(&stack.topics.features_updated).find("the announced features", WITHIN, |record| {
+            record.decode::<FeaturesUpdated>().customer_id == customer
+        });
     for record in [&clean, &updated] {
         let found = record.header("traceparent").unwrap_or_default();
         assert!(found.contains(&trace_id), "trace {trace_id} got lost: {found:?} in {:?}", record.headers);
@@ -171,7 +178,8 @@ async fn what_was_served_is_written_down_with_the_callers_trace() {
     });
     let served = record.decode::<Served>();
     assert_eq!(record.key_text(), key(TENANT, "shopper"));
-    let ids = |items: &[rapport_proto::recommend::ScoredItem]| items.iter().map(|i| i.item_id.clone()).collect::<Vec<_>>();
+    let ids =
+        |items: &[rapport_proto::recommend::ScoredItem]| items.iter().map(|i| i.item_id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&served.items), ids(&answer.items));
     let found = record.header("traceparent").unwrap_or_default();
     assert!(found.contains(&trace_id), "trace {trace_id} got lost: {:?}", record.headers);
@@ -181,8 +189,7 @@ async fn what_was_served_is_written_down_with_the_callers_trace() {
 async fn a_stranger_without_a_key_and_a_wrong_event_are_refused_with_the_field() {
     let mut stack = Stack::new("refusals");
     stack.start(&[Service::Collector]).await;
-    let mut nobody =
-        rapport_proto::collect::collector_client::CollectorClient::new(stack.channel(Service::Collector));
+    let mut nobody = rapport_proto::collect::collector_client::CollectorClient::new(stack.channel(Service::Collector));
     let refused = nobody.collect_batch(CollectBatchRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unauthenticated);
     let (status, body) =

@@ -14,12 +14,8 @@ use prost::Message;
 use rapport_integration_tests::{
     accounting::exactly_once,
     events::{PROTOBUF, interaction, key, now_ms},
-    harness::{
-        Broker, Service, Stack, heavy,
-        stack::TENANT,
-        wait::check,
-        wait_until,
-    },
+    harness::{Broker, Service, Stack, heavy, stack::TENANT, wait::check, wait_until},
+    offline,
 };
 use rapport_proto::features::{GetFeaturesRequest, GetFeaturesResponse};
 
@@ -159,10 +155,14 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
     }
     for (entity, expected) in [("customer", &by_customer), ("item", &by_item)] {
         let ids: Vec<String> = expected.keys().cloned().collect();
-        wait_until(&format!("{EVENTS} events to be counted for every {entity}"), Duration::from_secs(120), async || {
-            let total: u64 = counts(&stack, entity, &ids).await?.values().map(|(version, _)| version).sum();
-            check(total >= EVENTS as u64, || format!("{total} of {EVENTS}"))
-        })
+        wait_until(
+            &format!("{EVENTS} events to be counted for every {entity}"),
+            Duration::from_secs(120),
+            async || {
+                let total: u64 = counts(&stack, entity, &ids).await?.values().map(|(version, _)| version).sum();
+                check(total >= EVENTS as u64, || format!("{total} of {EVENTS}"))
+            },
+        )
         .await;
     }
     // Everything that is still on its way has been written when it has stopped.
@@ -177,9 +177,15 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
             .filter(|(id, count)| found[*id] != (**count, **count as f64))
             .map(|(id, count)| format!("{id}: {count} sent, version and count {:?}", found[id]))
             .collect();
-        assert!(wrong.is_empty(), "{} of {} {entity}s: {:?}", wrong.len(), expected.len(), &wrong[..wrong.len().min(5)]);
+        assert!(
+            wrong.is_empty(),
+            "{} of {} {entity}s: {:?}",
+            wrong.len(),
+            expected.len(),
+            &wrong[..wrong.len().min(5)]
+        );
     }
-    let kept = crate::offline::event_ids(&stack).await;
+    let kept = offline::event_ids(&stack);
     if let Err(found) = exactly_once((0..EVENTS).map(event_id), kept) {
         panic!("the offline log: {found}");
     }

@@ -13,7 +13,12 @@ async fn a_record_comes_back_with_its_key_its_headers_and_its_bytes() {
     broker.create_topics(&["harness.roundtrip"], 3).await;
     let producer = broker.producer();
     for n in 0..1000 {
-        producer.send("harness.roundtrip", Some(&format!("k{n}")), format!("v{n}").as_bytes(), &[("n", &n.to_string())]);
+        producer.send(
+            "harness.roundtrip",
+            Some(&format!("k{n}")),
+            format!("v{n}").as_bytes(),
+            &[("n", &n.to_string())],
+        );
     }
     producer.flush();
     let records = broker.read_all("harness.roundtrip");

@@ -1,0 +1,141 @@
+//! How long after an event is acknowledged the answer changes, while other events flow.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rapport_integration_tests::{
+    events::{interaction, now_ms},
+    harness::{Service, Stack},
+};
+use rapport_proto::{
+    collect::{CollectBatchRequest, outcome},
+    recommend::{RecommendRequest, RecommendResponse, recommender_client::RecommenderClient},
+};
+use tonic::transport::Channel;
+
+use crate::{
+    Scale, load,
+    report::{LatencyRow, Report},
+    serving::served_stack,
+};
+
+/// Events in one request of the background.
+const BATCH: usize = 10;
+
+pub async fn run(scale: Scale, report: &mut Report) {
+    eprintln!("freshness: training a model to serve");
+    let (stack, customers) = served_stack("bench-freshness", scale).await;
+    for rate in [500, 2_000] {
+        eprintln!("freshness: {rate} events/s in the background");
+        let background = Background::start(&stack, rate);
+        background.reached(rate).await;
+        let mut latencies = load::histogram();
+        let mut scorer = RecommenderClient::new(stack.channel(Service::Scorer));
+        let mut unchanged = 0;
+        for probe in 0..scale.freshness_probes {
+            let customer = &customers[(probe * 37) % customers.len()];
+            match change(&stack, &mut scorer, customer, &format!("probe-{rate}-{probe}")).await {
+                Some(latency) => load::record(&mut latencies, latency),
+                None => unchanged += 1,
+            }
+        }
+        let (sent, took) = background.end().await;
+        report.add_latency(LatencyRow {
+            what: format!("freshness at {rate} events/s: acknowledged event to changed answer"),
+            p50: load::quantile(&latencies, 0.5),
+            p99: load::quantile(&latencies, 0.99),
+            goal: "20 / 80",
+            note: format!(
+                "{} probes, {unchanged} timed out, {:.0} events/s in the background",
+                latencies.len(),
+                sent as f64 / took.as_secs_f64()
+            ),
+        });
+    }
+}
+
+async fn ask(scorer: &mut RecommenderClient<Channel>, customer: &str) -> RecommendResponse {
+    let request = RecommendRequest { customer_id: customer.to_owned(), limit: 10, ..Default::default() };
+    scorer.recommend(request).await.expect("an answer").into_inner()
+}
+
+/// The customer views the first item of their list; the time from the acknowledgement to the first
+/// answer without it.
+async fn change(stack: &Stack, scorer: &mut RecommenderClient<Channel>, customer: &str, id: &str) -> Option<Duration> {
+    let item = ask(scorer, customer).await.items.first().expect("a list").item_id.clone();
+    let event = interaction(id, "view", customer, &item, now_ms());
+    let answer = stack.collector().collect_batch(CollectBatchRequest { events: vec![event] }).await.unwrap();
+    assert_eq!(answer.get_ref().outcomes[0].status(), outcome::Status::Accepted);
+    let acknowledged = Instant::now();
+    while acknowledged.elapsed() < Duration::from_secs(10) {
+        if ask(scorer, customer).await.items.iter().all(|found| found.item_id != item) {
+            return Some(acknowledged.elapsed());
+        }
+        // Asks about a thousand times a second: enough for a figure in milliseconds, and little load.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    None
+}
+
+/// Other customers' events at a steady rate.
+struct Background {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    started: Instant,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Background {
+    fn start(stack: &Stack, rate: usize) -> Self {
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, count, collector) = (Arc::clone(&stop), Arc::clone(&sent), stack.collector());
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(Duration::from_secs_f64(BATCH as f64 / rate as f64));
+            let mut requests = Vec::new();
+            for batch in 0.. {
+                ticks.tick().await;
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let run = format!("background-{rate}");
+                let events = (0..BATCH).map(|n| {
+                    let mut event = load::event(&run, batch * BATCH + n, 5_000);
+                    event.event_time = None;
+                    event
+                });
+                let (request, mut collector) = (CollectBatchRequest { events: events.collect() }, collector.clone());
+                let count = Arc::clone(&count);
+                requests.retain(|request: &tokio::task::JoinHandle<()>| !request.is_finished());
+                requests.push(tokio::spawn(async move {
+                    collector.collect_batch(request).await.expect("the collector accepts");
+                    count.fetch_add(BATCH, Ordering::Relaxed);
+                }));
+            }
+            for request in requests {
+                request.await.unwrap();
+            }
+        });
+        Self { stop, sent, started: Instant::now(), task }
+    }
+
+    async fn reached(&self, events: usize) {
+        rapport_integration_tests::harness::wait_until("the background to flow", Duration::from_secs(30), async || {
+            let sent = self.sent.load(Ordering::Relaxed);
+            rapport_integration_tests::harness::wait::check(sent >= events, || format!("{sent} events"))
+        })
+        .await;
+    }
+
+    async fn end(self) -> (usize, Duration) {
+        let took = self.started.elapsed();
+        self.stop.store(true, Ordering::Relaxed);
+        let sent = self.sent.load(Ordering::Relaxed);
+        self.task.await.unwrap();
+        (sent, took)
+    }
+}

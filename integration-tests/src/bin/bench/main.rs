@@ -1,0 +1,114 @@
+//! What Rapport costs, against ceilings that are taken in the same run on the same machine.
+//!
+//! `make bench`, or `cargo run --release -p rapport-integration-tests --bin bench -- [--quick] [--only NAME]`.
+//! Every figure is the median of interleaved runs: ceiling, ours, ceiling, ours, ... docs/benchmarks.md
+//! says what each row means.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark stops where something fails, and its output is a table"
+)]
+
+mod cleaning;
+mod echo;
+mod freshness;
+mod ingest;
+mod load;
+mod report;
+mod serving;
+
+use std::{process::ExitCode, time::Instant};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use report::Report;
+
+/// Measures Rapport against ceilings taken in the same run
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// A few seconds for each row instead of the full length: to see that it works, not to quote
+    #[arg(long)]
+    quick: bool,
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Section>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    Ingest,
+    Cleaner,
+    Serving,
+    Freshness,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// The ceiling of serving: a bare gRPC server with one Redis GET (started by the benchmark itself)
+    #[command(hide = true)]
+    Echo(echo::Args),
+}
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    pub rounds: usize,
+    pub ingest_events: usize,
+    pub cleaner_events: usize,
+    pub customers: usize,
+    pub recommend_calls: usize,
+    pub freshness_probes: usize,
+}
+
+impl Scale {
+    const FULL: Self = Self {
+        rounds: 3,
+        ingest_events: 200_000,
+        cleaner_events: 400_000,
+        customers: 2_000,
+        recommend_calls: 30_000,
+        freshness_probes: 200,
+    };
+    const QUICK: Self = Self {
+        rounds: 3,
+        ingest_events: 40_000,
+        cleaner_events: 100_000,
+        customers: 500,
+        recommend_calls: 5_000,
+        freshness_probes: 40,
+    };
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let Some(Part::Echo(echo)) = args.part {
+        runtime.block_on(echo::serve(echo));
+        return ExitCode::SUCCESS;
+    }
+    let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    let wanted = |section| args.only.is_empty() || args.only.contains(&section);
+    let started = Instant::now();
+    let mut report = Report::default();
+    runtime.block_on(async {
+        if wanted(Section::Ingest) {
+            ingest::run(scale, &mut report).await;
+        }
+        if wanted(Section::Cleaner) {
+            cleaning::run(scale, &mut report).await;
+        }
+        if wanted(Section::Serving) {
+            serving::run(scale, &mut report).await;
+        }
+        if wanted(Section::Freshness) {
+            freshness::run(scale, &mut report).await;
+        }
+    });
+    report.print(args.quick, started.elapsed());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,272 @@
+//! Models come and go while customers are served.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use prost::Message;
+use rapport_integration_tests::{
+    events::key,
+    harness::{Service, Stack, heavy, stack::TENANT, wait::check, wait_until},
+    offline,
+    walks::Walks,
+};
+use rapport_proto::{
+    models::ModelAnnouncement,
+    recommend::RecommendRequest,
+    train::{
+        ListModelsRequest, ModelVersion, PromoteRequest, RollbackRequest, RunResult, StartRunRequest, TrainingConfig,
+        WatchRunRequest, run_progress::State,
+    },
+};
+use tonic::Code;
+
+use crate::doors::{collect, recommend};
+
+const MODEL: &str = "next-item";
+const WITHIN: Duration = Duration::from_secs(60);
+
+const WALKS: Walks = Walks { items: 120, events_per_customer: 30, noise: 0.15, start_ms: 1_767_225_600_000, seed: 11 };
+
+/// Sends the walks of these customers and waits until the offline log has them.
+async fn walk(stack: &Stack, customers: std::ops::Range<usize>) {
+    let events = WALKS.events(customers.clone());
+    for batch in events.chunks(1_000) {
+        collect(stack, batch.to_vec()).await;
+    }
+    let expected = customers.end * WALKS.events_per_customer;
+    wait_until("the walks in the offline log", WITHIN, async || {
+        let found = offline::event_ids(stack).len();
+        check(found == expected, || format!("{found} of {expected}"))
+    })
+    .await;
+}
+
+async fn train(stack: &Stack, config: TrainingConfig) -> RunResult {
+    let started = stack.trainer().start_run(StartRunRequest { config: Some(config) }).await.expect("a run starts");
+    let run_id = started.into_inner().run_id;
+    let mut progress =
+        stack.trainer().watch_run(WatchRunRequest { run_id }).await.expect("a run can be watched").into_inner();
+    let mut last = None;
+    while let Some(step) = progress.message().await.expect("the progress arrives") {
+        assert!((0.0..=1.0).contains(&step.progress), "{step:?}");
+        last = Some(step);
+    }
+    let last = last.expect("a run reports at least its end");
+    assert_eq!(last.state(), State::Succeeded, "{last:?}");
+    last.result.expect("a run that succeeded has a result")
+}
+
+fn only(kind: &str) -> TrainingConfig {
+    TrainingConfig { kinds: vec![kind.to_owned()], seed: 1, ..Default::default() }
+}
+
+async fn live(stack: &Stack) -> Option<ModelVersion> {
+    let request = ListModelsRequest { name: MODEL.to_owned() };
+    let versions = stack.trainer().list_models(request).await.expect("models can be listed").into_inner().versions;
+    versions.into_iter().find(|version| version.live)
+}
+
+/// Waits until answers are made by this version.
+async fn served_by(stack: &Stack, version: &str) {
+    wait_until(&format!("answers by {version}"), WITHIN, async || {
+        let provenance = recommend(stack, &Walks::customer(0), 10).await?.provenance.unwrap_or_default();
+        check(provenance.model_version == version, || format!("{provenance:?}"))
+    })
+    .await;
+}
+
+/// Customers who ask all the time. Not one of them may get an error or a degraded answer.
+struct Hammer {
+    stop: Arc<AtomicBool>,
+    calls: Arc<AtomicU64>,
+    callers: Vec<tokio::task::JoinHandle<Vec<String>>>,
+}
+
+impl Hammer {
+    fn start(stack: &Stack) -> Self {
+        let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let caller = |start: usize| {
+            let (mut scorer, stop, calls) = (stack.scorer(), Arc::clone(&stop), Arc::clone(&calls));
+            tokio::spawn(async move {
+                let mut failures = Vec::new();
+                for n in start.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let customer_id = Walks::customer(n % 40);
+                    let request = RecommendRequest { customer_id, limit: 10, ..Default::default() };
+                    match scorer.recommend(request).await {
+                        Err(status) => failures.push(format!("{status}")),
+                        Ok(answer) => {
+                            let answer = answer.into_inner();
+                            let degraded = answer.provenance.unwrap_or_default().degraded;
+                            if !degraded.is_empty() || answer.items.len() != 10 {
+                                failures.push(format!("{} items, degraded: {degraded:?}", answer.items.len()));
+                            }
+                        }
+                    }
+                    calls.fetch_add(1, Ordering::Relaxed);
+                }
+                failures
+            })
+        };
+        let callers = vec![caller(0), caller(20)];
+        Self { stop, calls, callers }
+    }
+
+    async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for caller in self.callers {
+            let failures = caller.await.unwrap();
+            assert!(failures.is_empty(), "{} calls failed, the first: {}", failures.len(), failures[0]);
+        }
+        let calls = self.calls.load(Ordering::Relaxed);
+        assert!(calls > 100, "only {calls} calls were made meanwhile: that proves nothing");
+    }
+}
+
+fn ndcg(result: &RunResult, model: &str) -> f64 {
+    let found = result.evaluations.iter().find(|evaluation| evaluation.model == model);
+    let metrics = &found.unwrap_or_else(|| panic!("{model} was not evaluated: {result:?}")).metrics;
+    *metrics.iter().find(|(name, _)| name.to_lowercase().contains("ndcg")).expect("NDCG is measured").1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_better_model_goes_live_and_is_rolled_back_without_a_failed_call_and_a_worse_one_is_refused() {
+    let _alone = heavy().await;
+    let mut stack = Stack::new("models");
+    stack.start(&Service::ALL).await;
+
+    // The first model knows little: 60 customers.
+    walk(&stack, 0..60).await;
+    let first = train(&stack, only("ridge")).await;
+    assert!(first.promoted, "the first model beats its baselines: {first:?}");
+    assert!(ndcg(&first, "ridge") > ndcg(&first, "markov") && ndcg(&first, "ridge") > ndcg(&first, "popularity"));
+    served_by(&stack, &first.winner).await;
+    let scorer = stack.process(Service::Scorer).pid();
+    let hammer = Hammer::start(&stack);
+
+    // Ten times the customers: a better model, which goes live by itself.
+    walk(&stack, 60..600).await;
+    let second = train(&stack, only("ridge")).await;
+    assert!(second.promoted, "more data makes a better model: {second:?}");
+    assert!(ndcg(&second, "ridge") > ndcg(&second, "champion"), "{second:?}");
+    assert_ne!(second.winner, first.winner);
+    served_by(&stack, &second.winner).await;
+    assert_eq!(live(&stack).await.unwrap().version, second.winner);
+
+    // One epoch of a sequence model is no match for it.
+    let worse = train(&stack, TrainingConfig { max_epochs: 1, ..only("sasrec") }).await;
+    assert!(!worse.promoted, "{worse:?}");
+    assert!(!worse.reason.is_empty(), "a refusal has a reason");
+    assert_eq!(worse.versions.len(), 1, "it is written all the same, to look at: {worse:?}");
+    let refused = PromoteRequest { name: MODEL.to_owned(), version: worse.versions[0].version.clone(), force: false };
+    let status = stack.trainer().promote(refused.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert_eq!(live(&stack).await.unwrap().version, second.winner);
+    served_by(&stack, &second.winner).await;
+
+    // An operator may insist, and go back.
+    let forced = stack.trainer().promote(PromoteRequest { force: true, ..refused }).await.unwrap().into_inner();
+    assert_eq!(
+        (forced.live.as_str(), forced.previous.as_str()),
+        (worse.versions[0].version.as_str(), second.winner.as_str())
+    );
+    served_by(&stack, &forced.live).await;
+    let back = stack.trainer().rollback(RollbackRequest { name: MODEL.to_owned() }).await.unwrap().into_inner();
+    assert_eq!(back.live, second.winner);
+    assert!(back.epoch > forced.epoch, "epochs grow: {back:?} after {forced:?}");
+    served_by(&stack, &second.winner).await;
+
+    hammer.end().await;
+    let process = stack.process(Service::Scorer);
+    assert!(process.ended().is_none() && process.pid() == scorer, "the scorer was restarted");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+/// Changes one byte in the middle of a file.
+fn damage(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x01;
+    fs::write(file, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corrupt_artifact_is_refused_and_the_old_model_keeps_serving() {
+    let _alone = heavy().await;
+    let mut stack = Stack::new("corrupt");
+    stack.start(&Service::ALL).await;
+    walk(&stack, 0..60).await;
+    let good = train(&stack, only("ridge")).await;
+    assert!(good.promoted, "{good:?}");
+    served_by(&stack, &good.winner).await;
+    let hammer = Hammer::start(&stack);
+
+    // A copy of the live version with one bit changed, announced by somebody with a broken disk.
+    let folder = stack.registry_folder().join(TENANT).join(MODEL);
+    let broken = format!("{}-broken", good.winner);
+    copy_folder(&folder.join(&good.winner), &folder.join(&broken));
+    damage(&folder.join(&broken).join("model.onnx"));
+    let models = stack.broker.read_all(&stack.topics.models);
+    let last: ModelAnnouncement = models.last().expect("an announcement").decode();
+    let announce = |version: &str, epoch: u64| {
+        let announcement = ModelAnnouncement {
+            champion: version.to_owned(),
+            artifact: format!("{TENANT}/{MODEL}/{version}"),
+            previous: last.champion.clone(),
+            epoch,
+            ..last.clone()
+        };
+        let producer = stack.broker.producer();
+        producer.send(&stack.topics.models, Some(&key(TENANT, MODEL)), &announcement.encode_to_vec(), &[]);
+        producer.flush();
+    };
+    announce(&broken, last.epoch + 1);
+    wait_until("the scorer to refuse it", WITHIN, async || {
+        let refused = stack.metric(Service::Scorer, "rapport_scorer_model_loads_total", r#"outcome="refused""#);
+        check(refused.is_some_and(|times| times > 0.0), || format!("{refused:?} refusals"))
+    })
+    .await;
+    // The old one serves.
+    for _ in 0..20 {
+        let provenance = recommend(&stack, &Walks::customer(1), 10).await.unwrap().provenance.unwrap();
+        assert_eq!(provenance.model_version, good.winner);
+    }
+    // The trainer refuses to make it live, too.
+    let request = PromoteRequest { name: MODEL.to_owned(), version: broken.clone(), force: true };
+    let status = stack.trainer().promote(request).await.unwrap_err();
+    assert!(matches!(status.code(), Code::DataLoss | Code::FailedPrecondition), "{status}");
+
+    // A whole one is taken again afterwards.
+    announce(&good.winner, last.epoch + 2);
+    wait_until("the next good announcement to be taken", WITHIN, async || {
+        let provenance = recommend(&stack, &Walks::customer(2), 10).await?.provenance.unwrap_or_default();
+        check(provenance.model_epoch == last.epoch + 2, || format!("{provenance:?}"))
+    })
+    .await;
+
+    // Its file goes bad on the disk: what is in memory serves on, and nobody can promote it any more.
+    damage(&folder.join(&good.winner).join("model.onnx"));
+    let request = PromoteRequest { name: MODEL.to_owned(), version: good.winner.clone(), force: true };
+    let status = stack.trainer().promote(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DataLoss, "{status}");
+    assert_eq!(
+        recommend(&stack, &Walks::customer(3), 10).await.unwrap().provenance.unwrap().model_version,
+        good.winner
+    );
+    hammer.end().await;
+}
