@@ -1,1 +1,126 @@
 //! The feature store: clean events folded into Redis for serving and kept in Parquet for training.
+//!
+//! The road of an event:
+//!
+//! 1. [`consume`] polls what Kafka has ready (committed records only), and [`record`] decodes it. A
+//!    record that is no clean event goes to the dead topic with its reason.
+//! 2. [`customers`] folds the batch into its customers and writes them to Redis by compare-and-set
+//!    on each customer's source offset: from here on a scorer sees the event.
+//! 3. [`announce`] says so on `features.updated`, off the path.
+//! 4. [`sink`], on a thread of its own, folds the same events into items and trends
+//!    ([`aggregates`]) and appends them to the Parquet log, both in larger batches.
+//! 5. Only what has gone all this way is committed to Kafka. After a crash the rest comes again:
+//!    Redis leaves out what is at or below a stored offset, the log what a manifest covers.
+//!
+//! [`serve`] answers reads over gRPC. When Redis or the offline store is away, the stream waits;
+//! nothing is skipped.
+
+mod aggregates;
+mod announce;
+mod config;
+mod consume;
+mod customers;
+mod error;
+mod group;
+mod hot;
+mod record;
+mod serve;
+mod sink;
+
+use std::{sync::Arc, time::Duration};
+
+use rapport_kafka::{Publisher, PublisherSettings, wait_for_topics};
+use rapport_offline::{LogWriter, OfflineLog};
+use rapport_online::{OnlineReader, OnlineWriter};
+use rapport_runtime::{Lifecycle, spawn_thread};
+
+pub use config::Config;
+pub use error::Error;
+
+use crate::{announce::Announcer, consume::Consume, customers::Customers, serve::FeatureService, sink::Sink};
+
+/// Batches that may wait between the consumer and the sink; then the consumer waits.
+const BATCHES_AHEAD: usize = 64;
+/// Time for the threads to end, after they were asked to.
+const JOIN_BUDGET: Duration = Duration::from_secs(12);
+const FLUSH_BUDGET: Duration = Duration::from_secs(2);
+
+/// Runs the service until a drain has ended.
+///
+/// # Errors
+/// Configuration that Kafka, Redis or the offline store refuse, or a port that cannot be opened.
+pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
+    let views = config.views.load()?;
+    tracing::info!(schema_hash = views.schema_hash(), "feature views");
+    let log = OfflineLog::open(&config.offline)?;
+    let publisher = Arc::new(Publisher::new(&config.kafka, &PublisherSettings::new("rapport-feature-store"))?);
+    let topics = config.kafka.topics();
+
+    let (to_sink, from_consumer) = std::sync::mpsc::sync_channel(BATCHES_AHEAD);
+    let (to_consumer, done) = std::sync::mpsc::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let sink = Sink {
+        component: lifecycle.component("sink"),
+        aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &views),
+        aggregate_every: config.aggregate_every,
+        writer: LogWriter::new(log, config.writer_settings()),
+        runtime: runtime.clone(),
+        from_consumer,
+        to_consumer,
+    };
+    let customers = Customers::new(
+        OnlineWriter::new(&config.online, config.state_ttl())?,
+        &views,
+        usize::try_from(config.hot_customers).unwrap_or(usize::MAX),
+    );
+    let consume = Consume {
+        kafka: config.kafka.clone(),
+        group_id: config.group_id.clone(),
+        batch: usize::try_from(config.batch).unwrap_or(usize::MAX),
+        component: lifecycle.component("consumer"),
+        lifecycle: lifecycle.clone(),
+        customers,
+        announcer: Announcer::new(Arc::clone(&publisher), &topics, &views, config.announce),
+        publisher: Arc::clone(&publisher),
+        runtime,
+        to_sink,
+        done,
+    };
+    let features = FeatureService {
+        reader: OnlineReader::new(&config.online)?,
+        views,
+        default_tenant: config.default_tenant.clone(),
+        pseudonymiser: config.pseudonymiser()?,
+    };
+
+    // Reads are served while Kafka is still awaited; the threads end with the drain.
+    let stream = async {
+        wait_for_topics(&config.kafka, &lifecycle).await?;
+        if lifecycle.draining() {
+            return Ok(());
+        }
+        let sink = spawn_thread::<Error, _>(&lifecycle, "sink", move || sink.run()).map_err(Error::Thread)?;
+        let consumer =
+            spawn_thread::<Error, _>(&lifecycle, "consumer", move || consume.run()).map_err(Error::Thread)?;
+        lifecycle.drain_requested().await;
+        // The consumer asks the sink for a last flush, commits, and ends; then the sink does.
+        consumer.join_within(JOIN_BUDGET).await;
+        sink.join_within(JOIN_BUDGET).await;
+        Ok::<(), Error>(())
+    };
+    let served = async {
+        let served = serve::serve(features, &config, &lifecycle).await;
+        lifecycle.drain();
+        served
+    };
+    let (streamed, served) = tokio::join!(
+        async {
+            let streamed = stream.await;
+            lifecycle.drain();
+            streamed
+        },
+        served
+    );
+    publisher.flush(FLUSH_BUDGET).await;
+    streamed.and(served)
+}

@@ -1,1 +1,29 @@
 //! The offline log: Parquet files by day on an object store, each event once.
+//!
+//! ```text
+//! <root>/events/tenant=<tenant>/day=<YYYY-MM-DD of the event>/p<partition>-<first>-<last>.parquet
+//! <root>/_log/p<partition>/<first offset, 20 digits>.json
+//! ```
+//!
+//! A flush writes its files first and then one manifest, which is created only if nobody created it
+//! before: it covers the offsets `first..=last` of one partition of the clean topic and names the
+//! files. The next manifest begins at `last + 1`. What no manifest names was never committed, and
+//! is not read; a consumer that takes a partition over goes on after the last manifest. So every
+//! event stands in the log once, whoever crashes when.
+//!
+//! DuckDB, Spark and Polars read the files as they are (`hive_partitioning = true`).
+//!
+//! Everything here blocks: call it from threads that may.
+
+mod columns;
+mod error;
+mod manifest;
+mod reader;
+mod store;
+mod writer;
+
+pub use error::Error;
+pub use manifest::{Manifest, ManifestFile};
+pub use reader::Selection;
+pub use store::{OfflineArgs, OfflineLog};
+pub use writer::{LogWriter, WriterSettings};

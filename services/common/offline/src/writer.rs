@@ -1,0 +1,226 @@
+//! Writing the log: buffered by partition, flushed whole, committed by a manifest.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path};
+use rapport_events::LoggedEvent;
+
+use crate::{
+    Error, Manifest, ManifestFile, OfflineLog, columns, manifest,
+    store::{DEADLINE, within},
+};
+
+/// Files that are written at once.
+const AT_ONCE: usize = 16;
+
+/// When a buffer is flushed, and when a leftover may be deleted.
+#[derive(Debug, Clone)]
+pub struct WriterSettings {
+    pub flush_rows: usize,
+    pub flush_age: Duration,
+    /// Files that no manifest names are deleted when a partition is taken over, if they are older
+    /// than this: a flush that is still on its way elsewhere must not lose its files.
+    pub orphan_age: Duration,
+}
+
+impl Default for WriterSettings {
+    fn default() -> Self {
+        Self { flush_rows: 20_000, flush_age: Duration::from_secs(5), orphan_age: Duration::from_secs(15 * 60) }
+    }
+}
+
+/// What one partition has in hand.
+struct Buffer {
+    /// The last offset that a manifest covers, -1 for none.
+    committed: i64,
+    /// The last offset that came in: an event's, or one that holds none.
+    covered: i64,
+    events: Vec<LoggedEvent>,
+    since: Option<Instant>,
+}
+
+/// Collects events and writes them in large files. One writer for a process; several processes may
+/// by accident hold one partition at once, and the log still has every event once.
+pub struct LogWriter {
+    log: OfflineLog,
+    settings: WriterSettings,
+    buffers: HashMap<i32, Buffer>,
+}
+
+impl LogWriter {
+    pub fn new(log: OfflineLog, settings: WriterSettings) -> Self {
+        Self { log, settings, buffers: HashMap::new() }
+    }
+
+    /// Begins to write a partition: finds the end of its log and deletes what a crashed flush left.
+    /// Returns the last offset that is in the log. Taking over what one already has changes nothing.
+    ///
+    /// # Errors
+    /// The store is away, or the last manifest is corrupt.
+    pub fn take_over(&mut self, partition: i32) -> Result<Option<i64>, Error> {
+        if let Some(buffer) = self.buffers.get(&partition) {
+            return Ok((buffer.committed >= 0).then_some(buffer.committed));
+        }
+        let store = self.log.store.as_ref();
+        let age = self.settings.orphan_age;
+        let committed = self.log.wait(async {
+            let committed = manifest::committed(store, partition).await?;
+            delete_orphans(store, partition, committed.unwrap_or(-1), age).await?;
+            Ok(committed)
+        })?;
+        let end = committed.unwrap_or(-1);
+        self.buffers.insert(partition, Buffer { committed: end, covered: end, events: Vec::new(), since: None });
+        Ok(committed)
+    }
+
+    /// Forgets a partition and what it has buffered: another consumer has it now.
+    pub fn release(&mut self, partition: i32) {
+        self.buffers.remove(&partition);
+    }
+
+    /// Takes an event in. One that is in the log or in the buffer already is left out.
+    ///
+    /// # Errors
+    /// As [`Self::take_over`], when the partition is new to this writer.
+    pub fn append(&mut self, event: LoggedEvent) -> Result<(), Error> {
+        self.take_over(event.position.partition)?;
+        if let Some(buffer) = self.buffers.get_mut(&event.position.partition)
+            && event.position.offset > buffer.covered
+        {
+            buffer.covered = event.position.offset;
+            buffer.events.push(event);
+            buffer.since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    /// The offset holds no event: it is covered without a row.
+    pub fn skip(&mut self, partition: i32, offset: i64) {
+        if let Some(buffer) = self.buffers.get_mut(&partition) {
+            buffer.covered = buffer.covered.max(offset);
+        }
+    }
+
+    /// Events that wait for a flush.
+    pub fn buffered(&self) -> usize {
+        self.buffers.values().map(|b| b.events.len()).sum()
+    }
+
+    /// The partitions whose buffer is full or old.
+    pub fn due(&self) -> Vec<i32> {
+        let due = |b: &Buffer| {
+            b.events.len() >= self.settings.flush_rows
+                || b.since.is_some_and(|since| since.elapsed() >= self.settings.flush_age)
+        };
+        self.buffers.iter().filter(|(_, b)| due(b)).map(|(partition, _)| *partition).collect()
+    }
+
+    /// The partitions that have anything buffered.
+    pub fn dirty(&self) -> Vec<i32> {
+        self.buffers.iter().filter(|(_, b)| !b.events.is_empty()).map(|(partition, _)| *partition).collect()
+    }
+
+    /// Writes a partition's buffer and commits it. Returns the last offset below which everything
+    /// that came in is in the log, `None` when nothing ever came in. After an error the buffer is as
+    /// it was; the same call again goes on.
+    ///
+    /// # Errors
+    /// The store is away or late.
+    pub fn flush(&mut self, partition: i32) -> Result<Option<i64>, Error> {
+        let Some(buffer) = self.buffers.get_mut(&partition) else { return Ok(None) };
+        while !buffer.events.is_empty() {
+            let (first, last) = (buffer.committed + 1, buffer.covered);
+            let store = self.log.store.as_ref();
+            let events = buffer.events.as_slice();
+            match self.log.wait(commit(store, partition, first, last, events))? {
+                Commit::Done => buffer.committed = last,
+                Commit::Overtaken { committed } => {
+                    tracing::warn!(partition, first, committed, "somebody else has written on from here");
+                    buffer.committed = committed;
+                }
+            }
+            let committed = buffer.committed;
+            buffer.events.retain(|e| e.position.offset > committed);
+        }
+        buffer.since = None;
+        buffer.covered = buffer.covered.max(buffer.committed);
+        Ok((buffer.covered >= 0).then_some(buffer.covered))
+    }
+}
+
+enum Commit {
+    Done,
+    /// The manifest was there: another writer, or this one before an answer was lost.
+    Overtaken {
+        committed: i64,
+    },
+}
+
+async fn commit(
+    store: &dyn ObjectStore,
+    partition: i32,
+    first: i64,
+    last: i64,
+    events: &[LoggedEvent],
+) -> Result<Commit, Error> {
+    let mut by_file: BTreeMap<(&str, String), Vec<&LoggedEvent>> = BTreeMap::new();
+    for event in events {
+        by_file.entry((event.event.tenant.as_str(), event.event.time.day())).or_default().push(event);
+    }
+    let write = |((tenant, day), events): ((&str, String), Vec<&LoggedEvent>)| {
+        let path = format!("events/tenant={tenant}/day={day}/p{partition}-{first}-{last}.parquet");
+        let file = columns::pack(&events).map(|bytes| {
+            let (rows, size) = (events.len(), bytes.len());
+            (ManifestFile { path: path.clone(), tenant: tenant.to_owned(), day, rows, bytes: size }, bytes)
+        });
+        async move {
+            let (file, bytes) = file?;
+            // Overwriting is right: the same offsets give the same file.
+            within(store.put(&Path::from(path), PutPayload::from(bytes))).await?;
+            Ok::<_, Error>(file)
+        }
+    };
+    let files = futures::stream::iter(by_file).map(write).buffered(AT_ONCE).try_collect().await?;
+    let manifest = Manifest::new(partition, first, last, files);
+    let payload = PutPayload::from(manifest.to_bytes()?);
+    let options = PutOptions::from(PutMode::Create);
+    let path = Manifest::path(partition, first);
+    let put = store.put_opts(&path, payload, options);
+    match tokio::time::timeout(DEADLINE, put).await {
+        Ok(Ok(_)) => Ok(Commit::Done),
+        Ok(Err(object_store::Error::AlreadyExists { .. })) => {
+            let committed = manifest::committed(store, partition).await?.unwrap_or(first - 1);
+            Ok(Commit::Overtaken { committed })
+        }
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Error::Timeout(DEADLINE)),
+    }
+}
+
+/// The last offset in a file's name, if it is a file of this partition.
+fn last_offset_of(path: &Path, partition: i32) -> Option<i64> {
+    let range = path.filename()?.strip_prefix(&format!("p{partition}-"))?.strip_suffix(".parquet")?;
+    range.split_once('-')?.1.parse().ok()
+}
+
+/// Deletes the files of a partition above the end of its log: what a crashed flush left.
+async fn delete_orphans(store: &dyn ObjectStore, partition: i32, committed: i64, age: Duration) -> Result<(), Error> {
+    let listed = store.list(Some(&Path::from("events"))).try_filter_map(|meta| {
+        let orphan = last_offset_of(&meta.location, partition).is_some_and(|last| last > committed);
+        let old = SystemTime::now().duration_since(meta.last_modified.into()).is_ok_and(|since| since >= age);
+        futures::future::ready(Ok((orphan && old).then_some(meta.location)))
+    });
+    let orphans: Vec<Path> = within(listed.try_collect()).await?;
+    for path in orphans {
+        tracing::info!(file = %path, "deleting what a crashed flush left");
+        match within(store.delete(&path)).await {
+            Ok(()) | Err(Error::Store(object_store::Error::NotFound { .. })) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! What the log promises, on a real folder.
+
+use std::{path::Path, time::Duration};
+
+use proptest::prelude::*;
+use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position, Tenant};
+use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, Selection, WriterSettings};
+
+fn open(folder: &Path) -> OfflineLog {
+    let args = OfflineArgs { offline_url: folder.display().to_string(), offline_fsync: false };
+    OfflineLog::open(&args).unwrap()
+}
+
+fn writer(log: &OfflineLog) -> LogWriter {
+    let settings = WriterSettings { orphan_age: Duration::ZERO, ..WriterSettings::default() };
+    LogWriter::new(log.clone(), settings)
+}
+
+fn event(partition: i32, offset: i64) -> LoggedEvent {
+    LoggedEvent {
+        position: Position { partition, offset },
+        event: CleanEvent {
+            tenant: Tenant::parse(if offset % 5 == 0 { "acme" } else { "demo" }).unwrap(),
+            event_id: format!("e{partition}-{offset}"),
+            kind: "rating".into(),
+            customer_id: format!("c{}", offset % 3),
+            item_id: (offset % 4 != 0).then(|| format!("i{offset}")),
+            category: None,
+            time: EventTime::from_ms(875_000_000_000 + offset * 40_000_000),
+            received_at: EventTime::from_ms(1_700_000_000_123),
+            value: (offset % 2 == 0).then_some(3.5),
+        },
+    }
+}
+
+fn offsets(log: &OfflineLog, partition: i32) -> Vec<i64> {
+    let events = log.read(&Selection::default()).unwrap();
+    events.iter().filter(|e| e.position.partition == partition).map(|e| e.position.offset).collect()
+}
+
+#[test]
+fn events_read_back_in_the_order_of_their_offsets() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let mut writer = writer(&log);
+    let mut written = Vec::new();
+    for partition in [1, 0] {
+        for offset in [0, 1, 2, 5, 9, 10] {
+            writer.append(event(partition, offset)).unwrap();
+            written.push(event(partition, offset));
+            if offset == 2 {
+                assert_eq!(writer.flush(partition).unwrap(), Some(2));
+            }
+        }
+        writer.skip(partition, 12);
+        assert_eq!(writer.flush(partition).unwrap(), Some(12));
+    }
+    written.sort_by_key(|e| e.position);
+    assert_eq!(log.read(&Selection::default()).unwrap(), written);
+    assert_eq!(log.committed_offset(0).unwrap(), Some(12));
+    assert_eq!(log.committed_offset(7).unwrap(), None);
+
+    let acme = Selection::of(&Tenant::parse("acme").unwrap());
+    assert!(log.read(&acme).unwrap().iter().all(|e| e.event.tenant.as_str() == "acme"));
+    let day = |e: &LoggedEvent| e.event.time.day();
+    let first_day = Selection { to_day: Some(day(&event(0, 0))), ..Selection::default() };
+    assert!(log.read(&first_day).unwrap().iter().all(|e| day(e) == day(&event(0, 0))));
+}
+
+#[test]
+fn replayed_events_and_two_writers_at_once_leave_every_event_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let (mut zombie, mut heir) = (writer(&log), writer(&log));
+    for offset in 0..10 {
+        zombie.append(event(0, offset)).unwrap();
+    }
+    for offset in 0..15 {
+        heir.append(event(0, offset)).unwrap();
+    }
+    heir.flush(0).unwrap();
+    for offset in 10..20 {
+        zombie.append(event(0, offset)).unwrap();
+    }
+    assert_eq!(zombie.flush(0).unwrap(), Some(19));
+    for offset in 12..25 {
+        heir.append(event(0, offset)).unwrap();
+    }
+    assert_eq!(heir.flush(0).unwrap(), Some(24));
+    let mut third = writer(&log);
+    assert_eq!(third.take_over(0).unwrap(), Some(24));
+    for offset in 0..30 {
+        third.append(event(0, offset)).unwrap();
+    }
+    assert_eq!(third.buffered(), 5);
+    third.flush(0).unwrap();
+    assert_eq!(offsets(&log, 0), (0..30).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_crashed_flush_left_is_not_read_and_goes_at_the_take_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let mut first = writer(&log);
+    (0..4).for_each(|offset| first.append(event(0, offset)).unwrap());
+    first.flush(0).unwrap();
+    (4..8).for_each(|offset| first.append(event(0, offset)).unwrap());
+    first.flush(0).unwrap();
+    // The crash: the files of the second flush are there, its manifest is not.
+    std::fs::remove_file(folder.path().join("_log/p0/00000000000000000004.json")).unwrap();
+    assert_eq!(offsets(&log, 0), [0, 1, 2, 3]);
+
+    let files = || {
+        let days = std::fs::read_dir(folder.path().join("events/tenant=demo")).unwrap();
+        days.flat_map(|day| std::fs::read_dir(day.unwrap().path()).unwrap()).count()
+    };
+    let before = files();
+    let mut heir = writer(&log);
+    assert_eq!(heir.take_over(0).unwrap(), Some(3));
+    assert!(files() < before, "orphans are gone");
+    (4..9).for_each(|offset| heir.append(event(0, offset)).unwrap());
+    heir.flush(0).unwrap();
+    assert_eq!(offsets(&log, 0), (0..9).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_corrupt_or_missing_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let mut writer = writer(&log);
+    (1..3).for_each(|offset| writer.append(event(0, offset)).unwrap());
+    writer.flush(0).unwrap();
+    (3..5).for_each(|offset| writer.append(event(0, offset)).unwrap());
+    writer.flush(0).unwrap();
+    let file = &log.manifests().unwrap()[0].files[0].path;
+    std::fs::write(folder.path().join(file), b"PAR1 not at all").unwrap();
+    assert!(log.read(&Selection::default()).unwrap_err().to_string().contains(file.as_str()));
+    std::fs::remove_file(folder.path().join(file)).unwrap();
+    let error = log.read(&Selection::default()).unwrap_err().to_string();
+    assert!(error.contains(file.as_str()) && error.contains("is not there"), "{error}");
+    std::fs::remove_file(folder.path().join("_log/p0/00000000000000000000.json")).unwrap();
+    let error = log.read(&Selection::default()).unwrap_err().to_string();
+    assert!(error.contains("00000000000000000003.json: begins at offset 3"), "{error}");
+}
+
+#[test]
+fn a_location_that_is_not_built_in_is_refused_with_its_name() {
+    let error = OfflineLog::open(&OfflineArgs::at("s3://bucket/x")).err().unwrap();
+    assert!(error.to_string().contains("s3://"), "{error}");
+}
+
+#[tokio::test]
+async fn it_may_be_used_and_dropped_within_a_runtime() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let mut writer = writer(&log);
+    writer.append(event(0, 0)).unwrap();
+    writer.flush(0).unwrap();
+    assert_eq!(offsets(&log, 0), [0]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn any_event_survives_the_log(
+        ids in ("\\PC{0,20}", "\\PC{1,20}", "\\PC{1,20}"),
+        item in prop::option::of("\\PC{0,20}"), category in prop::option::of("\\PC{0,20}"),
+        time in -62_135_596_800_000i64..=253_402_300_799_999,
+        value in prop::option::of(prop::num::f64::NORMAL | prop::num::f64::ZERO), offset in 0..i64::MAX / 2,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(folder.path());
+        let mut writer = writer(&log);
+        let mut event = event(3, 1);
+        event.position.offset = offset;
+        event.event = CleanEvent {
+            event_id: ids.0, kind: ids.1, customer_id: ids.2, item_id: item, category,
+            time: EventTime::from_ms(time), value, ..event.event
+        };
+        writer.append(event.clone()).unwrap();
+        writer.flush(3).unwrap();
+        prop_assert_eq!(log.read(&Selection::default()).unwrap(), vec![event]);
+    }
+}

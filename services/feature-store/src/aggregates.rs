@@ -1,0 +1,146 @@
+//! Step 4a: a batch folded into its items and its tenants' trends, each by source partition.
+
+use std::sync::Arc;
+
+use rapport_events::{LoggedEvent, Position};
+use rapport_features::{Entity, State, TrendState, Views};
+use rapport_online::{Error, OnlineWriter, Outcome, StoredPartial, Write};
+
+use crate::group::{Group, by_key, holds};
+
+/// A partial state of either kind.
+enum Partial {
+    Item(State),
+    Trend(TrendState),
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Item,
+    Trend,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Item => "item",
+            Self::Trend => "trend",
+        }
+    }
+}
+
+pub(crate) struct Aggregates {
+    writer: OnlineWriter,
+    views: Arc<Views>,
+}
+
+impl Aggregates {
+    pub(crate) fn new(writer: OnlineWriter, views: &Arc<Views>) -> Self {
+        Self { writer, views: Arc::clone(views) }
+    }
+
+    /// Folds events of one partition, in their order, and writes what they change. Each event counts
+    /// once.
+    ///
+    /// # Errors
+    /// Redis is away or late: the same call again finishes it.
+    pub(crate) async fn fold(&mut self, partition: i32, batch: &[LoggedEvent]) -> Result<(), Error> {
+        let keys = self.writer.keys().clone();
+        let of_items = by_key(batch.iter(), |e| e.event.item_id.as_ref().map(|i| keys.item(&e.event.tenant, i)));
+        let of_trends = by_key(batch.iter(), |e| e.event.item_id.as_ref().map(|_| keys.trends(&e.event.tenant)));
+        if !self.views.names(Entity::Item).is_empty() {
+            self.fold_kind(Kind::Item, partition, batch, of_items).await?;
+        }
+        self.fold_kind(Kind::Trend, partition, batch, of_trends).await
+    }
+
+    async fn fold_kind(
+        &mut self,
+        kind: Kind,
+        partition: i32,
+        batch: &[LoggedEvent],
+        mut open: Vec<Group>,
+    ) -> Result<(), Error> {
+        while !open.is_empty() {
+            let keys: Vec<(String, i32)> = open.iter().map(|group| (group.key.clone(), partition)).collect();
+            let stored = self.writer.load_partials(&keys).await?;
+            let (mut writes, mut written) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+            for (group, stored) in open.into_iter().zip(stored) {
+                let stored = match stored {
+                    Ok(stored) => stored,
+                    Err(error) => {
+                        corrupt(kind, &error);
+                        continue;
+                    }
+                };
+                let expected = stored.as_ref().map(|s| s.fence);
+                let mut partial = self.decode(kind, stored);
+                let mut fence = expected;
+                for logged in group.events.iter().filter_map(|&i| batch.get(i)) {
+                    if !holds(fence, logged.position) {
+                        partial.apply(logged);
+                        fence = Some(logged.position);
+                    }
+                }
+                if let Some(fence) = fence.filter(|_| fence != expected) {
+                    writes.push(self.write_of(&group.key, expected, fence, &partial));
+                    written.push(group);
+                }
+            }
+            let outcomes = self.writer.write(&writes).await?;
+            open = written
+                .into_iter()
+                .zip(outcomes)
+                .filter(|(_, outcome)| *outcome == Outcome::Conflict)
+                .map(|(group, _)| group)
+                .collect();
+            if !open.is_empty() {
+                metrics::counter!("rapport_feature_store_conflicts_total", "entity" => kind.name())
+                    .increment(open.len() as u64);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_of(&self, key: &str, expected: Option<Position>, fence: Position, partial: &Partial) -> Write {
+        Write::partial(key.to_owned(), expected, fence, partial.to_bytes())
+    }
+
+    fn decode(&self, kind: Kind, stored: Option<StoredPartial>) -> Partial {
+        let fresh = || match kind {
+            Kind::Item => Partial::Item(State::new(&self.views, Entity::Item)),
+            Kind::Trend => Partial::Trend(TrendState::new(&self.views)),
+        };
+        let Some(stored) = stored else { return fresh() };
+        let decoded = match kind {
+            Kind::Item => State::from_bytes(&self.views, Entity::Item, &stored.bytes).map(Partial::Item),
+            Kind::Trend => TrendState::from_bytes(&self.views, &stored.bytes).map(Partial::Trend),
+        };
+        decoded.unwrap_or_else(|error| {
+            corrupt(kind, &error);
+            fresh()
+        })
+    }
+}
+
+/// The log has every event, so nothing is lost; a stream that stops would help nobody.
+fn corrupt(kind: Kind, error: &dyn std::error::Error) {
+    tracing::error!(%error, entity = kind.name(), "a corrupt state; replay the log to restore it");
+    metrics::counter!("rapport_feature_store_corrupt_states_total", "entity" => kind.name()).increment(1);
+}
+
+impl Partial {
+    fn apply(&mut self, logged: &LoggedEvent) {
+        match self {
+            Self::Item(state) => state.apply(&logged.event),
+            Self::Trend(trend) => trend.apply(&logged.event),
+        }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Item(state) => state.to_bytes(),
+            Self::Trend(trend) => trend.to_bytes(),
+        }
+    }
+}

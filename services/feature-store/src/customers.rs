@@ -1,0 +1,140 @@
+//! Step 2: a batch folded into its customers, in Redis.
+
+use std::sync::Arc;
+
+use rapport_events::{EventTime, LoggedEvent, Position};
+use rapport_features::{CustomerState, Views};
+use rapport_online::{Error, OnlineWriter, Outcome, StoredCustomer, Write};
+
+use crate::{
+    group::{Group, by_key, holds},
+    hot::Hot,
+    record::Incoming,
+};
+
+/// A state and its fence: the last event that it holds.
+struct Held {
+    fence: Option<Position>,
+    state: CustomerState,
+}
+
+/// A customer that a batch has changed.
+pub(crate) struct Changed {
+    pub version: u64,
+    pub newest: Option<EventTime>,
+    /// Indexes into the batch.
+    pub events: Vec<usize>,
+}
+
+pub(crate) struct Customers {
+    writer: OnlineWriter,
+    views: Arc<Views>,
+    hot: Hot<Held>,
+}
+
+impl Customers {
+    pub(crate) fn new(writer: OnlineWriter, views: &Arc<Views>, hot: usize) -> Self {
+        Self { writer, views: Arc::clone(views), hot: Hot::new(hot) }
+    }
+
+    pub(crate) async fn ping(&mut self) -> Result<(), Error> {
+        self.writer.ping().await
+    }
+
+    /// Folds the batch and writes every customer of it. Each event counts once, whatever was
+    /// written before and whoever else writes.
+    ///
+    /// # Errors
+    /// Redis is away or late. Part of the batch may have been written: the same call again
+    /// finishes it.
+    pub(crate) async fn fold(&mut self, batch: &[Incoming]) -> Result<Vec<Changed>, Error> {
+        let keys = self.writer.keys().clone();
+        let logged = batch.iter().map(|incoming| &incoming.logged);
+        let mut open = by_key(logged, |e| Some(keys.customer(&e.event.tenant, &e.event.customer_id)));
+        let mut changed = Vec::with_capacity(open.len());
+        while !open.is_empty() {
+            let held = self.load(&open).await?;
+            let (mut writes, mut written) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+            for (group, held) in open.into_iter().zip(held) {
+                let Some(mut held) = held else { continue };
+                let expected = held.fence;
+                for logged in group.events.iter().filter_map(|&i| batch.get(i)).map(|incoming| &incoming.logged) {
+                    apply(&mut held, logged);
+                }
+                match held.fence {
+                    Some(fence) if held.fence != expected => {
+                        writes.push(Write::customer(group.key.clone(), expected, fence, &held.state));
+                        written.push((group, held));
+                    }
+                    // Nothing new: a replay.
+                    Some(_) | None => changed.push(self.settle(group, held)),
+                }
+            }
+            let outcomes = self.writer.write(&writes).await?;
+            open = Vec::new();
+            for ((group, held), outcome) in written.into_iter().zip(outcomes) {
+                match outcome {
+                    Outcome::Written => changed.push(self.settle(group, held)),
+                    Outcome::Conflict => {
+                        metrics::counter!("rapport_feature_store_conflicts_total", "entity" => "customer").increment(1);
+                        open.push(group);
+                    }
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    fn settle(&mut self, group: Group, held: Held) -> Changed {
+        let changed = Changed { version: held.state.version(), newest: held.state.newest(), events: group.events };
+        self.hot.put(group.key, held);
+        changed
+    }
+
+    /// The states of the groups, from memory or from Redis; none for a key that holds something
+    /// foreign, which is left alone.
+    async fn load(&mut self, groups: &[Group]) -> Result<Vec<Option<Held>>, Error> {
+        let mut held: Vec<Option<Held>> = groups.iter().map(|group| self.hot.take(&group.key)).collect();
+        let cold: Vec<usize> = (0..groups.len()).filter(|&i| held[i].is_none()).collect();
+        if !cold.is_empty() {
+            let keys: Vec<String> = cold.iter().map(|&i| groups[i].key.clone()).collect();
+            for (&i, stored) in cold.iter().zip(self.writer.load_customers(&keys).await?) {
+                held[i] = stored_state(&self.views, stored);
+            }
+        }
+        Ok(held)
+    }
+}
+
+fn stored_state(views: &Arc<Views>, stored: Result<Option<StoredCustomer>, Error>) -> Option<Held> {
+    // The log has every event, so nothing is lost; a stream that stops would help nobody.
+    let corrupt = |error: Error| {
+        tracing::error!(%error, "a corrupt customer; replay the log to restore it");
+        metrics::counter!("rapport_feature_store_corrupt_states_total", "entity" => "customer").increment(1);
+    };
+    match stored {
+        Ok(None) => Some(Held { fence: None, state: CustomerState::new(views) }),
+        Ok(Some(stored)) => {
+            let state = stored.state(views).unwrap_or_else(|error| {
+                corrupt(error);
+                CustomerState::new(views)
+            });
+            Some(Held { fence: Some(stored.fence), state })
+        }
+        Err(error) => {
+            corrupt(error);
+            None
+        }
+    }
+}
+
+fn apply(held: &mut Held, logged: &LoggedEvent) {
+    let result = if holds(held.fence, logged.position) {
+        "replayed"
+    } else {
+        held.state.apply(&logged.event);
+        held.fence = Some(logged.position);
+        "applied"
+    };
+    metrics::counter!("rapport_feature_store_events_total", "result" => result).increment(1);
+}
