@@ -7,10 +7,13 @@ export RAPPORT_KAFKA_VERSION=4.3.1
 export RAPPORT_KAFKA_LIBS="$RAPPORT_CACHE/kafka-$RAPPORT_KAFKA_VERSION"
 export RAPPORT_HELM_VERSION=v3.22.0
 # A change of the pinned wheels makes a new environment instead of mending an old one.
-export RAPPORT_VENV="$RAPPORT_CACHE/venv-$(sha256sum "$repo/deploy/dev/requirements.txt" | cut -c1-12)"
+RAPPORT_VENV="$RAPPORT_CACHE/venv-$(sha256sum "$repo/deploy/dev/requirements.txt" | cut -c1-12)"
+export RAPPORT_VENV
 export RAPPORT_DATA="$RAPPORT_CACHE/data"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$RAPPORT_CACHE/target}"
 site_packages=$(echo "$RAPPORT_VENV"/lib/python3*/site-packages)
 export LIBTORCH="${LIBTORCH:-$site_packages/torch}"
-export ORT_DYLIB_PATH="${ORT_DYLIB_PATH:-$(ls "$site_packages"/onnxruntime/capi/libonnxruntime.so.* 2>/dev/null | head -n 1)}"
+for library in "$site_packages"/onnxruntime/capi/libonnxruntime.so.*; do
+  if [ -f "$library" ]; then export ORT_DYLIB_PATH="${ORT_DYLIB_PATH:-$library}"; fi
+done
 export PATH="$RAPPORT_CACHE/bin:$PATH"

@@ -18,8 +18,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/env.sh"
 
 run=$RAPPORT_RUN_DIR
-services="collector cleaner feature-store trainer scorer"
-everything="redis kafka $services"
+services=(collector cleaner feature-store trainer scorer)
+everything=(redis kafka "${services[@]}")
 host=127.0.0.1
 
 say() { printf '%s\n' "$*"; }
@@ -27,8 +27,8 @@ fail() { printf 'stack: %s\n' "$*" >&2; exit 1; }
 
 # --- ports -----------------------------------------------------------------------------------
 
-port_names="REDIS KAFKA KAFKA_CONTROLLER COLLECTOR COLLECTOR_HTTP COLLECTOR_ADMIN CLEANER CLEANER_ADMIN
-  FEATURE_STORE FEATURE_STORE_ADMIN TRAINER TRAINER_ADMIN SCORER SCORER_ADMIN"
+port_names=(REDIS KAFKA KAFKA_CONTROLLER COLLECTOR COLLECTOR_HTTP COLLECTOR_ADMIN CLEANER CLEANER_ADMIN
+  FEATURE_STORE FEATURE_STORE_ADMIN TRAINER TRAINER_ADMIN SCORER SCORER_ADMIN)
 
 default_port() {
   case $1 in
@@ -62,7 +62,7 @@ choose_ports() {
       case $name in RAPPORT_PORT_*) [[ $wanted =~ ^[0-9]+$ ]] && saved[$name]=$wanted ;; esac
     done <"$run/ports.env"
   fi
-  for name in $port_names; do
+  for name in "${port_names[@]}"; do
     variable="RAPPORT_PORT_$name"
     asked=${!variable:-}
     kept=${saved[$variable]:-}
@@ -88,7 +88,7 @@ choose_ports() {
     echo "RAPPORT_SCORER=http://$host:$(port SCORER)"
     echo "RAPPORT_TENANT=demo"
     echo "RAPPORT_API_KEY=dev-key"
-    for name in $port_names; do echo "RAPPORT_PORT_$name=$(port "$name")"; done
+    for name in "${port_names[@]}"; do echo "RAPPORT_PORT_$name=$(port "$name")"; done
   } >"$run/ports.env.new"
   mv "$run/ports.env.new" "$run/ports.env"
 }
@@ -173,6 +173,7 @@ wait_for() {
 
 # The first line and the body of an HTTP answer, without needing curl.
 http_get() {
+  # shellcheck disable=SC2016 # the inner shell expands its own arguments
   timeout 3 bash -c '
     exec 3<>"/dev/tcp/$1/$2" && printf "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" "$3" "$1" >&3 && cat <&3
   ' _ "$host" "$1" "$2" 2>/dev/null | tr -d '\r'
@@ -255,8 +256,8 @@ service_environment() {
       echo "RAPPORT_API_KEYS=dev-key=demo" ;;
     trainer)
       echo "LD_LIBRARY_PATH=$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-      echo "ORT_DYLIB_PATH=$ORT_DYLIB_PATH" ;;
-    scorer) echo "ORT_DYLIB_PATH=$ORT_DYLIB_PATH" ;;
+      echo "ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-}" ;;
+    scorer) echo "ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-}" ;;
   esac
 }
 
@@ -275,7 +276,7 @@ start_service() {
 # Copies what cargo built; a running binary is replaced, not written into.
 install_binaries() {
   local name built
-  for name in rapportctl $(printf 'rapport-%s ' $services); do
+  for name in rapportctl "${services[@]/#/rapport-}"; do
     built="$CARGO_TARGET_DIR/release/$name"
     [ -x "$built" ] || { [ -x "$run/bin/$name" ] && continue; fail "$name is not built: make build"; }
     cmp -s "$built" "$run/bin/$name" && continue
@@ -301,21 +302,21 @@ up() {
   running kafka || { start_kafka; started="$started kafka"; }
   wait_for 20 redis redis_ready
   wait_for 60 kafka kafka_ready
-  for name in $services; do
+  for name in "${services[@]}"; do
     if running "$name" && [ "$(digest_of "$name")" != "$(service_digest "$name")" ]; then
       say "  $name was rebuilt or is set up differently: restarting it"
       stop 20 "$name"
     fi
     running "$name" || { start_service "$name"; started="$started $name"; }
   done
-  for name in $services; do wait_for 60 "$name" service_ready "$name"; done
+  for name in "${services[@]}"; do wait_for 60 "$name" service_ready "$name"; done
   say "  up and ready in $((SECONDS - begun)) s; started:${started:- nothing, everything ran already}"
 }
 
 down() {
   local name was=""
   lock
-  for name in $everything; do running "$name" && was="$was $name"; done
+  for name in "${everything[@]}"; do running "$name" && was="$was $name"; done
   # The door first, so that nothing new comes in; then those behind it drain at once.
   stop 20 collector
   stop 20 scorer trainer feature-store cleaner
@@ -325,7 +326,7 @@ down() {
 }
 
 restart_one() {
-  case " $everything " in *" $1 "*) ;; *) fail "there is no process $1; there are: $everything" ;; esac
+  case " ${everything[*]} " in *" $1 "*) ;; *) fail "there is no process $1; there are: ${everything[*]}" ;; esac
   lock
   stop 30 "$1"
   flock -u 9
@@ -336,7 +337,7 @@ status() {
   load_ports || { say "nothing was started in $run yet: make up"; return; }
   local name pid state address detail down=0 variable
   printf '%-14s %-8s %-22s %-8s %-10s %s\n' process pid address "mem MiB" state ""
-  for name in $everything; do
+  for name in "${everything[@]}"; do
     variable=${name^^}
     address="$host:$(port "${variable//-/_}")"
     if pid=$(pid_of "$name"); then
@@ -357,7 +358,7 @@ status() {
       printf '%-14s %-8s %-22s %-8s %-10s %s\n' "$name" - "$address" - down ""
     fi
   done
-  say "metrics: http://$host:PORT/metrics with PORT $(for name in $services; do printf '%s %s  ' "$(admin_port "$name")" "$name"; done)"
+  say "metrics: http://$host:PORT/metrics with PORT $(for name in "${services[@]}"; do printf '%s %s  ' "$(admin_port "$name")" "$name"; done)"
   say "logs: $run/log"
   return "$down"
 }
@@ -365,8 +366,9 @@ status() {
 logs() {
   local name files=()
   [ -d "$run/log" ] || fail "there are no logs in $run yet: make up"
-  for name in ${*:-$everything}; do
-    case " $everything " in *" $name "*) files+=("$run/log/$name.log") ;; *) fail "there is no process $name; there are: $everything" ;; esac
+  [ $# -gt 0 ] || set -- "${everything[@]}"
+  for name in "$@"; do
+    case " ${everything[*]} " in *" $name "*) files+=("$run/log/$name.log") ;; *) fail "there is no process $name; there are: ${everything[*]}" ;; esac
   done
   exec tail -n 20 -F "${files[@]}"
 }

@@ -17,12 +17,7 @@ pub struct Waiting {
     #[arg(long, env = "RAPPORT_CLEANER_GROUP", default_value = "rapport-cleaner")]
     pub cleaner_group: String,
     /// The feature store's consumer groups, separated by commas
-    #[arg(
-        long,
-        env = "RAPPORT_FEATURE_STORE_GROUPS",
-        value_delimiter = ',',
-        default_value = "rapport-feature-store-online,rapport-feature-store-offline"
-    )]
+    #[arg(long, env = "RAPPORT_FEATURE_STORE_GROUPS", value_delimiter = ',', default_value = "rapport-feature-store")]
     pub feature_store_groups: Vec<String>,
     /// How long to wait for each of them
     #[arg(long, default_value = "2m", value_parser = humantime::parse_duration)]
