@@ -21,7 +21,7 @@
 {{- if has .name (list "cleaner" "feature-store" "scorer") }}
 {{ include "rapport.env.redis" .root }}
 {{- end }}
-{{- if has .name (list "cleaner" "feature-store" "trainer" "scorer") }}
+{{- if has .name (list "cleaner" "feature-store" "scorer") }}
 - name: RAPPORT_HASH_KEY
   valueFrom: {secretKeyRef: {name: {{ $values.hashKey.existingSecret | quote }}, key: {{ $values.hashKey.existingSecretKey | quote }}}}
 {{- end }}
@@ -38,7 +38,7 @@
 {{- if has .name (list "trainer" "scorer") }}
 - {name: RAPPORT_REGISTRY_DIR, value: /var/lib/rapport/registry}
 {{- end }}
-{{- if and $values.featureViews (has .name (list "feature-store" "trainer" "scorer")) }}
+{{- if and $values.featureViews (has .name (list "feature-store" "scorer")) }}
 - {name: RAPPORT_VIEWS, value: /etc/rapport/views/views.yaml}
 {{- end }}
 {{- range $name, $value := .component.env }}

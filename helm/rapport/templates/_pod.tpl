@@ -15,12 +15,12 @@ metadata:
     {{- with $c.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- if or $c.podAnnotations (and $values.featureViews (has .name (list "feature-store" "trainer" "scorer"))) }}
+  {{- if or $c.podAnnotations (and $values.featureViews (has .name (list "feature-store" "scorer"))) }}
   annotations:
     {{- with $c.podAnnotations }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-    {{- if and $values.featureViews (has .name (list "feature-store" "trainer" "scorer")) }}
+    {{- if and $values.featureViews (has .name (list "feature-store" "scorer")) }}
     rapport/views-sha256: {{ $values.featureViews | sha256sum }}
     {{- end }}
   {{- end }}
@@ -123,7 +123,7 @@ spec:
         {{- if eq .name "scorer" }}
         - {name: registry, mountPath: /var/lib/rapport/registry, readOnly: true}
         {{- end }}
-        {{- if and $values.featureViews (has .name (list "feature-store" "trainer" "scorer")) }}
+        {{- if and $values.featureViews (has .name (list "feature-store" "scorer")) }}
         - {name: views, mountPath: /etc/rapport/views, readOnly: true}
         {{- end }}
   volumes:
@@ -137,7 +137,7 @@ spec:
     - name: registry
       persistentVolumeClaim: {claimName: {{ include "rapport.claim" (dict "root" $root "name" "registry") }}}
     {{- end }}
-    {{- if and $values.featureViews (has .name (list "feature-store" "trainer" "scorer")) }}
+    {{- if and $values.featureViews (has .name (list "feature-store" "scorer")) }}
     - name: views
       configMap: {name: {{ include "rapport.fullname" $root }}-views}
     {{- end }}
@@ -145,11 +145,12 @@ spec:
 
 {{/*
 Liveness and readiness have health names of their own, so that a pod that is not ready is left
-alone and only a pod that hangs is restarted. The cleaner has no callers and is asked over HTTP.
+alone and only a pod that hangs is restarted. Cleaner and trainer open gRPC only when Kafka has
+answered, so they are asked on the admin port, which is there from the start.
 */}}
 {{- define "rapport.probes" -}}
 {{- $ports := index (include "rapport.ports" .root | fromYaml) .name -}}
-{{- if eq .name "cleaner" -}}
+{{- if has .name (list "cleaner" "trainer") -}}
 livenessProbe:
   httpGet: {path: /livez, port: admin}
   initialDelaySeconds: 5
