@@ -60,7 +60,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         Ok(rapport_rpc::serve(config.grpc_addr, &config.server, routes, &[SERVICE], &lifecycle).await?)
     };
     let gauges = async {
-        show_depth(&publish, &lifecycle).await;
+        watch(&publish, &lifecycle).await;
         Ok(())
     };
     tokio::try_join!(topics, grpc, http::serve(house, config.http_addr), gauges).map(drop).inspect_err(|_| {
@@ -74,12 +74,16 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps the gauges of what is on its way, until a drain.
-async fn show_depth(publish: &Publish, lifecycle: &Lifecycle) {
+/// Keeps the gauges of what is on its way, and asks for a restart when the producer is beyond help,
+/// until a drain.
+async fn watch(publish: &Publish, lifecycle: &Lifecycle) {
     loop {
         // Both stay far below 2^53.
         metrics::gauge!("rapport_collector_queue_records").set(publish.publisher().in_flight() as f64);
         metrics::gauge!("rapport_collector_in_flight_bytes").set(publish.bytes_in_flight() as f64);
+        if publish.broken() {
+            lifecycle.fail("the Kafka producer has failed for good");
+        }
         tokio::select! {
             () = tokio::time::sleep(GAUGES_EVERY) => {}
             () = lifecycle.drain_requested() => return,

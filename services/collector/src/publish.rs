@@ -1,7 +1,13 @@
 //! The one way to Kafka: events become records, and each is acknowledged or refused. Memory is
 //! bounded here: who wants to send needs [`Room`] first.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use opentelemetry::Context;
 use prost::Message as _;
@@ -36,6 +42,7 @@ pub struct Publish {
     topics: Topics,
     room: Arc<Semaphore>,
     room_bytes: usize,
+    broken: AtomicBool,
 }
 
 /// Room in memory, given back when dropped.
@@ -89,6 +96,7 @@ impl Publish {
             topics: kafka.topics(),
             room: Arc::new(Semaphore::new(limits.max_in_flight_bytes)),
             room_bytes: limits.max_in_flight_bytes,
+            broken: AtomicBool::new(false),
         })
     }
 
@@ -114,6 +122,11 @@ impl Publish {
         self.room_bytes.saturating_sub(self.room.available_permits())
     }
 
+    /// Whether the producer has failed for good (librdkafka's fatal errors): only a restart mends that.
+    pub fn broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
     /// The publisher itself, for its depth and the last flush.
     pub fn publisher(&self) -> &Publisher {
         &self.publisher
@@ -129,6 +142,7 @@ impl Publish {
         Submission {
             batch: self.publisher.batch(records),
             topics: &self.topics,
+            broken: &self.broken,
             tenant: origin.tenant.clone(),
             received_at: origin.received_at,
             common,
@@ -150,6 +164,7 @@ enum Slot {
 pub struct Submission<'a> {
     batch: Batch<'a>,
     topics: &'a Topics,
+    broken: &'a AtomicBool,
     tenant: Tenant,
     received_at: EventTime,
     /// Headers that every record of the call carries.
@@ -188,7 +203,7 @@ impl Submission<'_> {
         let header = |name: &str, value: &str| Header { name: name.into(), value: Some(value.as_bytes().to_vec()) };
         self.key.truncate(self.tenant_bytes);
         self.key.push_str(who);
-        let key = (!who.is_empty()).then(|| self.key.as_bytes());
+        let key = (!who.is_empty()).then_some(self.key.as_bytes());
         let letter = DeadLetter {
             kind: kind(error.kind).into(),
             field: error.field.clone(),
@@ -235,7 +250,9 @@ impl Submission<'_> {
             Err(Refused::QueueFull) => Slot::Settled(Fate::NoRoom),
             Err(Refused::TooLarge) => Slot::Settled(Fate::Refused(too_large())),
             Err(Refused::Fatal(code)) => {
-                tracing::error!(%code, "the publisher refused a record");
+                if code == RDKafkaErrorCode::Fatal && !self.broken.swap(true, Ordering::Relaxed) {
+                    tracing::error!("the Kafka producer has failed for good");
+                }
                 Slot::Settled(Fate::Unacknowledged)
             }
         });

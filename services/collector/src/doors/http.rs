@@ -77,7 +77,7 @@ pub async fn serve(house: House, addr: std::net::SocketAddr) -> Result<(), Error
 pub fn router(house: House) -> Router {
     let mut router = Router::new();
     for (path, shape) in ROUTES {
-        router = router.route(path, any(move |state, request| call(*path, *shape, state, request)));
+        router = router.route(path, any(move |state, request| call(path, *shape, state, request)));
     }
     router.fallback(|| async { with_cors(Refusal::NotFound.into_response()) }).with_state(Arc::new(house))
 }
@@ -160,8 +160,8 @@ async fn collect(house: &House, shape: Shape, request: Request) -> Result<(), Re
         None => house.keys.tenant(parsed.write_key.as_deref())?,
     };
 
-    let judged: Vec<Judged> = parsed.events.into_iter().map(judge).collect();
-    if let (Shape::Single(_), Some(Judged::Bad { error, .. })) = (shape, judged.first()) {
+    let judged: Vec<Result<Event, Bad>> = parsed.events.into_iter().map(judge).collect();
+    if let (Shape::Single(_), Some(Err(Bad { error, .. }))) = (shape, judged.first()) {
         // The sender of a single call can be told.
         count(DOOR, "refused", 1);
         return Err(error.clone().into());
@@ -176,36 +176,33 @@ async fn collect(house: &House, shape: Shape, request: Request) -> Result<(), Re
     publish(house, &tenant, judged, &body, room).await
 }
 
-/// An event that may pass, or one that is kept with the reason.
-enum Judged {
-    Good(Event),
-    Bad { error: FieldError, who: String },
+/// An event that is kept with the reason, and whom it was about.
+struct Bad {
+    error: FieldError,
+    who: String,
 }
 
-fn judge(event: Result<Event, FieldError>) -> Judged {
-    match event {
-        Err(error) => Judged::Bad { error, who: String::new() },
-        Ok(mut event) => match admit::event(&mut event) {
-            Ok(_) => Judged::Good(event),
-            Err(error) => {
-                let who = if event.customer_id.is_empty() { event.anonymous_id } else { event.customer_id };
-                // An id that was refused for its length makes no key.
-                let who = if who.len() > rapport_events::limits::ID_BYTES { String::new() } else { who };
-                Judged::Bad { error, who }
-            }
-        },
+fn judge(event: Result<Event, FieldError>) -> Result<Event, Bad> {
+    let mut event = event.map_err(|error| Bad { error, who: String::new() })?;
+    match admit::event(&mut event) {
+        Ok(_) => Ok(event),
+        Err(error) => {
+            let who = if event.customer_id.is_empty() { event.anonymous_id } else { event.customer_id };
+            // An id that was refused for its length makes no key.
+            let who = if who.len() > rapport_events::limits::ID_BYTES { String::new() } else { who };
+            Err(Bad { error, who })
+        }
     }
 }
 
 async fn publish(
     house: &House,
     tenant: &Tenant,
-    judged: Vec<Judged>,
+    judged: Vec<Result<Event, Bad>>,
     body: &Bytes,
     room: crate::publish::Room,
 ) -> Result<(), Refusal> {
-    let bad: Vec<usize> =
-        judged.iter().enumerate().filter(|(_, j)| matches!(j, Judged::Bad { .. })).map(|(n, _)| n).collect();
+    let bad: Vec<usize> = judged.iter().enumerate().filter(|(_, event)| event.is_err()).map(|(n, _)| n).collect();
     let mut originals = Vec::new();
     if !bad.is_empty() {
         originals = off_the_worker(body.len(), || segment::originals(body, &bad));
@@ -224,8 +221,8 @@ async fn publish(
             tokio::task::yield_now().await;
         }
         match judged {
-            Judged::Good(event) => submission.event(&event),
-            Judged::Bad { error, who } => submission.dead_letter(&error, &who, originals.next().unwrap_or_default()),
+            Ok(event) => submission.event(&event),
+            Err(Bad { error, who }) => submission.dead_letter(&error, &who, originals.next().unwrap_or_default()),
         }
     }
     let deadline = tokio::time::Instant::now() + house.limits.ack_timeout;
