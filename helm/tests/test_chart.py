@@ -317,7 +317,7 @@ class Jobs(unittest.TestCase):
         cron = of_kind(rendered(VARIANTS["production"]), "CronJob")["training"]["spec"]
         self.assertEqual(cron["concurrencyPolicy"], "Forbid")
         pod = cron["jobTemplate"]["spec"]["template"]["spec"]
-        self.assertEqual(pod["containers"][0]["args"], ["train", "--once"])
+        self.assertEqual(pod["containers"][0]["args"], ["train"])
         self.assertEqual({v["name"] for v in pod["volumes"]}, {"tmp", "offline", "registry"})
         self.assertNotIn("livenessProbe", pod["containers"][0])
 
