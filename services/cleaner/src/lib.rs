@@ -37,6 +37,7 @@ use crate::{copy::Copy, dedup::Dedup, steps::Steps};
 /// What waiting does not mend: a setting, a refused permission, another cleaner with this
 /// instance's name.
 pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
+    metrics::register();
     let steps = Steps::new(config.steps()?);
     let dedup = Dedup::new(&config.dedup)?;
     // The thread has an owner: joined below, after the server has stopped.

@@ -10,6 +10,15 @@ pub(crate) fn committed(tally: &Tally) {
     metrics::counter!("rapport_cleaner_records_total", "outcome" => "dead").increment(tally.dead);
 }
 
+/// Shows every series from the start: a scraper that finds nothing cannot tell zero from absent.
+pub(crate) fn register() {
+    committed(&Tally::default());
+    lag(0);
+    for dependency in ["redis", "kafka"] {
+        waiting(dependency, Duration::ZERO);
+    }
+}
+
 pub(crate) fn transaction(took: Duration, outcome: &'static str) {
     metrics::histogram!("rapport_cleaner_transaction_seconds", "outcome" => outcome).record(took);
 }

@@ -33,7 +33,8 @@ pub fn event(event: &Event) -> Result<(), FieldError> {
         return Err(FieldError::schema("value", format!("must be a finite number, is {value}")));
     }
     let currency = event.currency.trim();
-    if !currency.is_empty() && !(currency.len() == 3 && currency.bytes().all(|b| b.is_ascii_alphabetic())) {
+    let iso_4217 = currency.len() == 3 && currency.bytes().all(|b| b.is_ascii_alphabetic());
+    if !(currency.is_empty() || iso_4217) {
         return Err(FieldError::schema("currency", format!("must be an ISO 4217 code like EUR, is {currency:?}")));
     }
     for (field, object) in [("properties", &event.properties), ("traits", &event.traits)] {

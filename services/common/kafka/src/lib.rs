@@ -14,13 +14,15 @@ pub use settings::KafkaArgs;
 pub use topics::{DEAD_RECORD_BYTES, Kept, TopicLayout, Topics, ensure_topics, wait_for_topics};
 pub use watermark::Watermark;
 
+use rdkafka::error::RDKafkaErrorCode;
+
 /// What can go wrong between Rapport and Kafka.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("kafka: {0}")]
     Client(#[from] rdkafka::error::KafkaError),
-    #[error("kafka topic {topic}: {reason}")]
-    Topic { topic: String, reason: String },
+    #[error("kafka topic {topic}: {code}")]
+    Topic { topic: String, code: RDKafkaErrorCode },
     #[error("the operating system gives no thread: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -29,22 +31,23 @@ impl Error {
     /// Whether waiting and trying again can help: the broker is away, rather than the request wrong.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Client(error) => error.rdkafka_error_code().is_none_or(|code| {
-                use rdkafka::error::RDKafkaErrorCode as Code;
-                !matches!(
-                    code,
-                    Code::Fatal
-                        | Code::TopicAuthorizationFailed
-                        | Code::GroupAuthorizationFailed
-                        | Code::ClusterAuthorizationFailed
-                        | Code::SaslAuthenticationFailed
-                        | Code::InvalidConfig
-                        | Code::InvalidPartitions
-                        | Code::InvalidReplicationFactor
-                )
-            }),
-            Self::Topic { .. } => true,
+            Self::Client(error) => error.rdkafka_error_code().is_none_or(worth_retrying),
+            Self::Topic { code, .. } => worth_retrying(*code),
             Self::Thread(_) => false,
         }
     }
+}
+
+/// Whether a broker that says this may say something else later.
+fn worth_retrying(code: RDKafkaErrorCode) -> bool {
+    !matches!(
+        code,
+        RDKafkaErrorCode::Fatal
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::InvalidConfig
+            | RDKafkaErrorCode::InvalidPartitions
+    )
 }

@@ -138,7 +138,7 @@ pub async fn ensure_topics(args: &KafkaArgs) -> Result<Vec<String>, Error> {
         match result {
             Ok(name) => made.push(name),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, code)) => return Err(Error::Topic { topic, reason: code.to_string() }),
+            Err((topic, code)) => return Err(Error::Topic { topic, code }),
         }
     }
     Ok(made)

@@ -28,17 +28,18 @@ struct Shown {
 }
 
 impl Admin {
-    pub(crate) async fn bind(addr: SocketAddr, lifecycle: Lifecycle) -> io::Result<Self> {
+    pub(crate) async fn bind(service: &'static str, addr: SocketAddr, lifecycle: Lifecycle) -> io::Result<Self> {
         let metrics = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(io::Error::other)?;
+        metrics::gauge!("rapport_build_info", "service" => service, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         let listener = TcpListener::bind(addr).await?;
         let handle = metrics.clone();
         let app = Router::new()
             .route("/livez", get(|State(s): State<Shown>| async move { answer(s.lifecycle.liveness(), "live") }))
             .route("/readyz", get(|State(s): State<Shown>| async move { answer(s.lifecycle.readiness(), "ready") }))
-            .route("/metrics", get(|State(s): State<Shown>| async move { s.metrics.render() }))
+            .route("/metrics", get(|State(s): State<Shown>| async move { s.metrics() }))
             .with_state(Shown { lifecycle, metrics });
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
@@ -68,6 +69,15 @@ impl Admin {
         if tokio::time::timeout(Duration::from_millis(500), self.server).await.is_err() {
             abort.abort();
         }
+    }
+}
+
+impl Shown {
+    fn metrics(&self) -> String {
+        let one = |well: bool| if well { 1.0 } else { 0.0 };
+        metrics::gauge!("rapport_ready").set(one(self.lifecycle.readiness().is_ok()));
+        metrics::gauge!("rapport_live").set(one(self.lifecycle.liveness().is_ok()));
+        self.metrics.render()
     }
 }
 

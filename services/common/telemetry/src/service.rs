@@ -89,7 +89,7 @@ where
     let lifecycle = Lifecycle::new();
     let budget = config.runtime().drain_budget;
     let admin_addr = config.telemetry().admin_addr.unwrap_or_else(|| config.default_admin_addr());
-    let admin = match admin::Admin::bind(admin_addr, lifecycle.clone()).await {
+    let admin = match admin::Admin::bind(service, admin_addr, lifecycle.clone()).await {
         Ok(admin) => admin,
         Err(error) => {
             tracing::error!(%error, %admin_addr, "the admin port cannot be opened");
