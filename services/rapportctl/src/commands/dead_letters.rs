@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use prost::Message as _;
 use rapport_events::Position;
-use rapport_proto::events::DeadLetter;
+use rapport_proto::events::{Coordinates, DeadLetter};
 use rdkafka::Message as _;
 use serde_json::{Value, json};
 
@@ -143,7 +143,7 @@ impl Show {
                 page.line(format!("{}: {}", kind(&letter), letter.reason));
                 for (name, value) in [
                     ("field", letter.field.clone()),
-                    ("stage", format!("{} of cleaner {}", letter.stage, letter.processor_version)),
+                    ("stage", format!("{}, version {}", letter.stage, letter.processor_version)),
                     ("tenant", letter.tenant.clone()),
                     ("failed at", time_text(letter.failed_at.as_ref()).unwrap_or_default()),
                     ("raw record", source(&letter)),
@@ -180,7 +180,8 @@ fn kind(letter: &DeadLetter) -> String {
 }
 
 fn source(letter: &DeadLetter) -> String {
-    letter.source.as_ref().map_or(String::new(), |at| format!("{} {}:{}", at.topic, at.partition, at.offset))
+    let place = |at: &Coordinates| format!("{} {}:{}", at.topic, at.partition, at.offset);
+    letter.source.as_ref().map_or("none: it was refused at the door".to_owned(), place)
 }
 
 fn letter_json(position: Position, letter: &DeadLetter) -> Value {
@@ -192,7 +193,7 @@ fn letter_json(position: Position, letter: &DeadLetter) -> Value {
     json!({
         "at": format!("{}:{}", position.partition, position.offset), "kind": kind(letter), "field": letter.field,
         "reason": letter.reason, "stage": letter.stage, "processor_version": letter.processor_version,
-        "tenant": letter.tenant, "failed_at": time_text(letter.failed_at.as_ref()), "source": source(letter),
+        "tenant": letter.tenant, "failed_at": time_text(letter.failed_at.as_ref()), "source": letter.source.as_ref().map(|_| source(letter)),
         "original_key": letter.original_key.as_deref().map(readable), "original_headers": headers,
         "original_value_hex": hex(&letter.original_value), "original_value_utf8": std::str::from_utf8(&letter.original_value).ok(),
     })

@@ -22,7 +22,7 @@ use rapport_events::EventTime;
 use rapport_proto::recommend::{Provenance, ScoredItem, provenance::Cache};
 use serde_json::{Value, json};
 
-use crate::output;
+use crate::output::{self, Page};
 
 /// Items in their order, for people.
 fn items_table(items: &[ScoredItem]) -> Table {
@@ -38,6 +38,16 @@ fn items_table(items: &[ScoredItem]) -> Table {
         ]);
     }
     table
+}
+
+/// A list and how it came about.
+fn show_list(page: &mut Page, items: &[ScoredItem], provenance: Option<&Provenance>, when_empty: &str) {
+    if items.is_empty() {
+        page.line(when_empty);
+    } else {
+        page.table(&items_table(items));
+    }
+    page.line(provenance_line(provenance));
 }
 
 /// A cell with a number.

@@ -2,7 +2,7 @@ use clap::Args;
 use rapport_proto::recommend::RankRequest;
 use serde_json::json;
 
-use super::{items_json, items_table, provenance_json, provenance_line};
+use super::{items_json, provenance_json, show_list};
 use crate::context::Context;
 
 #[derive(Debug, Args)]
@@ -28,8 +28,7 @@ impl Rank {
                 })
             },
             |page| {
-                page.table(&items_table(&answer.items));
-                page.line(provenance_line(answer.provenance.as_ref()));
+                show_list(page, &answer.items, answer.provenance.as_ref(), "no item came back");
             },
         );
         Ok(())

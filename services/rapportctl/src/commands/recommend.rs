@@ -2,8 +2,11 @@ use clap::Args;
 use rapport_proto::recommend::{RecommendRequest, RecommendResponse};
 use serde_json::json;
 
-use super::{items_json, items_table, provenance_json, provenance_line};
+use super::{items_json, provenance_json, show_list};
 use crate::context::Context;
+
+/// An empty list, explained.
+pub const NOTHING: &str = "there is nothing to recommend: neither a model nor events to say what is trending";
 
 #[derive(Debug, Args)]
 pub struct Recommend {
@@ -47,12 +50,7 @@ impl Recommend {
                 })
             },
             |page| {
-                if answer.items.is_empty() {
-                    page.line("there is nothing to recommend: neither a model nor events to say what is trending");
-                } else {
-                    page.table(&items_table(&answer.items));
-                }
-                page.line(provenance_line(answer.provenance.as_ref()));
+                show_list(page, &answer.items, answer.provenance.as_ref(), NOTHING);
             },
         );
         Ok(())

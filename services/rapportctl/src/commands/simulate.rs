@@ -72,20 +72,18 @@ impl Simulate {
         let Some(mut clickstream) = Clickstream::new(shape, &products) else {
             bail!("there are no items to look at");
         };
-        let total = self.count.unwrap_or_else(|| self.rate * self.duration.as_secs().max(1));
-        let known_end = self.count.is_some() || self.rate > 0;
         let mut lanes = lane::open(context, self.via, self.patience)?;
         let tallies: Vec<_> = lanes.iter().map(|lane| (lane.name, Arc::clone(&lane.tally))).collect();
         let acknowledged = || tallies.iter().map(|(_, tally)| tally.acknowledged()).sum::<u64>();
 
-        let progress = Progress::start("simulate", if known_end { total } else { 0 }, "events");
+        let progress = Progress::start("simulate", self.total().unwrap_or(0), "events");
         let started = Instant::now();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let (mut made, mut turn) = (0u64, 0usize);
         loop {
-            let over = match self.count {
-                Some(count) => made >= count,
+            let over = match self.total() {
+                Some(total) => made >= total,
                 None => started.elapsed() >= self.duration,
             };
             if over {
@@ -171,10 +169,16 @@ impl Simulate {
         Ok(())
     }
 
+    /// How many events in all; `None` when only the time says.
+    fn total(&self) -> Option<u64> {
+        let by_rate = u128::from(self.rate) * self.duration.as_millis() / 1000;
+        self.count.or((self.rate > 0).then(|| u64::try_from(by_rate).unwrap_or(u64::MAX)))
+    }
+
     /// How many events to make now, so that the rate holds over the whole run.
     fn due(&self, made: u64, elapsed: Duration) -> u64 {
         let most = BATCH as u64 * self.via.names().len() as u64;
-        let left = self.count.map_or(u64::MAX, |count| count.saturating_sub(made));
+        let left = self.total().map_or(u64::MAX, |total| total.saturating_sub(made));
         if self.rate == 0 {
             return most.min(left);
         }

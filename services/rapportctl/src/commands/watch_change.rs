@@ -9,7 +9,7 @@ use rapport_proto::{
 };
 use serde_json::json;
 
-use super::{items_json, items_table, provenance_json, provenance_line, recommend, send};
+use super::{items_json, provenance_json, recommend, send, show_list};
 use crate::{catalog::Catalog, context::Context, output};
 
 #[derive(Debug, Args)]
@@ -162,8 +162,7 @@ fn report(
         },
         |page| {
             page.line(format!("customer {customer}, before:"));
-            page.table(&items_table(&before.items));
-            page.line(provenance_line(before.provenance.as_ref()));
+            show_list(page, &before.items, before.provenance.as_ref(), recommend::NOTHING);
             page.line("");
             for change in changes {
                 page.line(format!(
@@ -177,8 +176,7 @@ fn report(
             }
             page.line("");
             page.line(format!("after ({stayed} of {} items are as before):", after.items.len()));
-            page.table(&items_table(&after.items));
-            page.line(provenance_line(after.provenance.as_ref()));
+            show_list(page, &after.items, after.provenance.as_ref(), recommend::NOTHING);
         },
     );
 }
