@@ -1,1 +1,57 @@
 //! The trainer: the offline log in, checked and compared models out.
+//!
+//! A run ([`run`]): read the log, split it by time, fit, judge, fit again on all data, export to
+//! ONNX, compare with libtorch, write the artifacts, promote the winner if it passed its gate.
+//! As a service ([`run_service`]) runs are started over gRPC and go through a bounded queue to one
+//! thread; as a command ([`oneshot`]) there is one run and an exit code.
+
+pub mod candidates;
+mod card;
+mod champion;
+mod config;
+pub mod dataset;
+pub mod device;
+mod error;
+pub mod evaluate;
+pub mod export;
+mod gate;
+pub mod models;
+mod neighbours;
+pub mod oneshot;
+pub mod progress;
+mod publish;
+pub mod run;
+mod runs;
+mod serve;
+mod write;
+
+use rapport_offline::OfflineLog;
+use rapport_proto::train::trainer_server::TrainerServer;
+use rapport_registry::Registry;
+use rapport_runtime::Lifecycle;
+
+pub use config::{Config, TrainingArgs};
+pub use error::Error;
+pub use publish::Models;
+
+/// The service, until it is drained.
+///
+/// # Errors
+/// A part that is needed does not start, or fails for good.
+pub async fn run_service(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
+    rapport_inference::init(config.training.onnxruntime.clone())?;
+    let log = OfflineLog::open(&config.offline)?;
+    let registry = Registry::open(&config.registry.registry_dir)?;
+    rapport_kafka::wait_for_topics(&config.kafka, &lifecycle).await?;
+    let (models, following) = Models::start(&config.kafka, registry, &lifecycle)?;
+    let models = std::sync::Arc::new(models);
+    let (runs, training) = runs::start(&config, log, std::sync::Arc::clone(&models), &lifecycle)?;
+    let service = serve::Service::new(&config, models, runs, lifecycle.clone());
+    let routes = tonic::service::Routes::new(
+        TrainerServer::new(service).max_decoding_message_size(config.server.max_request_bytes),
+    );
+    rapport_rpc::serve(config.grpc_addr, &config.server, routes, &["rapport.train.v1.Trainer"], &lifecycle).await?;
+    let budget = config.runtime.drain_budget;
+    let (_, _) = tokio::join!(training.join_within(budget), following.join_within(budget));
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! The model card: what a person should know before trusting a model.
+
+use std::fmt::Write as _;
+
+use crate::{run::Evaluation, write::Report};
+
+/// How models are judged, in one paragraph.
+pub const PROTOCOL: &str = "Global time-ordered hold-out: events before the 80 % point in event time train, those up to \
+    the 90 % point validate, the rest test. Each held-out event with an item that is new to its customer is predicted \
+    from everything the customer did before it, against all items that the customer does not have yet (full ranking).";
+
+/// What stands on a card.
+pub struct Facts<'a> {
+    pub version: &'a str,
+    pub kind: &'a str,
+    pub created_at: &'a str,
+    pub report: &'a Report<'a>,
+    pub evaluations: &'a [Evaluation],
+    pub recipe: &'a serde_json::Value,
+    pub trained_on: &'a str,
+    /// Between ONNX Runtime and libtorch.
+    pub difference: f32,
+}
+
+/// The card as Markdown.
+pub fn card(facts: &Facts<'_>) -> String {
+    let report = facts.report;
+    let (data, plan) = (report.data, report.plan);
+    let what = match facts.kind {
+        "ridge" => "Closed-form sequential ridge: the next item from decayed sums of the past ones, no gradients. Each \
+                    past item's share of a score is exact.",
+        _ => "Self-attentive sequence model (SASRec's task, LiGR blocks, relative positions), full cross-entropy.",
+    };
+    let mut rows = String::new();
+    for Evaluation { model, split, figures: f, fit_seconds } in facts.evaluations {
+        // Writing to a String cannot fail.
+        writeln!(
+            rows,
+            "| {model} | {split} | {:.4} | {:.4} | {:.4} | {:.3} | {} | {fit_seconds:.1} |",
+            f.ndcg, f.hit_rate, f.mrr, f.coverage, f.cases
+        )
+        .ok();
+    }
+    let gate = if report.gate.passed { "passed" } else { "not passed" };
+    format!(
+        "# {name} {version}\n\n\
+         {what}\n\n\
+         - Tenant: {tenant}. Made: {created}.\n\
+         - Serves: ranking the items that a customer may want next, from the customer's newest events.\n\
+         - Gate: {gate}. {reason}.\n\
+         - Learned from {used} events of {customers} customers with {items} items; the weights in this artifact were \
+         trained on {trained_on}.\n\
+         - ONNX Runtime and libtorch agree to {difference:.1e}.\n\n\
+         ## Figures\n\n\
+         {PROTOCOL}\n\n\
+         | model | split | NDCG@10 | HR@10 | MRR | coverage@10 | cases | fit s |\n\
+         |---|---|---|---|---|---|---|---|\n\
+         {rows}\n\
+         {strangers} held-out events had no history before them and {repeats} repeated an item: neither is a case.\n\n\
+         ## Recipe\n\n\
+         ```json\n{recipe:#}\n```\n\n\
+         ## Limits\n\n\
+         - Knows the items of its log only; a new item needs a new training. A customer without history gets what is \
+         popular elsewhere in the pipeline.\n\
+         - Learns what people did, with whatever was shown to them: it repeats past exposure, popularity included.\n\
+         - Uses no attributes of customers. Not for decisions about a person's rights or prices.\n",
+        name = plan.model,
+        version = facts.version,
+        tenant = plan.tenant,
+        created = facts.created_at,
+        reason = report.gate.reason,
+        used = data.counts.used,
+        customers = data.customers.len(),
+        items = data.items.len(),
+        trained_on = facts.trained_on,
+        difference = facts.difference,
+        strangers = report.split.without_history,
+        repeats = report.split.repeats,
+        recipe = facts.recipe,
+    )
+}

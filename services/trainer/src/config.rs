@@ -1,0 +1,133 @@
+//! Settings of the trainer, as flags and `RAPPORT_...` variables.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use rapport_events::Tenant;
+use rapport_kafka::KafkaArgs;
+use rapport_offline::OfflineArgs;
+use rapport_registry::RegistryArgs;
+use rapport_rpc::ServerArgs;
+use rapport_runtime::{RuntimeArgs, parse_duration};
+use rapport_telemetry::{ServiceConfig, TelemetryArgs};
+
+/// Passes and seconds that a caller may ask for.
+pub const MAX_EPOCHS: u32 = 1_000;
+pub const MAX_BUDGET_S: u32 = 24 * 3600;
+
+/// Trains next-item models from the offline log, judges them on a time-ordered hold-out against
+/// baselines and the live model, and publishes the one that wins.
+///
+/// Without a command it is a service (gRPC: start, watch and cancel runs, list models, promote, roll
+/// back). `rapport-trainer train` runs once and exits, for a Kubernetes Job: see `rapport-trainer
+/// train --help`.
+#[derive(Debug, clap::Parser)]
+#[command(name = "rapport-trainer", version)]
+pub struct Config {
+    /// Where gRPC answers
+    #[arg(long, env = "RAPPORT_GRPC_ADDR", default_value = "127.0.0.1:7401")]
+    pub grpc_addr: SocketAddr,
+
+    /// The tenant of calls that name none
+    #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
+    pub default_tenant: Tenant,
+
+    /// Runs that may wait behind the running one
+    #[arg(long, env = "RAPPORT_TRAINER_QUEUE", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub queue: u16,
+
+    #[command(flatten)]
+    pub training: TrainingArgs,
+    #[command(flatten)]
+    pub offline: OfflineArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+}
+
+/// How models are trained and judged.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Training")]
+pub struct TrainingArgs {
+    /// Event types that count, several separated by commas; all that name an item when not set
+    #[arg(long, env = "RAPPORT_TRAIN_EVENTS", value_delimiter = ',')]
+    pub event_types: Vec<String>,
+
+    /// First day of event time that is learned from, YYYY-MM-DD; the whole log when not set
+    #[arg(long, env = "RAPPORT_TRAIN_SINCE", value_parser = day)]
+    pub since: Option<String>,
+
+    /// Events with an item that one run may hold in memory
+    #[arg(long, env = "RAPPORT_TRAIN_MAX_EVENTS", default_value_t = 20_000_000)]
+    pub max_events: usize,
+
+    /// Items that a model may know; beyond it the rarest are left out
+    #[arg(long, env = "RAPPORT_TRAIN_MAX_ITEMS", default_value_t = 20_000)]
+    pub max_items: usize,
+
+    /// How long training the sequence model may take, training it again on all data included
+    #[arg(long, env = "RAPPORT_TRAIN_BUDGET", default_value = "120s", value_parser = parse_duration)]
+    pub budget: Duration,
+
+    /// Test cases below which no model goes live
+    #[arg(long, env = "RAPPORT_TRAIN_MIN_CASES", default_value_t = 30)]
+    pub min_cases: u64,
+
+    /// Threads of libtorch; 0 takes one for each core
+    #[arg(long, env = "RAPPORT_TRAIN_THREADS", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=512))]
+    pub threads: u16,
+
+    /// ONNX Runtime's shared library; otherwise ORT_DYLIB_PATH, otherwise where the system looks
+    #[arg(long, env = "RAPPORT_ONNXRUNTIME")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+fn day(text: &str) -> Result<String, String> {
+    rapport_events::EventTime::parse_rfc3339(&format!("{text}T00:00:00Z"))
+        .map(rapport_events::EventTime::day)
+        .filter(|day| day == text)
+        .ok_or_else(|| format!("{text:?} is not a day as YYYY-MM-DD"))
+}
+
+impl TrainingArgs {
+    /// What clap does not check.
+    ///
+    /// # Errors
+    /// The flag and what would be right.
+    pub fn check(&self) -> Result<(), String> {
+        if !(2..=1_000_000).contains(&self.max_items) {
+            return Err(format!("--max-items must be between 2 and 1000000, is {}", self.max_items));
+        }
+        if self.max_events < 10 {
+            return Err(format!("--max-events must be at least 10, is {}", self.max_events));
+        }
+        if self.budget.is_zero() || self.budget > Duration::from_secs(MAX_BUDGET_S.into()) {
+            return Err(format!("--budget must be above 0 and at most 24h, is {:?}", self.budget));
+        }
+        Ok(())
+    }
+}
+
+impl ServiceConfig for Config {
+    fn runtime(&self) -> &RuntimeArgs {
+        &self.runtime
+    }
+
+    fn telemetry(&self) -> &TelemetryArgs {
+        &self.telemetry
+    }
+
+    fn default_admin_addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 7403))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.training.check()
+    }
+}

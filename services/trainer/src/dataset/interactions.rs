@@ -1,0 +1,235 @@
+//! Interactions, interned: customers and items become small numbers.
+
+use std::collections::HashMap;
+
+use rapport_registry::ItemTable;
+
+use crate::Error;
+
+/// How much one training may hold in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Events with an item (each takes about 32 bytes while they are read).
+    pub events: usize,
+    /// Distinct items; beyond it the rarest are left out.
+    pub items: usize,
+}
+
+/// One customer's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Customer {
+    /// Item indexes from 1, oldest first.
+    pub items: Vec<u32>,
+    /// Event times in milliseconds, one for each item.
+    pub times: Vec<i64>,
+}
+
+/// How many events there were and what became of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Read from the log.
+    pub read: u64,
+    /// Of these, with an item: what is learned from.
+    pub used: u64,
+    /// Without an item, or of a type that was not asked for.
+    pub without_item: u64,
+    /// Of items beyond the limit.
+    pub rare_items: u64,
+}
+
+/// Every customer's history, and the items by index (most popular first, index 0 is padding).
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    pub items: ItemTable,
+    pub customers: Vec<Customer>,
+    pub counts: Counts,
+}
+
+impl Dataset {
+    /// Length of a vector of scores: items + 1.
+    pub fn width(&self) -> usize {
+        self.items.len() + 1
+    }
+}
+
+/// Interaction as it was read: everything needed to order it.
+#[derive(Debug, Clone, Copy)]
+struct Raw {
+    customer: u32,
+    item: u32,
+    time: i64,
+    partition: i32,
+    offset: i64,
+}
+
+/// Collects interactions in any order.
+#[derive(Debug)]
+pub struct Builder {
+    limits: Limits,
+    customers: HashMap<String, u32>,
+    items: HashMap<String, u32>,
+    raw: Vec<Raw>,
+    counts: Counts,
+}
+
+impl Builder {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, customers: HashMap::new(), items: HashMap::new(), raw: Vec::new(), counts: Counts::default() }
+    }
+
+    /// An event that names no item: counted only.
+    pub fn skip(&mut self) {
+        self.counts.read += 1;
+        self.counts.without_item += 1;
+    }
+
+    /// An interaction at `time` (ms); `partition` and `offset` order those of one moment.
+    ///
+    /// # Errors
+    /// There are more than the limit.
+    pub fn add(&mut self, customer: &str, item: &str, time: i64, partition: i32, offset: i64) -> Result<(), Error> {
+        if self.raw.len() >= self.limits.events {
+            return Err(Error::TooManyEvents { limit: self.limits.events });
+        }
+        self.counts.read += 1;
+        let (customer, item) = (intern(&mut self.customers, customer), intern(&mut self.items, item));
+        self.raw.push(Raw { customer, item, time, partition, offset });
+        Ok(())
+    }
+
+    /// Orders everything.
+    ///
+    /// # Errors
+    /// Nothing to learn from: no event with an item, one customer, one item.
+    pub fn finish(mut self, tenant: &str) -> Result<Dataset, Error> {
+        if self.raw.is_empty() {
+            return Err(Error::EmptyLog { tenant: tenant.into(), events: self.counts.read });
+        }
+        let two = |what, found| if found < 2 { Err(Error::TooFew { what, found, needed: 2 }) } else { Ok(()) };
+        two("customers", self.customers.len())?;
+        two("items", self.items.len())?;
+        let (items, index) = by_popularity(&self.items, &self.raw, self.limits.items);
+        // Events of one moment stand in the order in which they came.
+        self.raw.sort_unstable_by_key(|raw| (raw.time, raw.partition, raw.offset));
+        let mut customers = vec![Customer { items: Vec::new(), times: Vec::new() }; self.customers.len()];
+        for raw in &self.raw {
+            match index[raw.item as usize] {
+                0 => self.counts.rare_items += 1,
+                item => {
+                    let customer = &mut customers[raw.customer as usize];
+                    customer.items.push(item);
+                    customer.times.push(raw.time);
+                    self.counts.used += 1;
+                }
+            }
+        }
+        // In the order of their ids, so that a log read in another order gives the same data set.
+        let mut ids: Vec<_> = self.customers.into_iter().collect();
+        ids.sort_unstable();
+        let customers = ids
+            .iter()
+            .map(|&(_, i)| std::mem::replace(&mut customers[i as usize], Customer { items: vec![], times: vec![] }))
+            .filter(|customer| !customer.items.is_empty())
+            .collect();
+        let items = ItemTable::from_ids(items).map_err(Error::Items)?;
+        Ok(Dataset { items, customers, counts: self.counts })
+    }
+}
+
+fn intern(known: &mut HashMap<String, u32>, id: &str) -> u32 {
+    if let Some(&index) = known.get(id) {
+        return index;
+    }
+    // Bounded by the number of events, which is checked before.
+    let index = known.len() as u32;
+    known.insert(id.to_owned(), index);
+    index
+}
+
+/// Item ids by new index (padding first, most popular next, ties by id), and the new index of each
+/// old one: 0 for those beyond `limit`.
+fn by_popularity(known: &HashMap<String, u32>, raw: &[Raw], limit: usize) -> (Vec<String>, Vec<u32>) {
+    let mut count = vec![0_u32; known.len()];
+    raw.iter().for_each(|r| count[r.item as usize] += 1);
+    let mut order: Vec<(&String, u32)> = known.iter().map(|(id, &i)| (id, i)).collect();
+    order.sort_unstable_by(|a, b| count[b.1 as usize].cmp(&count[a.1 as usize]).then(a.0.cmp(b.0)));
+    order.truncate(limit.max(2));
+    let mut index = vec![0_u32; known.len()];
+    let mut ids = vec![String::new()];
+    for (id, old) in order {
+        index[old as usize] = ids.len() as u32;
+        ids.push(id.clone());
+    }
+    (ids, index)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { events: 1000, items: 100 };
+
+    #[test]
+    fn histories_are_ordered_by_event_time_and_then_by_arrival() {
+        let mut builder = Builder::new(LIMITS);
+        for (customer, item, time, offset) in
+            [("a", "late", 30, 0), ("a", "second", 10, 2), ("a", "first", 10, 1), ("b", "first", 5, 3)]
+        {
+            builder.add(customer, item, time, 0, offset).unwrap();
+        }
+        let data = builder.finish("demo").unwrap();
+        let names: Vec<_> = data.customers[0].items.iter().map(|&i| data.items.id(i as usize).unwrap()).collect();
+        assert_eq!(names, ["first", "second", "late"]);
+        assert_eq!(data.items.id(1), Some("first"), "the most popular item comes first");
+    }
+
+    #[test]
+    fn a_log_that_teaches_nothing_is_refused_with_the_reason() {
+        let mut empty = Builder::new(LIMITS);
+        empty.skip();
+        let error = empty.finish("demo").unwrap_err().to_string();
+        assert_eq!(error, "the log of tenant demo holds no event with an item: 1 events were read");
+        let mut lonely = Builder::new(LIMITS);
+        lonely.add("a", "x", 1, 0, 0).unwrap();
+        lonely.add("a", "y", 2, 0, 1).unwrap();
+        assert!(matches!(lonely.finish("demo").unwrap_err(), Error::TooFew { what: "customers", found: 1, .. }));
+        let mut single = Builder::new(LIMITS);
+        single.add("a", "x", 1, 0, 0).unwrap();
+        single.add("b", "x", 2, 0, 1).unwrap();
+        assert!(matches!(single.finish("demo").unwrap_err(), Error::TooFew { what: "items", found: 1, .. }));
+    }
+
+    #[test]
+    fn beyond_the_limit_the_rarest_items_are_left_out_and_counted() {
+        let mut builder = Builder::new(Limits { events: 10, items: 2 });
+        for (i, item) in ["x", "x", "x", "y", "y", "z"].into_iter().enumerate() {
+            builder.add(if i % 2 == 0 { "a" } else { "b" }, item, i as i64, 0, i as i64).unwrap();
+        }
+        let data = builder.finish("demo").unwrap();
+        assert_eq!((data.items.len(), data.counts.rare_items, data.counts.used), (2, 1, 5));
+        let mut full = Builder::new(Limits { events: 1, items: 2 });
+        full.add("a", "x", 1, 0, 0).unwrap();
+        assert!(matches!(full.add("a", "x", 1, 0, 1), Err(Error::TooManyEvents { limit: 1 })));
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_reading_does_not_matter(
+            events in proptest::collection::vec((0..4_u8, 0..6_u8, 0..9_i64), 8..60), seed: u64
+        ) {
+            let mut order: Vec<usize> = (0..events.len()).collect();
+            order.sort_by_key(|&i| (i as u64).wrapping_mul(seed | 1).rotate_left(17));
+            let build = |order: &[usize]| {
+                let mut builder = Builder::new(LIMITS);
+                for &i in order {
+                    let (customer, item, time) = events[i];
+                    builder.add(&customer.to_string(), &item.to_string(), time, 0, i as i64).unwrap();
+                }
+                builder.finish("demo").ok().map(|data| (data.items, data.customers, data.counts))
+            };
+            prop_assert_eq!(build(&(0..events.len()).collect::<Vec<_>>()), build(&order));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What models learn from: each customer's items in the order of event time.
+//!
+//! offline log -> [`Builder`] (interns, counts, refuses) -> [`Dataset`] -> [`Split`]
+
+mod interactions;
+pub mod log;
+mod split;
+
+pub use interactions::{Builder, Counts, Customer, Dataset, Limits};
+pub use split::{Case, Split};

@@ -1,0 +1,168 @@
+//! A small builder of ONNX graphs for next-item models.
+
+use prost::Message as _;
+use rapport_inference::SEQUENCE_LENGTH_PROPERTY;
+
+use super::onnx_messages::{
+    AttributeProto, Dimension, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
+    data_type,
+};
+
+/// Operator set: 17 is the first with LayerNormalization, and every runtime since 2022 has it.
+pub const OPSET: i64 = 17;
+/// The IR version that came with it.
+const IR_VERSION: i64 = 8;
+
+/// The graph's input: item indexes `[batch, length]`.
+pub const INPUT: &str = "items";
+/// The graph's output: scores `[batch, items + 1]`.
+pub const OUTPUT: &str = "scores";
+
+/// Name of a value in the graph.
+pub type Value = String;
+
+/// A graph that grows from its input to its output. Values are named after what makes them.
+#[derive(Default)]
+pub struct Graph {
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+}
+
+/// An attribute of a node.
+pub enum Attribute<'a> {
+    Int(&'a str, i64),
+    Ints(&'a str, &'a [i64]),
+    Float(&'a str, f32),
+}
+
+impl Graph {
+    /// A constant tensor of floats.
+    pub fn floats(&mut self, name: &str, dims: &[i64], values: &[f32]) -> Value {
+        self.constant(name, dims, data_type::FLOAT, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    /// A constant tensor of integers.
+    pub fn ints(&mut self, name: &str, dims: &[i64], values: &[i64]) -> Value {
+        self.constant(name, dims, data_type::INT64, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    fn constant(&mut self, name: &str, dims: &[i64], data_type: i32, raw_data: Vec<u8>) -> Value {
+        if !self.initializers.iter().any(|i| i.name.as_deref() == Some(name)) {
+            self.initializers.push(TensorProto {
+                dims: dims.to_vec(),
+                data_type: Some(data_type),
+                name: Some(name.into()),
+                raw_data: Some(raw_data),
+            });
+        }
+        name.into()
+    }
+
+    /// A node with one output.
+    pub fn op(&mut self, op_type: &str, inputs: &[&str], attributes: &[Attribute<'_>]) -> Value {
+        let name = format!("{}_{}", op_type.to_lowercase(), self.nodes.len());
+        self.node(op_type, inputs, std::slice::from_ref(&name), attributes);
+        name
+    }
+
+    /// A node that cuts its input into `N` equal parts along the last axis.
+    pub fn split<const N: usize>(&mut self, input: &str) -> [Value; N] {
+        let base = self.nodes.len();
+        let names: [Value; N] = std::array::from_fn(|i| format!("split_{base}_{i}"));
+        self.node("Split", &[input], &names, &[Attribute::Int("axis", -1)]);
+        names
+    }
+
+    fn node(&mut self, op_type: &str, inputs: &[&str], outputs: &[Value], attributes: &[Attribute<'_>]) {
+        let attribute = attributes
+            .iter()
+            .map(|attribute| {
+                let new = |name: &str, kind| AttributeProto {
+                    name: Some(name.into()),
+                    r#type: Some(kind),
+                    ..AttributeProto::default()
+                };
+                match *attribute {
+                    Attribute::Int(name, i) => AttributeProto { i: Some(i), ..new(name, attribute_type::INT) },
+                    Attribute::Float(name, f) => AttributeProto { f: Some(f), ..new(name, attribute_type::FLOAT) },
+                    Attribute::Ints(name, ints) => {
+                        AttributeProto { ints: ints.to_vec(), ..new(name, attribute_type::INTS) }
+                    }
+                }
+            })
+            .collect();
+        self.nodes.push(NodeProto {
+            input: inputs.iter().map(|&input| input.into()).collect(),
+            output: outputs.to_vec(),
+            name: Some(format!("{}_{}", op_type.to_lowercase(), self.nodes.len())),
+            op_type: Some(op_type.into()),
+            attribute,
+        });
+    }
+
+    /// The number of items in the input's rows, a scalar.
+    pub fn length(&mut self) -> Value {
+        let shape = self.op("Shape", &[INPUT], &[]);
+        let one = self.ints("one", &[], &[1]);
+        self.op("Gather", &[&shape, &one], &[Attribute::Int("axis", 0)])
+    }
+
+    /// What is added to scores so that padding can never be recommended: minus infinity at index 0.
+    pub fn padding_mask(&mut self, width: usize) -> Value {
+        let mut mask = vec![0.0; width];
+        mask[0] = f32::NEG_INFINITY;
+        self.floats("padding_mask", &[width as i64], &mask)
+    }
+
+    /// The whole model, encoded. The value named by the last node becomes the output.
+    pub fn finish(mut self, kind: &str, width: usize, sequence_length: usize) -> Vec<u8> {
+        if let Some(last) = self.nodes.last_mut() {
+            last.output = vec![OUTPUT.into()];
+        }
+        let named = |name: &str| DimensionProto { value: Some(Dimension::Param(name.into())) };
+        let fixed = DimensionProto { value: Some(Dimension::Value(width as i64)) };
+        let value = |name: &str, elem_type, dim, doc: &str| ValueInfoProto {
+            name: Some(name.into()),
+            r#type: Some(TypeProto {
+                tensor_type: Some(TensorTypeProto {
+                    elem_type: Some(elem_type),
+                    shape: Some(TensorShapeProto { dim }),
+                }),
+            }),
+            doc_string: Some(doc.into()),
+        };
+        let input = value(
+            INPUT,
+            data_type::INT64,
+            vec![named("batch"), named("length")],
+            "item indexes, oldest first, padded on the left with 0",
+        );
+        let output = value(
+            OUTPUT,
+            data_type::FLOAT,
+            vec![named("batch"), fixed],
+            "score of every item as the next one; index 0 is padding and minus infinity",
+        );
+        let property = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
+        ModelProto {
+            ir_version: Some(IR_VERSION),
+            producer_name: Some("rapport-trainer".into()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").into()),
+            doc_string: Some(format!("next-item model ({kind})")),
+            graph: Some(GraphProto {
+                node: self.nodes,
+                name: Some(kind.into()),
+                initializer: self.initializers,
+                input: vec![input],
+                output: vec![output],
+            }),
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+            metadata_props: vec![
+                property(SEQUENCE_LENGTH_PROPERTY, sequence_length.to_string()),
+                property("rapport.kind", kind.into()),
+            ],
+        }
+        .encode_to_vec()
+    }
+}

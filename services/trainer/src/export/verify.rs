@@ -1,0 +1,58 @@
+//! An export is believed when ONNX Runtime says what libtorch says.
+
+use std::path::Path;
+
+use rapport_inference::NextItemModel;
+
+use crate::{Error, dataset::Dataset, models::NextItem};
+
+/// Difference that is allowed, relative to the larger of 1 and the score.
+const ALLOWED: f32 = 1e-4;
+/// Lengths of history that are compared, and the histories for each.
+const LENGTHS: [usize; 7] = [1, 2, 3, 10, 50, 120, 199];
+const HISTORIES: usize = 8;
+
+/// Scores real histories of several lengths with `model` and with the file at `path`, in batches of
+/// mixed lengths so that padding is compared too. Returns the largest difference.
+///
+/// # Errors
+/// The file cannot be loaded, has another width, or its scores differ.
+pub fn verify(path: &Path, model: &mut dyn NextItem, data: &Dataset, sequence_length: usize) -> Result<f32, Error> {
+    let mut exported = NextItemModel::load(path, 1)?;
+    if exported.width() != data.width() {
+        let reason = format!("it scores {} items instead of {}", exported.width() - 1, data.items.len());
+        return Err(rapport_inference::Error::Contract { path: path.into(), reason }.into());
+    }
+    let mut histories: Vec<&[u32]> = Vec::new();
+    for length in LENGTHS.into_iter().map(|length| length.min(sequence_length)) {
+        let long_enough = data.customers.iter().filter(|c| c.items.len() >= length);
+        histories.extend(long_enough.take(HISTORIES).map(|c| &c.items[..length]));
+    }
+    let mut largest = 0.0_f32;
+    // Every HISTORIES-th one: each batch holds all lengths.
+    for start in 0..HISTORIES.min(histories.len()) {
+        let batch: Vec<&[u32]> = histories.iter().copied().skip(start).step_by(HISTORIES).collect();
+        let inputs: Vec<Vec<i64>> = batch.iter().map(|h| h.iter().map(|&i| i64::from(i)).collect()).collect();
+        for (history, there) in batch.iter().zip(exported.scores(&inputs)?) {
+            let kind = model.kind().to_owned();
+            model.score_prefixes(history, &[history.len()], &mut |length, here| {
+                let difference = difference(&here[1..], &there[1..]);
+                largest = largest.max(difference);
+                if difference <= ALLOWED {
+                    Ok(())
+                } else {
+                    Err(Error::ExportDiffers { model: kind.clone(), difference, allowed: ALLOWED, length })
+                }
+            })?;
+        }
+    }
+    Ok(largest)
+}
+
+/// The largest difference relative to the larger of 1 and the score; infinite when one is no number.
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).fold(0.0, |largest, (a, b)| {
+        let difference = (a - b).abs() / a.abs().max(1.0);
+        if difference.is_finite() { difference.max(largest) } else { f32::INFINITY }
+    })
+}

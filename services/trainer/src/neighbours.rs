@@ -1,0 +1,85 @@
+//! Items that the same customers take: shrunken cosine between items.
+
+use std::collections::BTreeMap;
+
+use rapport_registry::{Neighbour, Neighbours};
+
+use crate::dataset::Dataset;
+
+/// Neighbours of each item.
+const MOST: usize = 50;
+/// Added to the denominator: two items with one customer in common are not alike for sure.
+const SHRINKAGE: f32 = 10.0;
+/// A customer's newest items that count, so that a bot costs no more than a person.
+const NEWEST: usize = 1_000;
+
+/// For each item the [`MOST`] nearest: customers in common / (sqrt(customers of a * customers of b)
+/// + shrinkage). Items that share no customer with any other are left out.
+pub fn neighbours(data: &Dataset) -> Neighbours {
+    let mut of_customer: Vec<Vec<u32>> = Vec::with_capacity(data.customers.len());
+    let mut of_item: Vec<Vec<u32>> = vec![Vec::new(); data.width()];
+    for (index, customer) in data.customers.iter().enumerate() {
+        let mut items = customer.items[customer.items.len().saturating_sub(NEWEST)..].to_vec();
+        items.sort_unstable();
+        items.dedup();
+        items.iter().for_each(|&item| of_item[item as usize].push(index as u32));
+        of_customer.push(items);
+    }
+    let mut common = vec![0_u32; data.width()];
+    let mut by_item = BTreeMap::new();
+    for item in 1..data.width() {
+        let Some(id) = data.items.id(item) else { continue };
+        let mut touched = Vec::new();
+        for &customer in &of_item[item] {
+            for &other in &of_customer[customer as usize] {
+                let count = &mut common[other as usize];
+                if *count == 0 {
+                    touched.push(other as usize);
+                }
+                *count += 1;
+            }
+        }
+        let own = of_item[item].len() as f32;
+        let mut near: Vec<(f32, usize)> = touched
+            .iter()
+            .filter(|&&other| other != item)
+            .map(|&other| {
+                let cosine = common[other] as f32 / ((own * of_item[other].len() as f32).sqrt() + SHRINKAGE);
+                (cosine, other)
+            })
+            .collect();
+        touched.iter().for_each(|&other| common[other] = 0);
+        near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        near.truncate(MOST);
+        let near: Vec<Neighbour> = near
+            .into_iter()
+            .filter_map(|(cosine, other)| data.items.id(other).map(|other| Neighbour { item: other.into(), cosine }))
+            .collect();
+        if !near.is_empty() {
+            by_item.insert(id.to_owned(), near);
+        }
+    }
+    Neighbours::new(by_item)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{Builder, Limits};
+
+    #[test]
+    fn items_of_the_same_customers_are_neighbours_and_strangers_are_not() {
+        let mut builder = Builder::new(Limits { events: 1000, items: 100 });
+        for customer in 0..20 {
+            for item in if customer < 10 { ["tea", "pot"] } else { ["nail", "hammer"] } {
+                builder.add(&customer.to_string(), item, customer, 0, 0).unwrap();
+            }
+        }
+        builder.add("0", "nail", 99, 0, 0).unwrap();
+        let neighbours = neighbours(&builder.finish("demo").unwrap());
+        assert_eq!(neighbours.of("tea")[0].item, "pot");
+        assert_eq!(neighbours.of("tea")[0].cosine, 10.0 / 20.0);
+        assert_eq!(neighbours.of("nail")[0].item, "hammer");
+        assert!(neighbours.of("hammer").iter().all(|n| n.item == "nail"));
+    }
+}

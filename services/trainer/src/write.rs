@@ -1,0 +1,123 @@
+//! A candidate becomes a version in the registry: exported, compared, described.
+
+use std::{fs, path::Path};
+
+use rapport_events::EventTime;
+use rapport_registry::{Description, Gate, Neighbours, Registry, Verdict, files};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    Error,
+    candidates::{Candidate, Fitted},
+    card,
+    dataset::{Dataset, Split},
+    export,
+    run::{Evaluation, Plan, Version},
+};
+
+/// What all versions of a run share.
+pub struct Report<'a> {
+    pub plan: &'a Plan,
+    pub data: &'a Dataset,
+    pub split: &'a Split,
+    pub neighbours: &'a Neighbours,
+    pub gate: &'a Gate,
+}
+
+/// Exports the model, checks the export against libtorch, and writes the version.
+///
+/// # Errors
+/// ONNX Runtime says something else than libtorch, or the disk fails.
+pub fn version(
+    registry: &Registry,
+    candidate: &mut Candidate,
+    report: &Report<'_>,
+    evaluations: &[Evaluation],
+) -> Result<Version, Error> {
+    let onnx = match &candidate.fitted {
+        Fitted::Ridge(ridge) => export::ridge(ridge),
+        Fitted::Sasrec { model, .. } => export::sequence(model)?,
+    };
+    let now = EventTime::now();
+    let kind = candidate.kind();
+    let version = format!("{}-{kind}-{}", compact(now), &hex::encode(Sha256::digest(&onnx))[..8]);
+    let (data, plan) = (report.data, report.plan);
+    let metrics = candidate.test.named();
+    let verdict = Verdict { metrics: metrics.clone(), gate: report.gate.clone() };
+    let sequence_length = candidate.sequence_length();
+    let mut description =
+        Description::next_item(kind, now.to_string(), sequence_length, data.items.len(), verdict);
+    description.recipe = serde_json::to_value(candidate.recipe()).map_err(|e| Error::file("recipe")(e.into()))?;
+    let schema = json!({
+        "input": description.input,
+        "output": description.output,
+        "sequence_length": sequence_length,
+        "history": "the customer's newest events with an item, oldest first, by event time; item ids by their \
+                    index in items.json, unknown ids left out; padded on the left with 0",
+        "scores": "higher is better; comparable within one row only; index 0 is padding",
+        "event_types": plan.event_types,
+        "onnx_opset": export::OPSET,
+    });
+    let recipe = description.recipe.clone();
+    let trained_on = candidate.trained_on;
+    let reference = registry.write::<Error>(&plan.tenant, &plan.model, &version, description, |folder| {
+        let file = |name: &str, bytes: &[u8]| put(folder, name, bytes);
+        file(files::MODEL, &onnx)?;
+        let difference = export::verify(&folder.join(files::MODEL), candidate.model(), data, sequence_length)?;
+        let report_json = json!({
+            "protocol": card::PROTOCOL,
+            "evaluations": evaluations,
+            "gate": report.gate,
+            "recipe": recipe,
+            "trained_on": trained_on,
+            "events": data.counts,
+            "customers": data.customers.len(),
+            "items": data.items.len(),
+            "cases": { "validation": report.split.validation.len(), "test": report.split.test.len(),
+                       "without_history": report.split.without_history, "repeats": report.split.repeats },
+            "onnx_runtime_difference": difference,
+        });
+        file(files::ITEMS, &data.items.to_json())?;
+        file(files::NEIGHBOURS, &report.neighbours.to_json())?;
+        file(files::SCHEMA, &pretty(&schema)?)?;
+        file(files::METRICS, &pretty(&report_json)?)?;
+        let card = card::card(&card::Facts {
+            version: &version,
+            kind,
+            created_at: &now.to_string(),
+            report,
+            evaluations,
+            recipe: &recipe,
+            trained_on,
+            difference,
+        });
+        file(files::CARD, card.as_bytes())
+    })?;
+    Ok(Version { reference, kind, metrics, gate: report.gate.clone(), created_at: now.to_string(), live: false })
+}
+
+fn pretty(value: &serde_json::Value) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec_pretty(value).map_err(|e| Error::file("json")(e.into()))
+}
+
+fn put(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    fs::write(folder.join(name), bytes).map_err(Error::file(folder.join(name)))
+}
+
+/// `20261124T060000Z`: sorts by time and can stand in a path.
+fn compact(time: EventTime) -> String {
+    let seconds = EventTime::from_ms(time.as_ms() - time.as_ms().rem_euclid(1000));
+    seconds.to_string().chars().filter(|c| !matches!(c, '-' | ':')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_named_by_time_so_that_they_sort() {
+        let time = EventTime::parse_rfc3339("2026-11-24T06:01:02.345Z").unwrap();
+        assert_eq!(compact(time), "20261124T060102Z");
+    }
+}

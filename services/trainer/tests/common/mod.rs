@@ -1,0 +1,65 @@
+//! What the tests share: real data where it is, small made-up data where not.
+
+use std::path::PathBuf;
+
+use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position, Tenant};
+
+/// A file of a data set: under `RAPPORT_DATA` (the development set-up's cache) or
+/// `RAPPORT_SHARED_DATA`. `None`, with a message, when it is in neither.
+pub fn data_file(name: &str) -> Option<PathBuf> {
+    let found = ["RAPPORT_DATA", "RAPPORT_SHARED_DATA"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .map(|root| PathBuf::from(root).join(name))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("skipped: {name} is neither under RAPPORT_DATA nor under RAPPORT_SHARED_DATA");
+    }
+    found
+}
+
+/// An event as the log holds it.
+pub fn event(customer: &str, item: &str, time_ms: i64, offset: i64) -> LoggedEvent {
+    let time = EventTime::from_ms(time_ms);
+    LoggedEvent {
+        position: Position { partition: 0, offset },
+        event: CleanEvent {
+            tenant: Tenant::parse("demo").unwrap(),
+            event_id: format!("e{offset}"),
+            kind: "rating".into(),
+            customer_id: customer.into(),
+            item_id: Some(item.into()),
+            category: None,
+            time,
+            received_at: time,
+            value: Some(4.0),
+        },
+    }
+}
+
+/// MovieLens 100K as events, in the order of its file.
+#[allow(dead_code)] // not every test binary uses it
+pub fn movielens_100k() -> Option<Vec<LoggedEvent>> {
+    let text = std::fs::read_to_string(data_file("ml-100k/ml-100k.inter")?).unwrap();
+    let events = text.lines().skip(1).enumerate().map(|(offset, line)| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let seconds: f64 = fields[3].parse().unwrap();
+        event(fields[0], fields[1], seconds as i64 * 1000, offset as i64)
+    });
+    Some(events.collect())
+}
+
+/// Customers who go round in circles of different lengths, a step a minute.
+#[allow(dead_code)]
+pub fn circles(customers: i64, steps: i64) -> Vec<LoggedEvent> {
+    let mut events = Vec::new();
+    for step in 0..steps {
+        for customer in 0..customers {
+            let circle = customer % 4;
+            let item = format!("{circle}-{}", (customer / 4 + step) % (30 + circle));
+            let offset = events.len() as i64;
+            events.push(event(&customer.to_string(), &item, (step * customers + customer) * 60_000, offset));
+        }
+    }
+    events
+}

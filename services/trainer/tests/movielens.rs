@@ -1,0 +1,104 @@
+//! Models on real data, with the figures printed. Skips where the data is not there.
+
+mod common;
+
+use std::time::Duration;
+
+use rapport_events::Tenant;
+use rapport_trainer::{
+    dataset::{Builder, Dataset, Limits, Split, log},
+    evaluate::evaluate,
+    models::{
+        NextItem, markov::Markov, popularity::Popularity,
+        recipe::SequenceRecipe,
+        ridge::Statistics,
+        sequence,
+    },
+    progress::Watch,
+};
+use tch::Device;
+
+const LIMITS: Limits = Limits { events: 2_000_000, items: 20_000 };
+
+fn movielens_100k() -> Option<Dataset> {
+    let source =
+        log::Source { tenant: Tenant::parse("demo").unwrap(), since: None, event_types: Vec::new(), limits: LIMITS };
+    Some(log::from_events(&common::movielens_100k()?, &source).unwrap())
+}
+
+fn test_figures(model: &mut dyn NextItem, data: &Dataset, split: &Split) -> f64 {
+    let [validation, test] =
+        [&split.validation, &split.test].map(|cases| evaluate(model, data, cases, &|| false).unwrap());
+    println!(
+        "{:<10} validation ndcg@10 {:.4} hr@10 {:.4} | test ndcg@10 {:.4} hr@10 {:.4} mrr {:.4} coverage {:.3} ({} cases)",
+        model.kind(), validation.ndcg, validation.hit_rate, test.ndcg, test.hit_rate, test.mrr, test.coverage, test.cases
+    );
+    test.ndcg
+}
+
+#[test]
+fn on_movielens_100k_the_ridge_beats_markov_which_beats_popularity() {
+    let Some(data) = movielens_100k() else { return };
+    let split = Split::by_time(&data).unwrap();
+    println!("{} events, {} customers, {} items", data.counts.used, data.customers.len(), data.items.len());
+    let training = split.training(&data);
+    let popularity = test_figures(&mut Popularity::fit(&training, data.width()), &data, &split);
+    let markov = test_figures(&mut Markov::fit(&training, data.width()), &data, &split);
+    let statistics = Statistics::collect(&training, data.width(), &[0.6, 0.95], &|| false).unwrap();
+    let mut ridge = 0.0_f64;
+    for lambda in [30.0, 100.0, 300.0, 1000.0] {
+        print!("lambda {lambda:<6} ");
+        let mut model = statistics.solve(lambda, 200, Device::Cpu).unwrap();
+        ridge = ridge.max(test_figures(&mut model, &data, &split));
+    }
+    assert!(popularity < markov && markov < ridge, "{popularity} {markov} {ridge}");
+}
+
+#[test]
+#[ignore = "takes two minutes; cargo test -- --ignored --nocapture shows the figures"]
+fn on_movielens_100k_the_sequence_model_learns() {
+    let Some(data) = movielens_100k() else { return };
+    let split = Split::by_time(&data).unwrap();
+    let watch = Watch {
+        report: &|p| println!("{} {:.0} events/s", p.message, p.events_per_second),
+        stop: &|| false,
+    };
+    let seconds = std::env::var("SECONDS_BUDGET").ok().and_then(|s| s.parse().ok()).unwrap_or(120);
+    let mut recipe = SequenceRecipe::default();
+    if let Ok(changes) = std::env::var("RECIPE") {
+        let mut value = serde_json::to_value(&recipe).unwrap();
+        let changes: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&changes).unwrap();
+        value.as_object_mut().unwrap().extend(changes);
+        recipe = serde_json::from_value(value).unwrap();
+    }
+    let budget = Duration::from_secs(seconds);
+    let mut fitted = sequence::select(&data, &split, &recipe, Device::Cpu, budget, &watch).unwrap();
+    println!("{recipe:?}\nbest epoch {} of {}, {:.0} s", fitted.epochs, fitted.passes, fitted.seconds);
+    let ndcg = test_figures(&mut fitted.model, &data, &split);
+    let popularity = test_figures(&mut Popularity::fit(&split.training(&data), data.width()), &data, &split);
+    assert!(ndcg > popularity);
+}
+
+/// Protocol A of the reference figures: MovieLens 1M, leave one out, full ranking. The closed form
+/// with decays .6 and .95 and lambda 300 is known to give NDCG@10 .1720 on the test item.
+#[test]
+#[ignore = "takes a minute; cargo test -- --ignored"]
+fn on_movielens_1m_the_ridge_gives_the_reference_figure() {
+    let Some(path) = common::data_file("ml-1m/ml-1m.txt") else { return };
+    let mut builder = Builder::new(LIMITS);
+    for (offset, line) in std::fs::read_to_string(path).unwrap().lines().enumerate() {
+        let (customer, item) = line.split_once(' ').unwrap();
+        builder.add(customer, item, offset as i64, 0, offset as i64).unwrap();
+    }
+    let data = builder.finish("demo").unwrap();
+    let split = Split::leave_one_out(&data);
+    // The reference fits on everything before the test item.
+    let training: Vec<&[u32]> = data.customers.iter().map(|c| &c.items[..c.items.len() - 1]).collect();
+    let started = std::time::Instant::now();
+    let statistics = Statistics::collect(&training, data.width(), &[0.6, 0.95], &|| false).unwrap();
+    println!("statistics {:.1} s", started.elapsed().as_secs_f64());
+    let mut ridge = statistics.solve(300.0, 200, Device::Cpu).unwrap();
+    println!("solved after {:.1} s", started.elapsed().as_secs_f64());
+    let ndcg = test_figures(&mut ridge, &data, &split);
+    assert!((ndcg - 0.1720).abs() < 0.002, "{ndcg}");
+}
