@@ -128,6 +128,7 @@ impl Stack {
             .env("RAPPORT_REDIS_URL", self.redis.url())
             .env("RAPPORT_KEY_PREFIX", &self.name)
             .env("RAPPORT_OFFLINE_URL", self.offline_folder())
+            .env("RAPPORT_FLUSH_AGE", "1s")
             .env("RAPPORT_REGISTRY_DIR", self.registry_folder())
             .env("RAPPORT_API_KEYS", format!("{API_KEY}={TENANT},other-key=other"))
             .env("RAPPORT_HASH_KEY", HASH_KEY)

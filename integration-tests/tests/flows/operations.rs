@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use rapport_integration_tests::harness::{Service, Stack, clients::channel, stack::get};
+use rapport_integration_tests::harness::{
+    Service, Stack, clients::channel, stack::get, wait::check, wait_until,
+};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
@@ -15,10 +17,19 @@ use tonic_reflection::pb::v1::{
 /// The drain budget that services have by default, and a little for two busy cores.
 const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 
-async fn serving(stack: &Stack, service: Service, name: &str) -> Result<ServingStatus, tonic::Status> {
+async fn health(stack: &Stack, service: Service, name: &str) -> Result<ServingStatus, tonic::Status> {
     let request = HealthCheckRequest { service: name.to_owned() };
     let answer = HealthClient::new(channel(&stack.grpc_uri(service))).check(request).await?;
     Ok(answer.into_inner().status())
+}
+
+/// gRPC health follows readiness, a moment later.
+async fn becomes_serving(stack: &Stack, service: Service, name: &str) {
+    wait_until(&format!("{name:?} to be serving"), Duration::from_secs(5), async || {
+        let status = health(stack, service, name).await.map_err(|e| e.to_string())?;
+        check(status == ServingStatus::Serving, || format!("{status:?}"))
+    })
+    .await;
 }
 
 async fn reflected_services(stack: &Stack, service: Service) -> Vec<String> {
@@ -51,14 +62,14 @@ async fn keeps_its_promises_to_the_operator(service: Service) {
     assert_eq!(status, 200);
     assert!(metrics.lines().any(|line| line.starts_with("# TYPE ")), "no Prometheus metrics:\n{metrics}");
 
-    assert_eq!(serving(&stack, service, "").await.unwrap(), ServingStatus::Serving);
+    becomes_serving(&stack, service, "").await;
     let reflected = reflected_services(&stack, service).await;
     assert!(reflected.iter().any(|name| name == "grpc.health.v1.Health"), "{reflected:?}");
     if let Some(name) = service.grpc_service() {
         assert!(reflected.iter().any(|n| n == name), "{name} is not among {reflected:?}");
-        assert_eq!(serving(&stack, service, name).await.unwrap(), ServingStatus::Serving);
+        becomes_serving(&stack, service, name).await;
     }
-    assert!(serving(&stack, service, "no.such.Service").await.is_err(), "health of an unknown service is an error");
+    assert!(health(&stack, service, "no.such.Service").await.is_err(), "health of an unknown service is an error");
 
     let (status, took) = stack.stop(service);
     assert_eq!(status.code(), Some(0), "after SIGTERM it ended with {status}");
