@@ -1,4 +1,5 @@
 //! What the fold promises, over generated streams of events.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
 //! What the log promises, on a real folder.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{path::Path, time::Duration};
 
