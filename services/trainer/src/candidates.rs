@@ -19,7 +19,7 @@ use crate::{
 
 /// Regularisation that is tried on validation, beside the recipe's own. Each costs one Cholesky
 /// solve, so that larger sets keep to the recipe's.
-const LAMBDAS: [f64; 4] = [30.0, 100.0, 300.0, 1000.0];
+const LAMBDAS: [f64; 4] = [100.0, 300.0, 1000.0, 3000.0];
 const LAMBDA_SEARCH_ITEMS: usize = 4_000;
 /// Share of the sequence model's budget that goes to finding the number of passes; the rest is for
 /// training again on all data.

@@ -46,7 +46,7 @@ fn on_movielens_100k_the_ridge_beats_markov_which_beats_popularity() {
     let markov = test_figures(&mut Markov::fit(&training, data.width()), &data, &split);
     let statistics = Statistics::collect(&training, data.width(), &[0.6, 0.95], &|| false).unwrap();
     let mut ridge = 0.0_f64;
-    for lambda in [30.0, 100.0, 300.0, 1000.0] {
+    for lambda in [100.0, 300.0, 1000.0, 3000.0] {
         print!("lambda {lambda:<6} ");
         let mut model = statistics.solve(lambda, 200, Device::Cpu).unwrap();
         ridge = ridge.max(test_figures(&mut model, &data, &split));

@@ -19,7 +19,7 @@ const BLOCKED: f32 = -1e9;
 pub fn sequence(model: &Sequence) -> Result<Vec<u8>, Error> {
     let net = model.net();
     let recipe = model.recipe();
-    let mut b = Builder { g: Graph::default(), dim: recipe.dim, heads: net.blocks[0].distance.size()[0] };
+    let mut b = Builder { g: Graph::default(), dim: recipe.dim, heads: recipe.heads };
     let table = b.weights("item_vectors", &net.items)?;
     let scale = b.g.floats("vector_scale", &[], &[(recipe.dim as f32).sqrt()]);
     let vectors = b.g.op("Gather", &[&table, INPUT], &[Attribute::Int("axis", 0)]);
@@ -125,13 +125,8 @@ impl Builder {
     ) -> Result<Value, Error> {
         let name = |part: &str| format!("block{index}_{part}");
         let dim = self.dim;
-        let (normed_query, normed) = if query == x {
-            let normed = self.norm(&name("attention_norm"), &block.attention_norm, x)?;
-            (normed.clone(), normed)
-        } else {
-            let normed = self.norm(&name("attention_norm"), &block.attention_norm, x)?;
-            (self.newest(&normed, 1), normed)
-        };
+        let normed = self.norm(&name("attention_norm"), &block.attention_norm, x)?;
+        let normed_query = if query == x { normed.clone() } else { self.newest(&normed, 1) };
         let asks = self.product(&name("query"), &normed_query, &block.qkv.narrow(1, 0, dim))?;
         let shown = self.product(&name("key_value"), &normed, &block.qkv.narrow(1, dim, 2 * dim))?;
         let [key, value] = self.g.split(&shown);
@@ -140,7 +135,8 @@ impl Builder {
         let value = self.split_heads(&value, &[0, 2, 1, 3]);
         let scale = self.g.floats("head_scale", &[], &[1.0 / ((dim / self.heads) as f32).sqrt()]);
         let table = self.weights(&name("distance"), &block.distance)?;
-        let bias = self.g.op("Gather", &[&table, distances], &[Attribute::Int("axis", 1)]);
+        let bias = self.g.op("Gather", &[&table, distances], &[Attribute::Int("axis", 0)]);
+        let bias = self.g.op("Transpose", &[&bias], &[Attribute::Ints("perm", &[2, 0, 1])]);
         let logits = self.g.op("MatMul", &[&asks, &key], &[]);
         let logits = self.g.op("Mul", &[&logits, &scale], &[]);
         let logits = self.g.op("Add", &[&logits, &bias], &[]);

@@ -53,7 +53,7 @@ pub struct Block {
     pub qkv: Tensor,
     /// Heads back into one, `[dim, dim]`.
     pub merge: Tensor,
-    /// What attention adds for each head and distance, `[heads, sequence_length]`.
+    /// What attention adds for each distance and head, `[sequence_length, heads]`.
     pub distance: Tensor,
     pub attention_gate: Gate,
     pub feed_norm: Norm,
@@ -72,7 +72,7 @@ impl Block {
             attention_norm: Norm::new(&(path / "attention_norm"), dim),
             qkv: path.randn("qkv", &[dim, 3 * dim], 0.0, xavier(dim, dim)),
             merge: path.randn("merge", &[dim, dim], 0.0, xavier(dim, dim)),
-            distance: path.zeros("distance", &[recipe.heads, recipe.sequence_length as i64]),
+            distance: path.zeros("distance", &[recipe.sequence_length as i64, recipe.heads]),
             attention_gate: Gate::new(&(path / "attention_gate"), dim),
             feed_norm: Norm::new(&(path / "feed_norm"), dim),
             widen: path.randn("widen", &[dim, 2 * hidden], 0.0, xavier(dim, hidden)),
@@ -85,13 +85,15 @@ impl Block {
     /// `blocked` `[batch, 1, length, length]`.
     fn apply(&self, x: &Tensor, distances: &Tensor, blocked: &Tensor, dropout: f64, train: bool) -> Tensor {
         let (batch, length, dim) = x.size3().unwrap_or_default();
-        let heads = self.distance.size()[0];
+        let heads = self.distance.size()[1];
         let split = |part: &Tensor| part.view([batch, length, heads, dim / heads]).transpose(1, 2);
         let qkv = self.attention_norm.apply(x).matmul(&self.qkv).chunk(3, -1);
         let (query, key, value) = (split(&qkv[0].contiguous()), split(&qkv[1].contiguous()), split(&qkv[2].contiguous()));
-        let bias = self.distance.index_select(1, distances).view([1, heads, length, length]);
+        // As an embedding, whose gradient is summed in one pass over the distances.
+        let bias = Tensor::embedding(&self.distance, distances, -1, false, false);
+        let bias = bias.view([length, length, heads]).permute([2, 0, 1]);
         let logits = query.matmul(&key.transpose(-2, -1)) / ((dim / heads) as f64).sqrt() + bias;
-        let attention = logits.masked_fill(blocked, BLOCKED).softmax(-1, Kind::Float).dropout(dropout, train);
+        let attention = logits.masked_fill(blocked, BLOCKED).softmax(-1, Kind::Float);
         let seen = attention.matmul(&value).transpose(1, 2).reshape([batch, length, dim]).matmul(&self.merge);
         let x = x + self.attention_gate.apply(x) * seen.dropout(dropout, train);
 

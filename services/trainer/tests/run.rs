@@ -1,0 +1,258 @@
+//! A whole run on a real offline log in a folder: what it writes can be served by anybody.
+
+mod common;
+
+use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
+
+use rapport_events::{LoggedEvent, Tenant};
+use rapport_inference::{BatchSettings, NextItemModel, Workers};
+use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, WriterSettings};
+use rapport_registry::{
+    Artifact, ArtifactError, Description, Gate, ItemTable, Live, Registry, Verdict, files,
+};
+use rapport_trainer::{
+    Error,
+    dataset::Limits,
+    models::recipe::{RidgeRecipe, SequenceRecipe},
+    progress::Watch,
+    run::{self, Kind, Outcome, Plan, Tools},
+};
+
+struct Place {
+    folder: tempfile::TempDir,
+    log: OfflineLog,
+    registry: Registry,
+}
+
+/// A log with these events, and an empty registry. `None` where ONNX Runtime is not.
+fn place(events: Vec<LoggedEvent>) -> Option<Place> {
+    if let Err(error) = rapport_inference::init(None) {
+        eprintln!("skipped: {error}");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("offline").display().to_string();
+    let log = OfflineLog::open(&OfflineArgs { offline_fsync: false, ..OfflineArgs::at(at) }).unwrap();
+    if !events.is_empty() {
+        let mut writer = LogWriter::new(log.clone(), WriterSettings::default());
+        writer.take_over(0).unwrap();
+        events.into_iter().for_each(|event| writer.append(event).unwrap());
+        writer.flush(0).unwrap();
+    }
+    let registry = Registry::open(folder.path().join("registry")).unwrap();
+    Some(Place { folder, log, registry })
+}
+
+fn plan(kinds: &[Kind]) -> Plan {
+    Plan {
+        tenant: Tenant::parse("demo").unwrap(),
+        model: "next-item".into(),
+        kinds: kinds.to_vec(),
+        ridge: RidgeRecipe::default(),
+        sasrec: SequenceRecipe { dim: 16, hidden: 32, epochs: 3, sequence_length: 30, ..SequenceRecipe::default() },
+        budget: Duration::from_secs(120),
+        min_cases: 30,
+        limits: Limits { events: 1_000_000, items: 20_000 },
+        since: None,
+        event_types: Vec::new(),
+        dry_run: true,
+    }
+}
+
+fn train(place: &Place, plan: &Plan) -> Result<Outcome, Error> {
+    let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
+    run::run(plan, &tools, &Watch { report: &|p| println!("{}: {}", p.step, p.message), stop: &|| false })
+}
+
+/// The live record as a trainer with Kafka would leave it.
+fn make_live(place: &Place, version: &rapport_trainer::run::Version) {
+    let live = Live::succeeding(None, &version.reference, "test".into(), rapport_events::EventTime::from_ms(0));
+    place.registry.set_live(&live).unwrap();
+}
+
+fn history(artifact: &Artifact, ids: &[&str]) -> Vec<i64> {
+    let items = artifact.items().unwrap();
+    ids.iter().map(|id| i64::from(items.index_of(id).unwrap())).collect()
+}
+
+fn best(scores: &[f32]) -> usize {
+    (1..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap()
+}
+
+#[test]
+fn both_kinds_are_written_checked_and_servable_and_learn_what_comes_next() {
+    let Some(place) = place(common::circles(80, 40)) else { return };
+    let mut plan = plan(&Kind::ALL);
+    plan.sasrec.epochs = 60;
+    plan.sasrec.learning_rate = 5e-3;
+    let outcome = train(&place, &plan).unwrap();
+    assert_eq!(outcome.versions.len(), 2);
+    assert!(!outcome.promoted && outcome.reason.starts_with("dry run"), "{}", outcome.reason);
+    for version in &outcome.versions {
+        let artifact = Artifact::open(&version.reference.path, Some(&version.reference.manifest_sha256)).unwrap();
+        let mut model = NextItemModel::load(&artifact.model_path(), 1).unwrap();
+        assert_eq!(model.sequence_length(), Some(artifact.manifest().description.sequence_length));
+        let past = history(&artifact, &["1-3", "1-4", "1-5", "1-6"]);
+        let scores = model.scores(&[&past[..], &past[..1], &[]]).unwrap();
+        let items = artifact.items().unwrap();
+        assert_eq!(items.id(best(&scores[0])), Some("1-7"), "{}", version.kind);
+        assert_eq!(scores[0][0], f32::NEG_INFINITY);
+        assert!(scores[2][1..].iter().all(|s| s.is_finite()), "an empty history is no error");
+        assert!(model.scores(&[vec![0_i64]]).is_err() && model.scores(&[vec![1 << 40]]).is_err());
+        assert!(artifact.neighbours().unwrap().of("1-3").iter().all(|n| n.item.starts_with("1-")));
+        for file in [files::CARD, files::METRICS, files::SCHEMA] {
+            assert!(artifact.path().join(file).is_file(), "{file}");
+        }
+    }
+}
+
+#[test]
+fn many_callers_get_their_own_answers_from_worker_threads() {
+    let Some(place) = place(common::circles(40, 30)) else { return };
+    let outcome = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    let path = outcome.versions[0].reference.path.join(files::MODEL);
+    let settings = BatchSettings { max_batch: 8, max_wait: Duration::from_millis(1) };
+    let workers = Workers::start("next-item", &path, 2, settings, 1_000).unwrap();
+    let mut alone = NextItemModel::load(&path, 1).unwrap();
+    let histories: Vec<Vec<i64>> = (0..200).map(|i| (0..i % 17).map(|j| 1 + (i + j) % 90).collect()).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let asked = histories.iter().map(|history| workers.scores(history.clone(), deadline));
+        for (answer, history) in futures::future::join_all(asked).await.into_iter().zip(&histories) {
+            let (answer, expected) = (answer.unwrap(), alone.scores(std::slice::from_ref(history)).unwrap());
+            let same = answer[1..].iter().zip(&expected[0][1..]).all(|(a, b)| (a - b).abs() < 1e-5);
+            assert!(same, "{history:?}");
+        }
+        let past = std::time::Instant::now();
+        let late = workers.scores(vec![1], past).await.unwrap_err();
+        assert!(matches!(late, rapport_inference::Error::DeadlineExceeded) && late.retryable());
+        assert!(matches!(
+            workers.scores(vec![100_000], deadline).await.unwrap_err(),
+            rapport_inference::Error::ItemIndex { index: 100_000, .. }
+        ));
+    });
+    workers.stop();
+}
+
+#[test]
+fn a_full_inference_queue_refuses_at_once() {
+    let Some(place) = place(common::circles(40, 30)) else { return };
+    let outcome = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    let path = outcome.versions[0].reference.path.join(files::MODEL);
+    // The one worker waits for a batch that never fills.
+    let settings = BatchSettings { max_batch: 100, max_wait: Duration::from_secs(3600) };
+    let workers = Workers::start("next-item", &path, 1, settings, 2).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let deadline = std::time::Instant::now() + Duration::from_millis(300);
+        let asked: Vec<_> = (0..3).map(|_| workers.scores(vec![1], deadline)).collect();
+        let answers = futures::future::join_all(asked).await;
+        assert!(matches!(answers[2], Err(rapport_inference::Error::QueueFull { bound: 2 })));
+        assert!(matches!(answers[0], Err(rapport_inference::Error::DeadlineExceeded)));
+    });
+}
+
+#[test]
+fn a_worse_model_does_not_pass_the_gate_of_a_better_champion() {
+    let Some(place) = place(common::circles(80, 40)) else { return };
+    let good = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    assert!(good.versions[0].gate.passed, "{:?}", good.versions[0].gate);
+    make_live(&place, &good.versions[0]);
+    let mut poor = plan(&[Kind::Sasrec]);
+    poor.sasrec.epochs = 1;
+    let outcome = train(&place, &poor).unwrap();
+    assert!(!outcome.versions[0].gate.passed && !outcome.promoted, "{:?}", outcome.versions[0].gate);
+    assert!(outcome.evaluations.iter().any(|e| e.model == "champion"));
+    let again = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    assert!(again.versions[0].gate.passed, "the champion's own recipe may be refreshed: {:?}", again.versions[0].gate);
+}
+
+/// Writes a version around a given graph, without a recipe.
+fn foreign(place: &Place, version: &str, graph: &Path, items: &ItemTable) -> rapport_registry::ArtifactRef {
+    let gate = Gate { passed: true, reason: "brought by a person".into() };
+    let verdict = Verdict { metrics: BTreeMap::new(), gate };
+    let about = Description::next_item("brought", "2026-11-24T06:00:00Z".into(), 200, items.len(), verdict);
+    place
+        .registry
+        .write::<ArtifactError>(&Tenant::parse("demo").unwrap(), "next-item", version, about, |folder| {
+            std::fs::copy(graph, folder.join(files::MODEL)).unwrap();
+            std::fs::write(folder.join(files::ITEMS), items.to_json()).unwrap();
+            Ok(())
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_model_that_was_brought_is_compared_through_its_graph_and_a_broken_champion_blocks_nobody() {
+    let Some(place) = place(common::circles(80, 40)) else { return };
+    let good = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    let artifact = Artifact::open(&good.versions[0].reference.path, None).unwrap();
+    let brought = foreign(&place, "brought-1", &artifact.model_path(), &artifact.items().unwrap());
+    let live = Live::succeeding(None, &brought, "test".into(), rapport_events::EventTime::from_ms(0));
+    place.registry.set_live(&live).unwrap();
+    let mut poor = plan(&[Kind::Sasrec]);
+    poor.sasrec.epochs = 1;
+    let gate = train(&place, &poor).unwrap().versions[0].gate.clone();
+    assert!(!gate.passed, "{gate:?}");
+    std::fs::write(brought.path.join(files::MODEL), b"damaged").unwrap();
+    assert!(train(&place, &plan(&[Kind::Ridge])).unwrap().versions[0].gate.passed);
+}
+
+#[test]
+fn an_empty_log_and_a_cancelled_run_end_with_their_reasons() {
+    let Some(empty) = place(Vec::new()) else { return };
+    assert!(matches!(train(&empty, &plan(&Kind::ALL)).unwrap_err(), Error::EmptyLog { .. }));
+    let Some(place) = place(common::circles(40, 30)) else { return };
+    let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
+    let cancelled = run::run(&plan(&Kind::ALL), &tools, &Watch { report: &|_| {}, stop: &|| true });
+    assert!(matches!(cancelled.unwrap_err(), Error::Cancelled));
+    let versions = place.registry.versions(&Tenant::parse("demo").unwrap(), "next-item").unwrap();
+    assert!(versions.is_empty() && place.folder.path().exists());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_model() {
+    let Some(place) = place(common::circles(40, 30)) else { return };
+    let digest = || {
+        let outcome = train(&place, &plan(&[Kind::Sasrec])).unwrap();
+        let artifact = Artifact::open(&outcome.versions[0].reference.path, None).unwrap();
+        artifact.manifest().files[files::MODEL].sha256.clone()
+    };
+    let first = digest();
+    // Versions are named by the second and their content.
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(first, digest());
+}
+
+/// ONNX's own checker and shape inference, and a prediction as a data scientist would make it.
+const CHECK: &str = r#"
+import json, sys, numpy, onnx, onnxruntime
+folder = sys.argv[1]
+model = onnx.load(folder + "/model.onnx")
+onnx.checker.check_model(model, full_check=True)
+items = json.load(open(folder + "/items.json"))
+session = onnxruntime.InferenceSession(folder + "/model.onnx")
+history = [items.index(i) for i in ["1-3", "1-4", "1-5"]]
+scores = session.run(["scores"], {"items": numpy.array([[0, 0] + history, [0, 0, 0, 0] + history[:1]], dtype=numpy.int64)})[0]
+plain = session.run(["scores"], {"items": numpy.array([history], dtype=numpy.int64)})[0]
+assert scores.shape == (2, len(items)) and scores[0][0] == -numpy.inf
+assert numpy.allclose(scores[0][1:], plain[0][1:], atol=1e-4), "padding changes the scores"
+print("checked", model.graph.name, model.opset_import[0].version)
+"#;
+
+#[test]
+fn the_exports_pass_onnxs_own_checker_and_run_in_python() {
+    let python = std::env::var_os("RAPPORT_CACHE").map(|cache| Path::new(&cache).join("test-venv/bin/python"));
+    let Some(python) = python.filter(|python| python.is_file()) else {
+        eprintln!("skipped: no test-venv under RAPPORT_CACHE (deploy/dev/setup.sh --tests makes it)");
+        return;
+    };
+    let Some(place) = place(common::circles(40, 30)) else { return };
+    for version in train(&place, &plan(&Kind::ALL)).unwrap().versions {
+        let output = Command::new(&python).arg("-c").arg(CHECK).arg(&version.reference.path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {said}", version.kind);
+        println!("{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
