@@ -186,6 +186,8 @@ async fn stop_on_signals(lifecycle: Lifecycle) {
 /// Waits until what is live is known: without it, the epoch of the next announcement is not.
 fn caught_up(lifecycle: &Lifecycle, kafka: &KafkaArgs) -> Result<(), Error> {
     let deadline = Instant::now() + KAFKA_BUDGET;
+    // A one-shot run opens no port.
+    lifecycle.serving();
     while let Err(waiting) = lifecycle.readiness() {
         if lifecycle.draining() {
             return Err(Error::Cancelled);

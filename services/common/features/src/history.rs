@@ -44,7 +44,7 @@ impl History {
 
     pub(crate) fn apply(&mut self, event: &CleanEvent) {
         let Some(item_id) = &event.item_id else { return };
-        let at = match self.0.back() {
+        let mut at = match self.0.back() {
             Some(newest) if newest.time > event.time => self.0.partition_point(|i| i.time <= event.time),
             Some(_) | None => self.0.len(),
         };
@@ -52,9 +52,10 @@ impl History {
             if at == 0 {
                 return;
             }
+            // Everything moves one place to the front, and so does the place to insert at.
             self.0.pop_front();
+            at -= 1;
         }
-        let at = at.min(self.0.len());
         let interaction =
             Interaction { item_id: item_id.clone(), kind: event.kind.clone(), time: event.time, value: event.value };
         self.0.insert(at, interaction);

@@ -99,6 +99,25 @@ fn the_history_keeps_the_newest_and_categories_are_bounded() {
     assert!(ann.category("category 499").is_some() && ann.category("category 0").is_none());
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_full_history_stays_in_order_however_late_events_come(times in prop::collection::vec(0..10_000i64, 201..600)) {
+        let views = views();
+        let mut ann = CustomerState::new(&views);
+        for (n, time) in times.iter().enumerate() {
+            ann.apply(&event(*time, "view", &format!("i{n}"), None));
+        }
+        let kept: Vec<i64> = ann.history().iter().map(|i| i.time.as_ms()).collect();
+        let mut newest = times.clone();
+        newest.sort_unstable();
+        prop_assert_eq!(&kept, &newest[newest.len() - HISTORY..]);
+        let again = CustomerState::from_bytes(&views, &ann.to_bytes());
+        prop_assert!(again.is_ok(), "what was written must be readable: {:?}", again.err());
+    }
+}
+
 #[test]
 fn a_changed_view_file_keeps_what_is_still_declared() {
     let yaml = |extra: &str| {

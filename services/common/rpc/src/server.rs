@@ -67,6 +67,7 @@ pub async fn serve(
     let follow = tokio::spawn(follow_lifecycle(health, services.to_vec(), lifecycle.clone()));
     let drain = lifecycle.clone();
     tracing::info!(%addr, "serving gRPC");
+    lifecycle.serving();
     // Set here, since the builder's own `tcp_nodelay` does not reach connections of a listener that it
     // did not bind: Nagle's algorithm and delayed acknowledgements cost 40 ms a call.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));

@@ -1,6 +1,9 @@
 use std::{
     fmt::Display,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,6 +21,8 @@ pub struct Lifecycle {
 
 #[derive(Debug)]
 struct Shared {
+    /// Whether the service's ports are open: before that it is not ready, whatever its parts say.
+    serving: AtomicBool,
     parts: Mutex<Vec<Part>>,
     drain: watch::Sender<bool>,
     failure: Mutex<Option<String>>,
@@ -47,6 +52,7 @@ impl Lifecycle {
     pub fn new() -> Self {
         Self {
             shared: Arc::new(Shared {
+                serving: AtomicBool::new(false),
                 parts: Mutex::default(),
                 drain: watch::Sender::new(false),
                 failure: Mutex::default(),
@@ -59,6 +65,11 @@ impl Lifecycle {
         let mut parts = self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner);
         parts.push(Part { name, waiting_for: Some("starting".into()), last_beat: None });
         Component { lifecycle: self.clone(), index: parts.len() - 1 }
+    }
+
+    /// The service's port is open. Until then it is not ready.
+    pub fn serving(&self) {
+        self.shared.serving.store(true, Ordering::Release);
     }
 
     /// Asks every part to finish what it has taken on and return.
@@ -101,8 +112,11 @@ impl Lifecycle {
             return Err(vec!["draining".into()]);
         }
         let parts = self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting: Vec<String> =
-            parts.iter().filter_map(|p| p.waiting_for.as_ref().map(|why| format!("{}: {why}", p.name))).collect();
+        let starting = (!self.shared.serving.load(Ordering::Acquire)).then(|| "port: not open yet".to_owned());
+        let waiting: Vec<String> = starting
+            .into_iter()
+            .chain(parts.iter().filter_map(|p| p.waiting_for.as_ref().map(|why| format!("{}: {why}", p.name))))
+            .collect();
         if waiting.is_empty() { Ok(()) } else { Err(waiting) }
     }
 
@@ -155,6 +169,8 @@ mod tests {
         let lifecycle = Lifecycle::new();
         let (consumer, model) = (lifecycle.component("consumer"), lifecycle.component("model"));
         consumer.ready();
+        assert_eq!(lifecycle.readiness(), Err(vec!["port: not open yet".into(), "model: starting".into()]));
+        lifecycle.serving();
         assert_eq!(lifecycle.readiness(), Err(vec!["model: starting".into()]));
         model.ready();
         assert_eq!(lifecycle.readiness(), Ok(()));
