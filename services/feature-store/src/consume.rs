@@ -32,6 +32,8 @@ use crate::{
 const POLL: Duration = Duration::from_millis(100);
 /// Waits between two attempts while Redis is away.
 const RETRY: Duration = Duration::from_millis(200);
+/// How often an idle stream asks whether Redis is there, so that readiness does not wait for events.
+const ASK_REDIS: Duration = Duration::from_secs(2);
 /// How long a rebalance may wait for the sink to finish the partitions that go.
 const RELEASE_BUDGET: Duration = Duration::from_secs(5);
 
@@ -173,6 +175,12 @@ impl Batch {
     }
 }
 
+/// Whether Redis was there when it was last asked.
+struct RedisWatch {
+    asked: Instant,
+    away: bool,
+}
+
 pub(crate) struct Consume {
     pub kafka: KafkaArgs,
     pub group_id: String,
@@ -209,11 +217,18 @@ impl Consume {
         consumer.subscribe(&[&topics.clean])?;
 
         let mut carried = Batch::default();
+        let mut redis = RedisWatch { asked: Instant::now(), away: false };
         while !self.lifecycle.draining() {
             self.component.beat();
             let batch = self.next_batch(&consumer, std::mem::take(&mut carried));
             if batch.len() > 0 {
                 carried = self.apply(&consumer, &topics.dead, batch)?;
+                if std::mem::take(&mut redis.away) {
+                    self.component.ready();
+                }
+                redis.asked = Instant::now();
+            } else if redis.asked.elapsed() >= ASK_REDIS {
+                self.ask_redis(&mut redis);
             }
             commit(&consumer, &topics.clean, self.done.try_iter().collect(), CommitMode::Async);
         }
@@ -233,6 +248,22 @@ impl Consume {
                 }
             }
         }
+    }
+
+    /// An idle stream would not notice that Redis went away.
+    fn ask_redis(&mut self, watch: &mut RedisWatch) {
+        match self.runtime.block_on(self.customers.ping()) {
+            Ok(()) if watch.away => {
+                watch.away = false;
+                self.component.ready();
+            }
+            Ok(()) => {}
+            Err(error) => {
+                watch.away = true;
+                self.component.waiting(error.to_string());
+            }
+        }
+        watch.asked = Instant::now();
     }
 
     /// What Kafka has ready, and never more than a batch: it waits for a first record only.
