@@ -60,7 +60,13 @@ async fn train(stack: &Stack, config: TrainingConfig) -> RunResult {
     }
     let last = last.expect("a run reports at least its end");
     assert_eq!(last.state(), State::Succeeded, "{last:?}");
-    last.result.expect("a run that succeeded has a result")
+    let result = last.result.expect("a run that succeeded has a result");
+    assert_eq!(result.versions.len(), 1, "one kind makes one version: {result:?}");
+    result
+}
+
+fn version(result: &RunResult) -> &str {
+    &result.versions[0].version
 }
 
 fn only(kind: &str) -> TrainingConfig {
@@ -149,7 +155,7 @@ async fn a_better_model_goes_live_and_is_rolled_back_without_a_failed_call_and_a
     let first = train(&stack, only("ridge")).await;
     assert!(first.promoted, "the first model beats its baselines: {first:?}");
     assert!(ndcg(&first, "ridge") > ndcg(&first, "markov") && ndcg(&first, "ridge") > ndcg(&first, "popularity"));
-    served_by(&stack, &first.winner).await;
+    served_by(&stack, version(&first)).await;
     let scorer = stack.process(Service::Scorer).pid();
     let hammer = Hammer::start(&stack);
 
@@ -158,32 +164,28 @@ async fn a_better_model_goes_live_and_is_rolled_back_without_a_failed_call_and_a
     let second = train(&stack, only("ridge")).await;
     assert!(second.promoted, "more data makes a better model: {second:?}");
     assert!(ndcg(&second, "ridge") > ndcg(&second, "champion"), "{second:?}");
-    assert_ne!(second.winner, first.winner);
-    served_by(&stack, &second.winner).await;
-    assert_eq!(live(&stack).await.unwrap().version, second.winner);
+    assert_ne!(version(&second), version(&first));
+    served_by(&stack, version(&second)).await;
+    assert_eq!(live(&stack).await.unwrap().version, version(&second));
 
     // One epoch of a sequence model is no match for it.
     let worse = train(&stack, TrainingConfig { max_epochs: 1, ..only("sasrec") }).await;
     assert!(!worse.promoted, "{worse:?}");
     assert!(!worse.reason.is_empty(), "a refusal has a reason");
-    assert_eq!(worse.versions.len(), 1, "it is written all the same, to look at: {worse:?}");
-    let refused = PromoteRequest { name: MODEL.to_owned(), version: worse.versions[0].version.clone(), force: false };
+    let refused = PromoteRequest { name: MODEL.to_owned(), version: version(&worse).to_owned(), force: false };
     let status = stack.trainer().promote(refused.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-    assert_eq!(live(&stack).await.unwrap().version, second.winner);
-    served_by(&stack, &second.winner).await;
+    assert_eq!(live(&stack).await.unwrap().version, version(&second));
+    served_by(&stack, version(&second)).await;
 
     // An operator may insist, and go back.
     let forced = stack.trainer().promote(PromoteRequest { force: true, ..refused }).await.unwrap().into_inner();
-    assert_eq!(
-        (forced.live.as_str(), forced.previous.as_str()),
-        (worse.versions[0].version.as_str(), second.winner.as_str())
-    );
+    assert_eq!((forced.live.as_str(), forced.previous.as_str()), (version(&worse), version(&second)));
     served_by(&stack, &forced.live).await;
     let back = stack.trainer().rollback(RollbackRequest { name: MODEL.to_owned() }).await.unwrap().into_inner();
-    assert_eq!(back.live, second.winner);
+    assert_eq!(back.live, version(&second));
     assert!(back.epoch > forced.epoch, "epochs grow: {back:?} after {forced:?}");
-    served_by(&stack, &second.winner).await;
+    served_by(&stack, version(&second)).await;
 
     hammer.end().await;
     let process = stack.process(Service::Scorer);
@@ -213,13 +215,13 @@ async fn a_corrupt_artifact_is_refused_and_the_old_model_keeps_serving() {
     walk(&stack, 0..60).await;
     let good = train(&stack, only("ridge")).await;
     assert!(good.promoted, "{good:?}");
-    served_by(&stack, &good.winner).await;
+    served_by(&stack, version(&good)).await;
     let hammer = Hammer::start(&stack);
 
     // A copy of the live version with one bit changed, announced by somebody with a broken disk.
     let folder = stack.registry_folder().join(TENANT).join(MODEL);
-    let broken = format!("{}-broken", good.winner);
-    copy_folder(&folder.join(&good.winner), &folder.join(&broken));
+    let broken = format!("{}-broken", version(&good));
+    copy_folder(&folder.join(version(&good)), &folder.join(&broken));
     damage(&folder.join(&broken).join("model.onnx"));
     let models = stack.broker.read_all(&stack.topics.models);
     let last: ModelAnnouncement = models.last().expect("an announcement").decode();
@@ -244,7 +246,7 @@ async fn a_corrupt_artifact_is_refused_and_the_old_model_keeps_serving() {
     // The old one serves.
     for _ in 0..20 {
         let provenance = recommend(&stack, &Walks::customer(1), 10).await.unwrap().provenance.unwrap();
-        assert_eq!(provenance.model_version, good.winner);
+        assert_eq!(provenance.model_version, version(&good));
     }
     // The trainer refuses to make it live, too.
     let request = PromoteRequest { name: MODEL.to_owned(), version: broken.clone(), force: true };
@@ -252,7 +254,7 @@ async fn a_corrupt_artifact_is_refused_and_the_old_model_keeps_serving() {
     assert!(matches!(status.code(), Code::DataLoss | Code::FailedPrecondition), "{status}");
 
     // A whole one is taken again afterwards.
-    announce(&good.winner, last.epoch + 2);
+    announce(version(&good), last.epoch + 2);
     wait_until("the next good announcement to be taken", WITHIN, async || {
         let provenance = recommend(&stack, &Walks::customer(2), 10).await?.provenance.unwrap_or_default();
         check(provenance.model_epoch == last.epoch + 2, || format!("{provenance:?}"))
@@ -260,13 +262,13 @@ async fn a_corrupt_artifact_is_refused_and_the_old_model_keeps_serving() {
     .await;
 
     // Its file goes bad on the disk: what is in memory serves on, and nobody can promote it any more.
-    damage(&folder.join(&good.winner).join("model.onnx"));
-    let request = PromoteRequest { name: MODEL.to_owned(), version: good.winner.clone(), force: true };
+    damage(&folder.join(version(&good)).join("model.onnx"));
+    let request = PromoteRequest { name: MODEL.to_owned(), version: version(&good).to_owned(), force: true };
     let status = stack.trainer().promote(request).await.unwrap_err();
     assert_eq!(status.code(), Code::DataLoss, "{status}");
     assert_eq!(
         recommend(&stack, &Walks::customer(3), 10).await.unwrap().provenance.unwrap().model_version,
-        good.winner
+        version(&good)
     );
     hammer.end().await;
 }

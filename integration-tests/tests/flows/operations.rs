@@ -5,9 +5,7 @@ use std::{
     time::Duration,
 };
 
-use rapport_integration_tests::harness::{
-    Service, Stack, clients::channel, stack::get, wait::check, wait_until,
-};
+use rapport_integration_tests::harness::{Service, Stack, clients::channel, stack::get, wait::check, wait_until};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,

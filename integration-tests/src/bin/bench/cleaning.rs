@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rapport_integration_tests::harness::{Service, Stack, process::Signal, wait::check, wait_until};
+use rapport_integration_tests::harness::{
+    Service, Stack, process::Signal, stack::PARTITIONS, wait::check, wait_until, wait_until_blocking,
+};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -24,7 +26,10 @@ pub async fn run(scale: Scale, report: &mut Report) {
     stack.set(Service::Cleaner, "RAPPORT_KAFKA_SETTINGS", PATIENT);
     stack.start(&[Service::Cleaner]).await;
     let copy_topic = format!("{}.copy", stack.name);
-    stack.broker.create_topics(&[&copy_topic], rapport_integration_tests::harness::stack::PARTITIONS).await;
+    stack.broker.create_topics(&[&copy_topic], PARTITIONS).await;
+    // The cleaner has its partitions when it has cleaned something.
+    ingest::raw_producer(&mut stack, "first", 100);
+    clean(&mut stack, 100).await;
     let (mut ours, mut ceiling) = (Vec::new(), Vec::new());
     for round in 0..=scale.rounds {
         let events = if round == 0 { scale.cleaner_events / 4 } else { scale.cleaner_events };
@@ -51,11 +56,14 @@ pub async fn run(scale: Scale, report: &mut Report) {
 /// The end of each raw partition.
 fn ends(stack: &Stack) -> Vec<(i32, i64)> {
     let consumer: BaseConsumer = stack.broker.client().create().unwrap();
-    (0..rapport_integration_tests::harness::stack::PARTITIONS)
-        .map(|partition| {
-            let wait = Duration::from_secs(5);
-            (partition, consumer.fetch_watermarks(&stack.topics.raw, partition, wait).unwrap().1)
-        })
+    let end = |partition| {
+        let wait = Duration::from_secs(5);
+        let marks = consumer.fetch_watermarks(&stack.topics.raw, partition, wait).map_err(|e| e.to_string())?;
+        Ok((partition, marks.1))
+    };
+    // A topic that has just been made is not known to every client at once.
+    (0..PARTITIONS)
+        .map(|partition| wait_until_blocking("the topic", Duration::from_secs(10), || end(partition)))
         .collect()
 }
 
