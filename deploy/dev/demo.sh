@@ -9,7 +9,7 @@ customer=${RAPPORT_DEMO_CUSTOMER:-196}
 # What the new customer rates: Star Wars, The Empire Strikes Back, Return of the Jedi.
 new_items=${RAPPORT_DEMO_ITEMS:-50,172,181}
 # The sequence model's training ends after this; the ridge takes seconds.
-budget=${RAPPORT_DEMO_TRAIN_SECONDS:-90}
+budget=${RAPPORT_DEMO_TRAIN_SECONDS:-120}
 
 begun=$(date +%s%N)
 step_begun=$begun
@@ -62,6 +62,7 @@ step "4 learn"
 ctl train --time-budget-s "$budget"
 
 step "5 serve"
+ctl models wait
 printf 'What customer %s rated last:\n' "$customer"
 ctl history "$customer" --limit 8
 printf '\nThe ten best for customer %s:\n' "$customer"

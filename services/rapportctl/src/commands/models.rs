@@ -1,10 +1,18 @@
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
+use rapport_proto::recommend::RecommendRequest;
 use rapport_proto::train::{ListModelsRequest, ModelVersion, PromoteRequest, RollbackRequest};
 use serde_json::{Value, json};
 
-use super::{right, time_text};
+use super::{recommend, right, time_text};
 use crate::{context::Context, output};
+
+/// The customer that `wait` asks for.
+const PROBE: &str = "rapportctl-probe";
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub enum Models {
@@ -14,6 +22,8 @@ pub enum Models {
     Promote(Promote),
     /// Make the version before the live one live again
     Rollback(Name),
+    /// Wait until the scorer answers with the live version
+    Wait(Wait),
 }
 
 #[derive(Debug, Args)]
@@ -21,6 +31,15 @@ pub struct Name {
     /// The model's name
     #[arg(long, default_value = "next-item")]
     name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Wait {
+    #[command(flatten)]
+    name: Name,
+    /// How long
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    patience: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -51,6 +70,7 @@ impl Models {
                 let answer = trainer.promote(context.request(request)?).await.map_err(refused)?.into_inner();
                 (answer.live, answer.previous, answer.epoch)
             }
+            Self::Wait(wait) => return wait.run(context).await,
             Self::Rollback(name) => {
                 let request = context.request(RollbackRequest { name: name.name })?;
                 let answer = trainer.rollback(request).await.map_err(refused)?.into_inner();
@@ -60,6 +80,43 @@ impl Models {
         context.output.answer(
             || json!({ "live": live, "previous": previous, "epoch": epoch }),
             |page| page.line(format!("live: {live} (epoch {epoch}); before: {previous}")),
+        );
+        Ok(())
+    }
+}
+
+impl Wait {
+    async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let request = context.request(ListModelsRequest { name: self.name.name.clone() })?;
+        let versions = context.trainer()?.list_models(request).await;
+        let versions = versions.map_err(|status| context.trainer_refused(&status))?.into_inner().versions;
+        let Some(live) = versions.into_iter().find(|version| version.live) else {
+            bail!("no version of {} is live; try: rapportctl train, or rapportctl models promote", self.name.name);
+        };
+        let started = Instant::now();
+        loop {
+            // Nobody's list: whoever it is for, the answer names the model that is loaded.
+            let request = RecommendRequest { customer_id: PROBE.to_owned(), limit: 1, ..RecommendRequest::default() };
+            let answer = recommend::ask(context, request).await?;
+            let loaded = answer.provenance.map(|p| p.model_version).unwrap_or_default();
+            if loaded == live.version {
+                break;
+            }
+            if started.elapsed() > self.patience {
+                let loaded = if loaded.is_empty() { "no model".to_owned() } else { loaded };
+                bail!(
+                    "the scorer still answers with {loaded} after {}, live is {}; try: what does its log say (`make logs`)?",
+                    humantime::format_duration(self.patience),
+                    live.version
+                );
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        context.output.answer(
+            || json!({ "live": live.version, "waited_s": started.elapsed().as_secs_f64() }),
+            |page| {
+                page.line(format!("the scorer serves {} (waited {})", live.version, output::human(started.elapsed())))
+            },
         );
         Ok(())
     }
