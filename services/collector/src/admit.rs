@@ -12,34 +12,90 @@ pub const TITLE_BYTES: usize = 1024;
 /// Categories of one item.
 pub const ITEM_CATEGORIES: usize = 64;
 
+/// What the rules look at, whether the event was decoded or still stands as its bytes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct View<'a> {
+    pub event_id: &'a str,
+    pub kind: &'a str,
+    pub customer_id: &'a str,
+    pub anonymous_id: &'a str,
+    pub item_id: &'a str,
+    pub category: &'a str,
+    pub currency: &'a str,
+    pub event_time: Option<Timestamp>,
+    pub sent_at: Option<Timestamp>,
+    pub value: Option<f64>,
+    /// Whether they nest deeper than [`limits::DEPTH`].
+    pub deep_properties: bool,
+    pub deep_traits: bool,
+}
+
+impl<'a> From<&'a Event> for View<'a> {
+    fn from(event: &'a Event) -> Self {
+        Self {
+            event_id: &event.event_id,
+            kind: &event.r#type,
+            customer_id: &event.customer_id,
+            anonymous_id: &event.anonymous_id,
+            item_id: &event.item_id,
+            category: &event.category,
+            currency: &event.currency,
+            event_time: event.event_time,
+            sent_at: event.sent_at,
+            value: event.value,
+            deep_properties: is_deep(event.properties.as_ref()),
+            deep_traits: is_deep(event.traits.as_ref()),
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    /// Who did it: the second half of the record's key.
+    pub const fn who(&self) -> &'a str {
+        if self.customer_id.is_empty() { self.anonymous_id } else { self.customer_id }
+    }
+}
+
 /// Checks an event, gives it an id when it has none, and returns its encoded size in bytes.
 ///
 /// # Errors
 /// The first field that breaks a rule.
 pub fn event(event: &mut Event) -> Result<usize, FieldError> {
-    event_type(&event.r#type)?;
-    if event.customer_id.is_empty() && event.anonymous_id.is_empty() {
+    view(&View::from(&*event))?;
+    if event.event_id.is_empty() {
+        event.event_id = new_event_id();
+    }
+    encoded("event", event.encoded_len())
+}
+
+/// Checks everything about an event but its size.
+///
+/// # Errors
+/// The first field that breaks a rule.
+pub fn view(event: &View<'_>) -> Result<(), FieldError> {
+    event_type(event.kind)?;
+    if event.who().is_empty() {
         return Err(FieldError::identity("customer_id", "is empty, and anonymous_id too; one of them is needed"));
     }
-    id("customer_id", &event.customer_id, limits::ID_BYTES)?;
-    id("anonymous_id", &event.anonymous_id, limits::ID_BYTES)?;
-    id("event_id", &event.event_id, limits::EVENT_ID_BYTES)?;
-    id("item_id", &event.item_id, limits::ID_BYTES)?;
-    id("category", &event.category, limits::ID_BYTES)?;
+    id("customer_id", event.customer_id, limits::ID_BYTES)?;
+    id("anonymous_id", event.anonymous_id, limits::ID_BYTES)?;
+    id("event_id", event.event_id, limits::EVENT_ID_BYTES)?;
+    id("item_id", event.item_id, limits::ID_BYTES)?;
+    id("category", event.category, limits::ID_BYTES)?;
     time("event_time", event.event_time.as_ref())?;
     time("sent_at", event.sent_at.as_ref())?;
     if let Some(value) = event.value.filter(|value| !value.is_finite()) {
         return Err(FieldError::schema("value", format!("must be a finite number, is {value}")));
     }
-    if !event.currency.is_empty() && !is_currency(&event.currency) {
+    if !event.currency.is_empty() && !is_currency(event.currency) {
         return Err(FieldError::schema("currency", "must be an ISO 4217 code of 3 letters, for example \"EUR\""));
     }
-    object("properties", event.properties.as_ref())?;
-    object("traits", event.traits.as_ref())?;
-    if event.event_id.is_empty() {
-        event.event_id = new_event_id();
+    for (field, deep) in [("properties", event.deep_properties), ("traits", event.deep_traits)] {
+        if deep {
+            return Err(FieldError::size(field, format!("nests deeper than {}", limits::DEPTH)));
+        }
     }
-    encoded("event", event.encoded_len())
+    Ok(())
 }
 
 /// Checks an item of the catalog and returns its encoded size in bytes.
@@ -107,13 +163,8 @@ fn time(field: &str, stamp: Option<&Timestamp>) -> Result<(), FieldError> {
     }
 }
 
-fn object(field: &str, object: Option<&Struct>) -> Result<(), FieldError> {
-    match object {
-        Some(object) if !object.fields.values().all(|value| is_shallow(value, 1)) => {
-            Err(FieldError::size(field, format!("nests deeper than {}", limits::DEPTH)))
-        }
-        _ => Ok(()),
-    }
+fn is_deep(object: Option<&Struct>) -> bool {
+    object.is_some_and(|object| !object.fields.values().all(|value| is_shallow(value, 1)))
 }
 
 /// Whether a value that stands `depth` deep holds nothing below [`limits::DEPTH`].
@@ -135,7 +186,11 @@ fn size(field: &str, bytes: usize, max_bytes: usize) -> Result<(), FieldError> {
     Ok(())
 }
 
-fn encoded(field: &str, bytes: usize) -> Result<usize, FieldError> {
+/// Checks the size of an encoded event or item.
+///
+/// # Errors
+/// It is larger than [`limits::EVENT_BYTES`].
+pub fn encoded(field: &str, bytes: usize) -> Result<usize, FieldError> {
     size(field, bytes, limits::EVENT_BYTES)?;
     Ok(bytes)
 }

@@ -1,8 +1,8 @@
 //! The collector: the mesh's front door. It answers success only when Kafka has the event.
 //!
 //! The way of an event: a door reads its wire shape ([`doors`]), its key names the tenant
-//! ([`keys`]), it is judged ([`admit`]), becomes a record ([`publish`]), and when Kafka has
-//! acknowledged that, its sender is told.
+//! ([`keys`]), it is judged ([`admit`]; a gRPC event by its bytes, [`wire`]), becomes a record
+//! ([`publish`]), and when Kafka has acknowledged that, its sender is told.
 
 pub mod admit;
 pub mod config;
@@ -10,21 +10,19 @@ pub mod doors;
 pub mod error;
 pub mod keys;
 pub mod publish;
+pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 
 pub use config::Config;
 pub use error::Error;
 
-use doors::{House, grpc::GrpcDoor, http};
+use doors::{House, grpc::GrpcDoor, grpc_server::GrpcServer, http};
 use keys::Keys;
 use publish::Publish;
-use rapport_proto::collect::collector_server::CollectorServer;
+use rapport_proto::collect::collector_server::SERVICE_NAME;
 use rapport_runtime::Lifecycle;
 use tonic::service::Routes;
-
-/// The name of the service for gRPC health.
-pub const SERVICE: &str = "rapport.collect.v1.Collector";
 
 /// Requests somewhat over the limit are decoded, so that they can be refused by name.
 const DECODE_SLACK: usize = 2;
@@ -50,14 +48,13 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         lifecycle: lifecycle.clone(),
     };
     let max_bytes = config.server.max_request_bytes;
-    let service = CollectorServer::new(GrpcDoor::new(house.clone(), max_bytes))
-        .max_decoding_message_size(max_bytes.saturating_mul(DECODE_SLACK));
+    let service = GrpcServer::new(GrpcDoor::new(house.clone(), max_bytes), max_bytes.saturating_mul(DECODE_SLACK));
 
     // The doors open before Kafka is there: until then callers get an answer that they can act on.
     let topics = async { Ok(rapport_kafka::wait_for_topics(&config.kafka, &lifecycle).await?) };
     let grpc = async {
         let routes = Routes::new(service);
-        Ok(rapport_rpc::serve(config.grpc_addr, &config.server, routes, &[SERVICE], &lifecycle).await?)
+        Ok(rapport_rpc::serve(config.grpc_addr, &config.server, routes, &[SERVICE_NAME], &lifecycle).await?)
     };
     let gauges = async {
         watch(&publish, &lifecycle).await;

@@ -22,7 +22,7 @@ use rapport_proto::{
 use rdkafka::{error::RDKafkaErrorCode, message::OwnedHeaders};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::config::DoorArgs;
+use crate::{admit::View, config::DoorArgs};
 
 /// What an event costs in memory beside its bytes while it waits for Kafka: librdkafka's message,
 /// its headers, the key and the ticket of its acknowledgement.
@@ -134,10 +134,14 @@ impl Publish {
 
     /// Begins a submission of about `records` records.
     pub fn submit<'a>(&'a self, origin: &Origin<'_>, records: usize) -> Submission<'a> {
-        let mut common = OwnedHeaders::new_with_capacity(8);
-        common = headers::with(common, headers::TENANT, origin.tenant.as_str());
-        common = headers::with(common, headers::RECEIVED_AT, origin.received_at.as_ms().to_string());
-        common = trace::inject_context(common, origin.trace);
+        let received_at = origin.received_at.as_ms().to_string();
+        let headers_of = |content_type: &str| {
+            let mut common = OwnedHeaders::new_with_capacity(8);
+            common = headers::with(common, headers::CONTENT_TYPE, content_type);
+            common = headers::with(common, headers::TENANT, origin.tenant.as_str());
+            common = headers::with(common, headers::RECEIVED_AT, &received_at);
+            trace::inject_context(common, origin.trace)
+        };
         let key = format!("{}/", origin.tenant);
         Submission {
             batch: self.publisher.batch(records),
@@ -145,7 +149,8 @@ impl Publish {
             broken: &self.broken,
             tenant: origin.tenant.clone(),
             received_at: origin.received_at,
-            common,
+            event_headers: headers_of(headers::PROTOBUF_EVENT),
+            other_headers: headers_of(headers::PROTOBUF),
             tenant_bytes: key.len(),
             key,
             value: Vec::with_capacity(512),
@@ -167,8 +172,9 @@ pub struct Submission<'a> {
     broken: &'a AtomicBool,
     tenant: Tenant,
     received_at: EventTime,
-    /// Headers that every record of the call carries.
-    common: OwnedHeaders,
+    /// Headers that every event of the call carries, and every other record of it.
+    event_headers: OwnedHeaders,
+    other_headers: OwnedHeaders,
     /// Scratch for the key, which begins with the tenant and a slash, and for the value.
     key: String,
     tenant_bytes: usize,
@@ -179,16 +185,20 @@ pub struct Submission<'a> {
 impl Submission<'_> {
     /// Puts an admitted event on the raw topic.
     pub fn event(&mut self, event: &Event) {
-        let who = if event.customer_id.is_empty() { &event.anonymous_id } else { &event.customer_id };
+        let mut value = std::mem::take(&mut self.value);
+        value.clear();
+        // A Vec grows: encoding into it cannot fail.
+        event.encode_raw(&mut value);
+        self.encoded_event(View::from(event).who(), &event.event_id, &value);
+        self.value = value;
+    }
+
+    /// Puts an admitted event on the raw topic as the bytes that it came in.
+    pub fn encoded_event(&mut self, who: &str, event_id: &str, value: &[u8]) {
         self.key.truncate(self.tenant_bytes);
         self.key.push_str(who);
-        self.value.clear();
-        // A Vec grows: encoding into it cannot fail.
-        event.encode_raw(&mut self.value);
-        let mut record_headers = headers::with(self.common.clone(), headers::CONTENT_TYPE, headers::PROTOBUF_EVENT);
-        record_headers = headers::with(record_headers, headers::EVENT_ID, &event.event_id);
-        let sent =
-            self.batch.send(&self.topics.raw, Some(self.key.as_bytes()), Some(self.value.as_slice()), record_headers);
+        let record_headers = headers::with(self.event_headers.clone(), headers::EVENT_ID, event_id);
+        let sent = self.batch.send(&self.topics.raw, Some(self.key.as_bytes()), Some(value), record_headers);
         self.settle(sent);
     }
 
@@ -221,7 +231,7 @@ impl Submission<'_> {
                 header(headers::RECEIVED_AT, &received),
             ],
         };
-        let record_headers = headers::with(self.common.clone(), headers::CONTENT_TYPE, headers::PROTOBUF);
+        let record_headers = self.other_headers.clone();
         let sent = self.batch.send(&self.topics.dead, key, Some(letter.encode_to_vec().as_slice()), record_headers);
         self.settle(sent);
     }
@@ -239,7 +249,7 @@ impl Submission<'_> {
     fn catalog(&mut self, item_id: &str, value: Option<&[u8]>) {
         self.key.truncate(self.tenant_bytes);
         self.key.push_str(item_id);
-        let record_headers = headers::with(self.common.clone(), headers::CONTENT_TYPE, headers::PROTOBUF);
+        let record_headers = self.other_headers.clone();
         let sent = self.batch.send(&self.topics.catalog, Some(self.key.as_bytes()), value, record_headers);
         self.settle(sent);
     }

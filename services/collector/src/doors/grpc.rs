@@ -5,26 +5,28 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use opentelemetry::Context;
-use prost::Message as _;
-use rapport_events::{EventTime, FieldError, Tenant};
-use rapport_proto::{
-    collect::{
-        CollectBatchRequest, CollectBatchResponse, CollectStreamRequest, CollectStreamResponse, Outcome,
-        PutItemsRequest, PutItemsResponse, collector_server::Collector, outcome::Status as OutcomeStatus,
-    },
-    events::Event,
+use rapport_events::{EventTime, FieldError, Tenant, limits};
+use rapport_proto::collect::{
+    CollectBatchResponse, CollectStreamResponse, Outcome, PutItemsRequest, PutItemsResponse,
+    outcome::Status as OutcomeStatus,
 };
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{EVENTS_AT_A_TIME, House, code_of, observe};
+use super::{
+    EVENTS_AT_A_TIME, House, code_of,
+    grpc_server::{BatchRequest, StreamRequest},
+    observe,
+};
 use crate::{
     admit,
     error::Refusal,
     keys,
-    publish::{Fate, OVERHEAD_BYTES, Origin, Pending, Room, Tally, count},
+    publish::{Fate, OVERHEAD_BYTES, Origin, Pending, Room, Submission, Tally, count},
+    wire,
 };
 
 const BATCH: &str = "grpc";
@@ -41,6 +43,9 @@ pub struct GrpcDoor {
     /// Largest request in bytes of its events.
     max_bytes: usize,
 }
+
+/// What a stream is answered with.
+pub type Answers = Pin<Box<dyn Stream<Item = Result<CollectStreamResponse, Status>> + Send>>;
 
 /// Events of one request on their way, with their ids.
 struct Submitted {
@@ -72,13 +77,13 @@ impl GrpcDoor {
     }
 
     /// The memory that events need, unless there are too many of them.
-    fn bytes_of(&self, events: &[Event]) -> Result<usize, Refusal> {
+    fn bytes_of(&self, events: &[Bytes]) -> Result<usize, Refusal> {
         let limits = &self.house.limits;
         if events.len() > limits.max_batch_events {
             let (limit, has) = (format!("{} events", limits.max_batch_events), events.len().to_string());
             return Err(Refusal::TooLarge { field: "events", limit, has });
         }
-        let bytes: usize = events.iter().map(Event::encoded_len).sum();
+        let bytes: usize = events.iter().map(Bytes::len).sum();
         if bytes > self.max_bytes {
             let limit = format!("{} bytes in one request", self.max_bytes);
             return Err(Refusal::TooLarge { field: "events", limit, has: bytes.to_string() });
@@ -86,25 +91,21 @@ impl GrpcDoor {
         Ok(bytes + events.len() * OVERHEAD_BYTES)
     }
 
-    /// Judges, encodes and queues events.
-    async fn submit(&self, tenant: &Tenant, trace: &Context, events: Vec<Event>, room: Room) -> Submitted {
+    /// Judges and queues events.
+    async fn submit(&self, tenant: &Tenant, trace: &Context, events: Vec<Bytes>, room: Room) -> Submitted {
         let origin = Origin { tenant, received_at: EventTime::now(), trace };
         let mut submission = self.house.publish.submit(&origin, events.len());
         let mut event_ids = Vec::with_capacity(events.len());
-        for (n, mut event) in events.into_iter().enumerate() {
+        for (n, event) in events.iter().enumerate() {
             if n % EVENTS_AT_A_TIME == EVENTS_AT_A_TIME - 1 {
                 tokio::task::yield_now().await;
             }
-            match admit::event(&mut event) {
-                Ok(_) => submission.event(&event),
-                Err(error) => submission.refuse(error),
-            }
-            event_ids.push(event.event_id);
+            event_ids.push(pass(&mut submission, event));
         }
         Submitted { pending: submission.close(room), event_ids }
     }
 
-    async fn batch(&self, request: Request<CollectBatchRequest>) -> Result<(Vec<Fate>, Vec<String>), Refusal> {
+    async fn batch(&self, request: Request<BatchRequest>) -> Result<(Vec<Fate>, Vec<String>), Refusal> {
         let tenant = self.tenant(request.metadata())?;
         let deadline = self.deadline(request.metadata());
         let trace = tracing::Span::current().context();
@@ -129,7 +130,7 @@ impl GrpcDoor {
 
     /// One request of a stream, queued: waits for room instead of refusing, so that the stream is read
     /// no faster than Kafka takes it.
-    async fn accept(&self, tenant: &Tenant, trace: &Context, events: Vec<Event>) -> Result<Submitted, Refusal> {
+    async fn accept(&self, tenant: &Tenant, trace: &Context, events: Vec<Bytes>) -> Result<Submitted, Refusal> {
         let bytes = self.bytes_of(&events)?;
         let draining = || Refusal::Draining { after: self.house.limits.retry_after };
         let room = self.house.publish.room(bytes).await.ok_or_else(draining)?;
@@ -217,11 +218,39 @@ impl GrpcDoor {
     }
 }
 
-#[tonic::async_trait]
-impl Collector for GrpcDoor {
-    async fn collect_batch(
+/// Judges one event and queues it or its refusal; the id that its outcome carries.
+fn pass(submission: &mut Submission<'_>, event: &[u8]) -> String {
+    let view = match wire::read(event) {
+        Ok(view) => view,
+        Err(error) => {
+            submission.refuse(error);
+            return String::new();
+        }
+    };
+    if let Err(error) = admit::view(&view).and_then(|()| admit::encoded("event", event.len())) {
+        submission.refuse(error);
+        return short(view.event_id);
+    }
+    if view.event_id.is_empty() {
+        let (event_id, event) = wire::with_new_id(event);
+        submission.encoded_event(view.who(), &event_id, &event);
+        return event_id;
+    }
+    submission.encoded_event(view.who(), view.event_id, event);
+    view.event_id.to_owned()
+}
+
+/// An id as an answer repeats it: one that is too long is not sent back whole.
+fn short(event_id: &str) -> String {
+    event_id.chars().take(limits::EVENT_ID_BYTES).collect()
+}
+
+impl GrpcDoor {
+    /// # Errors
+    /// As the contract says.
+    pub async fn collect_batch(
         &self,
-        request: Request<CollectBatchRequest>,
+        request: Request<BatchRequest>,
     ) -> Result<Response<CollectBatchResponse>, Status> {
         let since = Instant::now();
         match self.batch(request).await {
@@ -236,14 +265,12 @@ impl Collector for GrpcDoor {
         }
     }
 
-    type CollectStreamStream = Pin<Box<dyn Stream<Item = Result<CollectStreamResponse, Status>> + Send>>;
-
     /// Requests are judged and queued one after another, so that a customer's events keep their
     /// order; up to the window of them wait for Kafka at once; answers leave in order.
-    async fn collect_stream(
-        &self,
-        request: Request<Streaming<CollectStreamRequest>>,
-    ) -> Result<Response<Self::CollectStreamStream>, Status> {
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED; everything else is told in the stream.
+    pub fn collect_stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Answers>, Status> {
         let tenant = self.tenant(request.metadata())?;
         let trace = tracing::Span::current().context();
         let reader = Reader { door: self.clone(), tenant, trace, requests: request.into_inner() };
@@ -263,7 +290,9 @@ impl Collector for GrpcDoor {
         Ok(Response::new(Box::pin(answers)))
     }
 
-    async fn put_items(&self, request: Request<PutItemsRequest>) -> Result<Response<PutItemsResponse>, Status> {
+    /// # Errors
+    /// As the contract says.
+    pub async fn put_items(&self, request: Request<PutItemsRequest>) -> Result<Response<PutItemsResponse>, Status> {
         let since = Instant::now();
         match self.items(request).await {
             Ok(accepted) => {
@@ -284,7 +313,7 @@ struct Reader {
     door: GrpcDoor,
     tenant: Tenant,
     trace: Context,
-    requests: Streaming<CollectStreamRequest>,
+    requests: Streaming<StreamRequest>,
 }
 
 type Read = Result<(u64, Submitted, Instant), Status>;
@@ -303,7 +332,7 @@ impl Reader {
         };
         let since = Instant::now();
         match request {
-            Ok(Some(CollectStreamRequest { sequence, events })) => {
+            Ok(Some(StreamRequest { sequence, events })) => {
                 match self.door.accept(&self.tenant, &self.trace, events).await {
                     Ok(submitted) => Some((Ok((sequence, submitted, since)), Some(self))),
                     Err(refusal) => {

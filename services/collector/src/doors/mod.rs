@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod grpc;
+pub mod grpc_server;
 pub mod http;
 pub mod listener;
 pub mod segment;

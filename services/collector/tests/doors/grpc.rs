@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use prost::Message as _;
-use rapport_collector::doors::{House, grpc::GrpcDoor};
+use rapport_collector::doors::{House, grpc::GrpcDoor, grpc_server::GrpcServer};
 use rapport_proto::{
     catalog::Item,
     collect::{
-        CollectBatchRequest, CollectStreamRequest, Outcome, PutItemsRequest, collector_client::CollectorClient,
-        collector_server::CollectorServer, outcome::Status::*,
+        CollectBatchRequest, CollectBatchResponse, CollectStreamRequest, Outcome, PutItemsRequest,
+        collector_client::CollectorClient, outcome::Status::*,
     },
     events::Event,
 };
@@ -18,15 +18,19 @@ use tonic_types::StatusExt as _;
 
 use super::{CATALOG, RAW, cluster, house, house_without_broker, records};
 
-/// Serves the door on a free port.
 async fn client(house: &House) -> CollectorClient<Channel> {
+    CollectorClient::new(channel(house).await)
+}
+
+/// Serves the door on a free port.
+async fn channel(house: &House) -> Channel {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let service = CollectorServer::new(GrpcDoor::new(house.clone(), 100_000));
+    let service = GrpcServer::new(GrpcDoor::new(house.clone(), 100_000), 200_000);
     tokio::spawn(
         tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
     );
-    CollectorClient::connect(format!("http://{addr}")).await.unwrap()
+    Channel::from_shared(format!("http://{addr}")).unwrap().connect().await.unwrap()
 }
 
 fn keyed<T>(message: T) -> Request<T> {
@@ -65,6 +69,30 @@ async fn each_event_of_a_batch_has_its_outcome_and_its_id() {
     assert_eq!(Event::decode(records[0].value.as_deref().unwrap()).unwrap(), view("m1"));
     assert_eq!(records[1].header("rapport-event-id"), Some(answer.outcomes[2].event_id.as_str()), "a made id is told");
     assert_eq!(house.publish.bytes_in_flight(), 0, "all room is given back");
+}
+
+#[tokio::test]
+async fn an_event_whose_bytes_are_broken_does_not_cost_its_neighbours() {
+    // What a client of another language, or another version of the contract, may send.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Raw {
+        #[prost(bytes = "vec", repeated, tag = "1")]
+        events: Vec<Vec<u8>>,
+    }
+    let mut later = view("m2").encode_to_vec();
+    later.extend([0xf8, 0x07, 1]);
+    let raw = Raw { events: vec![view("m1").encode_to_vec(), vec![0x0a, 9, b'x'], later.clone()] };
+    let cluster = cluster();
+    let (house, _) = house(&cluster.bootstrap_servers(), &[]);
+    let mut grpc = tonic::client::Grpc::new(channel(&house).await);
+    grpc.ready().await.unwrap();
+    let path = "/rapport.collect.v1.Collector/CollectBatch".parse().unwrap();
+    let codec = tonic_prost::ProstCodec::<Raw, CollectBatchResponse>::default();
+    let answer = grpc.unary(keyed(raw), path, codec).await.unwrap().into_inner();
+    assert_eq!(statuses(&answer.outcomes), [Accepted, Refused, Accepted]);
+    assert_eq!(answer.outcomes[1].message, "is not valid protobuf: a field is cut off");
+    let value = records(&cluster, RAW, 2).remove(1).value.unwrap();
+    assert_eq!(value, later, "what this version does not know stays with the event");
 }
 
 #[tokio::test]
