@@ -16,6 +16,8 @@ use crate::{
 struct Held {
     fence: Option<Position>,
     state: CustomerState,
+    /// Events of the batch at hand that were folded in.
+    applied: usize,
 }
 
 /// A customer that a batch has changed.
@@ -85,7 +87,15 @@ impl Customers {
         Ok(changed)
     }
 
-    fn settle(&mut self, group: Group, held: Held) -> Changed {
+    /// The group is in Redis: counts its events, and keeps the state at hand.
+    fn settle(&mut self, group: Group, mut held: Held) -> Changed {
+        let applied = std::mem::take(&mut held.applied);
+        let replayed = group.events.len() - applied;
+        for (result, events) in [("applied", applied), ("replayed", replayed)] {
+            if events > 0 {
+                metrics::counter!("rapport_feature_store_events_total", "result" => result).increment(events as u64);
+            }
+        }
         let changed = Changed { version: held.state.version(), newest: held.state.newest(), events: group.events };
         self.hot.put(group.key, held);
         changed
@@ -113,13 +123,13 @@ fn stored_state(views: &Arc<Views>, stored: Result<Option<StoredCustomer>, Error
         metrics::counter!("rapport_feature_store_corrupt_states_total", "entity" => "customer").increment(1);
     };
     match stored {
-        Ok(None) => Some(Held { fence: None, state: CustomerState::new(views) }),
+        Ok(None) => Some(Held { fence: None, state: CustomerState::new(views), applied: 0 }),
         Ok(Some(stored)) => {
             let state = stored.state(views).unwrap_or_else(|error| {
                 corrupt(error);
                 CustomerState::new(views)
             });
-            Some(Held { fence: Some(stored.fence), state })
+            Some(Held { fence: Some(stored.fence), state, applied: 0 })
         }
         Err(error) => {
             corrupt(error);
@@ -129,12 +139,9 @@ fn stored_state(views: &Arc<Views>, stored: Result<Option<StoredCustomer>, Error
 }
 
 fn apply(held: &mut Held, logged: &LoggedEvent) {
-    let result = if holds(held.fence, logged.position) {
-        "replayed"
-    } else {
+    if !holds(held.fence, logged.position) {
         held.state.apply(&logged.event);
         held.fence = Some(logged.position);
-        "applied"
-    };
-    metrics::counter!("rapport_feature_store_events_total", "result" => result).increment(1);
+        held.applied += 1;
+    }
 }
