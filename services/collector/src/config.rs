@@ -89,7 +89,7 @@ pub struct DoorArgs {
     pub ack_timeout: Duration,
 
     /// How long an event may wait for others that go to Kafka in one request with it
-    #[arg(long, env = "RAPPORT_LINGER", default_value = "5ms", value_parser = parse_duration)]
+    #[arg(long, env = "RAPPORT_LINGER", default_value = "2ms", value_parser = parse_duration)]
     pub linger: Duration,
 
     /// What senders are told to wait when there is no room or Kafka does not answer
