@@ -253,7 +253,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_address_file_panics(text: String) {
-            let _ = AddressFile::parse(&text);
+            if let Err(line) = AddressFile::parse(&text) {
+                prop_assert!((1..=text.lines().count()).contains(&line));
+            }
         }
     }
 }

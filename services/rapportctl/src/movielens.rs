@@ -211,14 +211,17 @@ mod tests {
     proptest! {
         #[test]
         fn no_content_panics(text: String) {
-            let _ = ratings("f", &text);
-            let _ = movies("f", &text);
+            for error in [ratings("f", &text).err(), movies("f", &text).err()].into_iter().flatten() {
+                prop_assert!((1..=text.lines().count().max(1)).contains(&error.line), "{}", error);
+            }
         }
 
         #[test]
-        fn no_cell_under_a_good_header_panics(cells in proptest::collection::vec("[^\n]{0,12}", 0..12)) {
+        fn no_cell_under_a_good_header_panics(cells in proptest::collection::vec("[^\r\n]{0,12}", 0..12)) {
             let text = format!("{HEADER}{}", cells.join("\t"));
-            let _ = ratings("f", &text);
+            if let Err(error) = ratings("f", &text) {
+                prop_assert_eq!(error.line, 2);
+            }
         }
 
         #[test]
