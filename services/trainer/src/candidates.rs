@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use tch::Device;
 
 use crate::{
-    Error, evaluate::{Figures, evaluate},
+    Error,
     dataset::{Dataset, Split},
+    evaluate::{Figures, evaluate},
     models::{
         NextItem,
         recipe::{Recipe, SequenceRecipe},
@@ -175,7 +176,13 @@ fn ridge(plan: &Plan, device: Device, data: &Dataset, split: &Split, watch: &Wat
     let (validation, mut ridge) = best.ok_or_else(|| Error::NotFinite { model: "ridge".into(), what: "a score" })?;
     let fit_seconds = started.elapsed().as_secs_f64();
     let test = evaluate(&mut ridge, data, &split.test, watch.stop)?;
-    Ok(Candidate { fitted: Fitted::Ridge(ridge), validation, test, fit_seconds, trained_on: "the oldest 80 % of events" })
+    Ok(Candidate {
+        fitted: Fitted::Ridge(ridge),
+        validation,
+        test,
+        fit_seconds,
+        trained_on: "the oldest 80 % of events",
+    })
 }
 
 /// Also trains a champion's recipe again, to be compared on the same split.

@@ -27,8 +27,10 @@ pub fn card(facts: &Facts<'_>) -> String {
     let report = facts.report;
     let (data, plan) = (report.data, report.plan);
     let what = match facts.kind {
-        "ridge" => "Closed-form sequential ridge: the next item from decayed sums of the past ones, no gradients. Each \
-                    past item's share of a score is exact.",
+        "ridge" => {
+            "Closed-form sequential ridge: the next item from decayed sums of the past ones, no gradients. Each \
+                    past item's share of a score is exact."
+        }
         _ => "Self-attentive sequence model (SASRec's task, LiGR blocks, relative positions), full cross-entropy.",
     };
     let mut rows = String::new();

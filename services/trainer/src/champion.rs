@@ -53,7 +53,9 @@ pub fn figures(
                 Some(candidate) => champion(candidate.test, Some("ridge"), "its recipe, trained on the same past"),
                 None => match ridge(&recipe, tools, data, split, watch) {
                     Ok(figures) => champion(figures, None, "its recipe, trained on the same past"),
-                    Err(Error::CannotTrain { .. }) => champion(as_it_is(&artifact, data, split, watch)?, None, AS_IT_IS),
+                    Err(Error::CannotTrain { .. }) => {
+                        champion(as_it_is(&artifact, data, split, watch)?, None, AS_IT_IS)
+                    }
                     Err(error) => Err(error),
                 },
             }

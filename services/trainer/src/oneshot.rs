@@ -131,11 +131,8 @@ fn train(args: &Args, plan: &Plan) -> Result<RunResult, Error> {
     let log = OfflineLog::open(&args.offline)?;
     let registry = Registry::open(&args.registry.registry_dir)?;
     let device = run::device(args.training.threads);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(Error::Thread)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(Error::Thread)?;
     let lifecycle = Lifecycle::new();
     let signals = runtime.spawn(stop_on_signals(lifecycle.clone()));
     let kafka = if plan.dry_run {

@@ -121,7 +121,8 @@ impl Models {
     /// There is none before it, its artifact is corrupt, or Kafka did not take the announcement.
     pub async fn rollback(&self, tenant: &Tenant, name: &str) -> Result<Live, Error> {
         let nothing = || Error::NothingBefore { name: name.into() };
-        let previous = self.live(tenant, name)?.map(|live| live.previous).filter(|p| !p.is_empty()).ok_or_else(nothing)?;
+        let previous =
+            self.live(tenant, name)?.map(|live| live.previous).filter(|p| !p.is_empty()).ok_or_else(nothing)?;
         let (registry, of, named, asked) = (self.registry.clone(), tenant.clone(), name.to_owned(), previous.clone());
         let (_, reference): (_, ArtifactRef) = on_a_thread(move || registry.artifact(&of, &named, &asked)).await??;
         self.announce(tenant, name, |current| match current {

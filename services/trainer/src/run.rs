@@ -23,7 +23,9 @@ use crate::{
     evaluate::{Figures, evaluate},
     gate::{self, Opponents},
     models::{
-        NextItem, markov::Markov, popularity::Popularity,
+        NextItem,
+        markov::Markov,
+        popularity::Popularity,
         recipe::{RidgeRecipe, SequenceRecipe},
     },
     neighbours::neighbours,

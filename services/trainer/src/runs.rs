@@ -173,8 +173,7 @@ pub fn start(
         // Everything of libtorch happens on this one thread.
         let device = run::device(threads);
         component.ready();
-        let tools =
-            Tools { log: &log, registry: models.registry(), device, models: Some((models.as_ref(), &runtime)) };
+        let tools = Tools { log: &log, registry: models.registry(), device, models: Some((models.as_ref(), &runtime)) };
         work(&queued, &tools, &inside);
         Ok(())
     })

@@ -46,8 +46,7 @@ pub fn version(
     let metrics = candidate.test.named();
     let verdict = Verdict { metrics: metrics.clone(), gate: report.gate.clone() };
     let sequence_length = candidate.sequence_length();
-    let mut description =
-        Description::next_item(kind, now.to_string(), sequence_length, data.items.len(), verdict);
+    let mut description = Description::next_item(kind, now.to_string(), sequence_length, data.items.len(), verdict);
     description.recipe = serde_json::to_value(candidate.recipe()).map_err(|e| Error::file("recipe")(e.into()))?;
     let schema = json!({
         "input": description.input,

@@ -8,12 +8,7 @@ use rapport_events::Tenant;
 use rapport_trainer::{
     dataset::{Builder, Dataset, Limits, Split, log},
     evaluate::evaluate,
-    models::{
-        NextItem, markov::Markov, popularity::Popularity,
-        recipe::SequenceRecipe,
-        ridge::Statistics,
-        sequence,
-    },
+    models::{NextItem, markov::Markov, popularity::Popularity, recipe::SequenceRecipe, ridge::Statistics, sequence},
     progress::Watch,
 };
 use tch::Device;
@@ -31,7 +26,14 @@ fn test_figures(model: &mut dyn NextItem, data: &Dataset, split: &Split) -> f64 
         [&split.validation, &split.test].map(|cases| evaluate(model, data, cases, &|| false).unwrap());
     println!(
         "{:<10} validation ndcg@10 {:.4} hr@10 {:.4} | test ndcg@10 {:.4} hr@10 {:.4} mrr {:.4} coverage {:.3} ({} cases)",
-        model.kind(), validation.ndcg, validation.hit_rate, test.ndcg, test.hit_rate, test.mrr, test.coverage, test.cases
+        model.kind(),
+        validation.ndcg,
+        validation.hit_rate,
+        test.ndcg,
+        test.hit_rate,
+        test.mrr,
+        test.coverage,
+        test.cases
     );
     test.ndcg
 }
@@ -59,10 +61,7 @@ fn on_movielens_100k_the_ridge_beats_markov_which_beats_popularity() {
 fn on_movielens_100k_the_sequence_model_learns() {
     let Some(data) = movielens_100k() else { return };
     let split = Split::by_time(&data).unwrap();
-    let watch = Watch {
-        report: &|p| println!("{} {:.0} events/s", p.message, p.events_per_second),
-        stop: &|| false,
-    };
+    let watch = Watch { report: &|p| println!("{} {:.0} events/s", p.message, p.events_per_second), stop: &|| false };
     let seconds = std::env::var("SECONDS_BUDGET").ok().and_then(|s| s.parse().ok()).unwrap_or(120);
     let mut recipe = SequenceRecipe::default();
     if let Ok(changes) = std::env::var("RECIPE") {

@@ -186,7 +186,8 @@ fn run(model: &mut NextItemModel, batch: Vec<(Instant, Request)>, name: &Arc<str
         metrics::histogram!("rapport_inference_queue_seconds", "model" => name.to_string()).record(now - arrived);
         if request.answer.is_closed() || request.deadline <= now {
             metrics::counter!("rapport_inference_expired_total", "model" => name.to_string()).increment(1);
-            continue; // its caller has gone or goes: the deadline answers it
+            request.answer.send(Err(Error::DeadlineExceeded)).ok(); // mostly, its caller has gone already
+            continue;
         }
         histories.push(request.history);
         waiting.push(request.answer);

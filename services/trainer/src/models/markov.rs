@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::NextItem;
+use super::{Each, NextItem};
 use crate::Error;
 
 /// Scores an item by how often it followed the last one; popularity (scaled below one follow)
@@ -34,12 +34,7 @@ impl NextItem for Markov {
         "markov"
     }
 
-    fn score_prefixes(
-        &mut self,
-        history: &[u32],
-        prefixes: &[usize],
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn score_prefixes(&mut self, history: &[u32], prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
         for &prefix in prefixes {
             let mut scores = self.back_off.clone();
             for &(item, count) in &self.follows[history[prefix - 1] as usize] {

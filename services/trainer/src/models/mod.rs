@@ -9,6 +9,9 @@ pub mod sequence;
 
 use crate::Error;
 
+/// Takes the scores after a number of items.
+pub type Each<'a> = dyn FnMut(usize, &[f32]) -> Result<(), Error> + 'a;
+
 /// Scores every item as the next one.
 pub trait NextItem {
     /// `ridge`, `sasrec`, `markov`, ...
@@ -21,10 +24,5 @@ pub trait NextItem {
     ///
     /// # Errors
     /// The model failed; or `each` did.
-    fn score_prefixes(
-        &mut self,
-        history: &[u32],
-        prefixes: &[usize],
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), Error>,
-    ) -> Result<(), Error>;
+    fn score_prefixes(&mut self, history: &[u32], prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error>;
 }

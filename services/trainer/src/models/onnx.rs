@@ -3,7 +3,7 @@
 use rapport_inference::NextItemModel;
 use rapport_registry::{Artifact, ItemTable};
 
-use super::NextItem;
+use super::{Each, NextItem};
 use crate::Error;
 
 /// Histories in one run of the model.
@@ -33,12 +33,7 @@ impl NextItem for OnnxModel {
         "onnx"
     }
 
-    fn score_prefixes(
-        &mut self,
-        history: &[u32],
-        prefixes: &[usize],
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn score_prefixes(&mut self, history: &[u32], prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
         for prefixes in prefixes.chunks(BATCH) {
             let histories: Vec<Vec<i64>> = prefixes
                 .iter()
@@ -50,11 +45,8 @@ impl NextItem for OnnxModel {
                 .collect();
             for (&prefix, scores) in prefixes.iter().zip(self.model.scores(&histories)?) {
                 // An item that the model does not know is never recommended: a miss.
-                let ours: Vec<f32> = self
-                    .theirs
-                    .iter()
-                    .map(|&i| if i == 0 { f32::NEG_INFINITY } else { scores[i as usize] })
-                    .collect();
+                let ours: Vec<f32> =
+                    self.theirs.iter().map(|&i| if i == 0 { f32::NEG_INFINITY } else { scores[i as usize] }).collect();
                 each(prefix, &ours)?;
             }
         }

@@ -1,6 +1,6 @@
 //! The floor: what everybody takes.
 
-use super::NextItem;
+use super::{Each, NextItem};
 use crate::Error;
 
 /// Scores an item by how often it occurs.
@@ -23,12 +23,7 @@ impl NextItem for Popularity {
         "popularity"
     }
 
-    fn score_prefixes(
-        &mut self,
-        _history: &[u32],
-        prefixes: &[usize],
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn score_prefixes(&mut self, _history: &[u32], prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
         prefixes.iter().try_for_each(|&prefix| each(prefix, &self.scores))
     }
 }

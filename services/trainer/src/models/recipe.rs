@@ -66,10 +66,10 @@ impl Default for SequenceRecipe {
             heads: 2,
             hidden: 128,
             dropout: 0.2,
-            learning_rate: 1e-3,
+            learning_rate: 3e-3,
             weight_decay: 0.0,
-            sequence_length: 200,
-            batch_items: 4096,
+            sequence_length: 100,
+            batch_items: 1024,
             epochs: 200,
             seed: 42,
         }

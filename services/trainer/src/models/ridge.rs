@@ -7,7 +7,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{NextItem, recipe::RidgeRecipe};
+use super::{Each, NextItem, recipe::RidgeRecipe};
 use crate::Error;
 
 /// Bytes of the largest matrix that a fit may need: decays x items squared, in f64.
@@ -40,7 +40,10 @@ impl Statistics {
         let n = decays.len() * items;
         if n.saturating_mul(n).saturating_mul(8) > MATRIX_LIMIT_BYTES {
             let most = ((MATRIX_LIMIT_BYTES / 8) as f64).sqrt() as usize / decays.len();
-            return refused(format!("{items} items need too much memory, at most {most} fit with {} decays", decays.len()));
+            return refused(format!(
+                "{items} items need too much memory, at most {most} fit with {} decays",
+                decays.len()
+            ));
         }
         let mut sums = Sums { n, items, gram: vec![0.0; n * n], targets: vec![0.0; n * items] };
         for history in histories {
@@ -127,11 +130,11 @@ impl Sums {
                 for q in (0..asked.len()).rev() {
                     later[q] = f64::from(u8::from(asked[q])) + a * b * later[q + 1];
                 }
-                for q in 0..asked.len() {
+                for (q, &later) in later.iter().enumerate().take(asked.len()) {
                     // The earlier position p under decay a, the later one q under decay b. Each pair
                     // of decays comes in both orders, so this fills both triangles; p = q once.
                     let column = j * self.items + item(q);
-                    let mut weight = later[q];
+                    let mut weight = later;
                     for p in (0..=q).rev().take(reach) {
                         let row = i * self.items + item(p);
                         self.gram[row * self.n + column] += weight;
@@ -191,12 +194,7 @@ impl NextItem for Ridge {
         "ridge"
     }
 
-    fn score_prefixes(
-        &mut self,
-        history: &[u32],
-        prefixes: &[usize],
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn score_prefixes(&mut self, history: &[u32], prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
         // One decayed score vector for each decay, carried from item to item: its exact window of
         // `sequence_length` items differs by less than the largest decay to that power.
         let mut states = vec![vec![0.0_f32; self.width]; self.decays.len()];

@@ -49,14 +49,15 @@ pub fn movielens_100k() -> Option<Vec<LoggedEvent>> {
     Some(events.collect())
 }
 
-/// Customers who go round in circles of different lengths, a step a minute.
+/// Customers who walk along one of four circles of more than 50 items, a step at a time: at most 50
+/// steps, so that nobody comes by the same item twice.
 #[allow(dead_code)]
 pub fn circles(customers: i64, steps: i64) -> Vec<LoggedEvent> {
     let mut events = Vec::new();
     for step in 0..steps {
         for customer in 0..customers {
             let circle = customer % 4;
-            let item = format!("{circle}-{}", (customer / 4 + step) % (30 + circle));
+            let item = format!("{circle}-{}", (customer * 7 + step) % (50 + circle));
             let offset = events.len() as i64;
             events.push(event(&customer.to_string(), &item, (step * customers + customer) * 60_000, offset));
         }

@@ -23,8 +23,9 @@ const CLIP_NORM: f64 = 5.0;
 /// Weight of the past in the running average of the weights, after each step. What is evaluated
 /// and exported is the average: it is steadier than any single step.
 const AVERAGE: f64 = 0.99;
-/// Passes without a better validation that end the training.
+/// Passes without a better validation that end the training, once it has made [`FAIR_START`] steps.
 const PATIENCE: u32 = 5;
+const FAIR_START: f64 = 300.0;
 /// Validation cases that choose the epoch; the final figures use all of them.
 const CHOOSING_CASES: usize = 2_000;
 
@@ -84,7 +85,7 @@ pub fn select(
         } else {
             stale += 1;
         }
-        if stale >= PATIENCE || used + pass_started.elapsed() > budget {
+        if (stale >= PATIENCE && training.steps >= FAIR_START) || used + pass_started.elapsed() > budget {
             break;
         }
     }
@@ -162,7 +163,8 @@ impl<'a> Training<'a> {
         if recipe.blocks == 0 || recipe.hidden < 1 || recipe.sequence_length == 0 || recipe.batch_items == 0 {
             return refused("blocks, hidden, sequence_length and batch_items must be at least 1".into());
         }
-        if !(0.0..1.0).contains(&recipe.dropout) || !(recipe.learning_rate > 0.0 && recipe.learning_rate <= 1.0) {
+        let rate = recipe.learning_rate;
+        if !((0.0..1.0).contains(&recipe.dropout) && rate > 0.0 && rate <= 1.0) {
             return refused(format!("dropout {} or learning rate {}", recipe.dropout, recipe.learning_rate));
         }
         let mut batches = Batches::new(histories, recipe.sequence_length, recipe.batch_items, recipe.seed);

@@ -10,13 +10,12 @@ mod batches;
 mod fit;
 mod net;
 
-
 use tch::{Device, Kind, Tensor, nn};
 
 pub use fit::{Fitted, refit, select};
 pub use net::{Block, Gate, NORM_EPSILON, Net, Norm};
 
-use super::{NextItem, recipe::SequenceRecipe};
+use super::{Each, NextItem, recipe::SequenceRecipe};
 use crate::Error;
 
 /// Windows in one pass, when a history is longer than the model looks.
@@ -64,12 +63,7 @@ impl Sequence {
         batches::tensor(rows, length).to_device(self.weights.device())
     }
 
-    fn hand_out(
-        &self,
-        hidden: &Tensor,
-        prefixes: &[usize],
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn hand_out(&self, hidden: &Tensor, prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
         let scores = self.net.scores(hidden).to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
         let mut flat = vec![0.0_f32; scores.numel()];
         scores.view([-1]).f_copy_data(&mut flat, scores.numel())?;
@@ -82,12 +76,7 @@ impl NextItem for Sequence {
         "sasrec"
     }
 
-    fn score_prefixes(
-        &mut self,
-        history: &[u32],
-        prefixes: &[usize],
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn score_prefixes(&mut self, history: &[u32], prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
         let length = self.recipe.sequence_length;
         let _no_grad = tch::no_grad_guard();
         let (short, long) = prefixes.split_at(prefixes.partition_point(|&prefix| prefix <= length));

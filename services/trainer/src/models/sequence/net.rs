@@ -88,7 +88,8 @@ impl Block {
         let heads = self.distance.size()[1];
         let split = |part: &Tensor| part.view([batch, length, heads, dim / heads]).transpose(1, 2);
         let qkv = self.attention_norm.apply(x).matmul(&self.qkv).chunk(3, -1);
-        let (query, key, value) = (split(&qkv[0].contiguous()), split(&qkv[1].contiguous()), split(&qkv[2].contiguous()));
+        let (query, key, value) =
+            (split(&qkv[0].contiguous()), split(&qkv[1].contiguous()), split(&qkv[2].contiguous()));
         // As an embedding, whose gradient is summed in one pass over the distances.
         let bias = Tensor::embedding(&self.distance, distances, -1, false, false);
         let bias = bias.view([length, length, heads]).permute([2, 0, 1]);
