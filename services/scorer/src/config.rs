@@ -17,8 +17,6 @@ use crate::models::loader::LoaderSettings;
 /// is down makes answers poorer, and the answer says so; it does not make calls fail.
 #[derive(Debug, clap::Parser)]
 #[command(name = "rapport-scorer", version)]
-// An answer can do without Redis: it waits for it much less than a batch read would.
-#[command(mut_arg("redis_read_timeout_ms", |arg| arg.default_value("50")))]
 // Lists are written with the same connection as customers are read.
 #[command(mut_arg("redis_write_timeout_ms", |arg| arg.hide(true)))]
 pub struct Config {
@@ -30,8 +28,9 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
     pub default_tenant: Tenant,
 
-    /// Key under which the cleaner hashes customer ids that are e-mail addresses or phone numbers
-    /// (hex, or text of at least 16 bytes); must be the cleaner's. None: ids are looked up as given
+    /// Key under which the cleaner hashes customer ids that are e-mail addresses or phone numbers:
+    /// text of at least 16 bytes, or hex after `hex:`. Must be the cleaner's. None: ids are looked
+    /// up as given
     #[arg(long, env = "RAPPORT_HASH_KEY", hide_env_values = true)]
     pub hash_key: Option<String>,
 
@@ -81,7 +80,7 @@ pub struct AnswerArgs {
     pub list_ttl: Duration,
 
     /// No call takes longer than this, whatever deadline its caller set
-    #[arg(long, env = "RAPPORT_ANSWER_TIMEOUT", default_value = "1s", value_parser = parse_duration)]
+    #[arg(long, env = "RAPPORT_ANSWER_TIMEOUT", default_value = "2s", value_parser = parse_duration)]
     pub answer_timeout: Duration,
 
     /// How often trends are read again
@@ -118,7 +117,7 @@ pub struct ModelArgs {
     pub inference_queue: u32,
 
     /// How long an answer waits for the model before it does without
-    #[arg(long, env = "RAPPORT_MODEL_TIMEOUT", default_value = "200ms", value_parser = parse_duration)]
+    #[arg(long, env = "RAPPORT_MODEL_TIMEOUT", default_value = "500ms", value_parser = parse_duration)]
     pub model_timeout: Duration,
 
     /// ONNX Runtime's shared library, at least 1.22
@@ -137,17 +136,13 @@ impl Config {
         }
     }
 
-    /// The key as bytes: hex when it is hex, else the text itself.
+    /// What customer ids are looked up with; `None` without a key.
     ///
     /// # Errors
-    /// It is too short.
+    /// The key cannot be used.
     pub fn pseudonymiser(&self) -> Result<Option<Pseudonymiser>, String> {
-        let Some(key) = &self.hash_key else { return Ok(None) };
-        let bytes = hex(key).unwrap_or_else(|| key.as_bytes().to_vec());
-        match Pseudonymiser::new(&bytes) {
-            Some(hash) => Ok(Some(hash)),
-            None => Err(format!("--hash-key must have at least 16 bytes (32 hex digits), has {}", bytes.len())),
-        }
+        let keyed = self.hash_key.as_deref().map(Pseudonymiser::from_config).transpose();
+        keyed.map_err(|reason| format!("--hash-key: {reason}"))
     }
 }
 
@@ -190,14 +185,6 @@ impl ServiceConfig for Config {
     }
 }
 
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if digits.is_empty() || !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
@@ -219,16 +206,15 @@ mod tests {
         let refused = |args: &[&str]| parsed(args).check().unwrap_err();
         assert!(refused(&["--hash-key", "short"]).contains("--hash-key"));
         assert!(refused(&["--answer-timeout", "2m"]).contains("--answer-timeout"));
-        assert!(refused(&["--redis-read-timeout-ms", "1000"]).contains("--redis-read-timeout-ms"));
+        assert!(refused(&["--redis-read-timeout-ms", "2000"]).contains("--redis-read-timeout-ms"));
         assert!(refused(&["--list-ttl", "1s"]).contains("--list-ttl"));
         assert!(refused(&["--model-name", "a/b"]).contains("--model-name"));
     }
 
     #[test]
     fn a_hash_key_may_be_hex_or_text() {
-        assert_eq!(hex("00ff"), Some(vec![0, 255]));
-        assert_eq!(hex("a long text key"), None);
-        assert!(parsed(&["--hash-key", &"0f".repeat(16)]).pseudonymiser().unwrap().is_some());
+        let hex = format!("hex:{}", "0f".repeat(16));
+        assert!(parsed(&["--hash-key", &hex]).pseudonymiser().unwrap().is_some());
         assert!(parsed(&["--hash-key", "a text of 16 bytes or more"]).pseudonymiser().unwrap().is_some());
     }
 }

@@ -30,6 +30,7 @@ pub use error::Error;
 use rapport_kafka::compacted;
 use rapport_proto::recommend::recommender_server::RecommenderServer;
 use rapport_runtime::Lifecycle;
+use tokio::sync::oneshot;
 use tonic::service::Routes;
 
 /// Threads that look for a drain a few times a second end within this time.
@@ -70,7 +71,9 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     // What runs behind them. Kafka may come later: until then the scorer is live and not ready.
     let (served, shown) = served::Log::new(config.answers.served_queue as usize);
     let publisher = Arc::new(served::publisher(&config.kafka)?);
-    let publishing = tokio::spawn(served::publish(publisher, topics.served.clone(), shown, lifecycle.clone()));
+    let (answers_end, answers_ended) = oneshot::channel();
+    let publishing =
+        tokio::spawn(served::publish(publisher, topics.served.clone(), shown, answers_ended, lifecycle.clone()));
     let keeping = tokio::spawn(cache::keeper::keep(
         recommender.clone(),
         jobs,
@@ -103,6 +106,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
 
     // A server that failed takes the rest with it.
     lifecycle.drain();
+    drop(answers_end);
     for (name, task) in [("served", publishing), ("lists", keeping), ("trends", trending)] {
         if let Err(error) = task.await {
             tracing::error!(task = name, %error, "a task failed");

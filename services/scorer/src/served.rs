@@ -10,7 +10,7 @@ use rapport_kafka::{KafkaArgs, Publisher, PublisherSettings, headers, trace};
 use rapport_proto::recommend::{Provenance, ScoredItem, Served};
 use rapport_runtime::Lifecycle;
 use rdkafka::message::OwnedHeaders;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::error::Error;
@@ -20,13 +20,11 @@ const BATCH: usize = 512;
 /// After the drain began, how long the last records may take to be acknowledged.
 const FLUSH: Duration = Duration::from_secs(3);
 
-/// One answer as it was given.
+/// One answer as it was given, ready for the topic.
 pub struct Shown {
     tenant: Tenant,
-    customer: String,
-    items: Vec<ScoredItem>,
-    provenance: Provenance,
-    served_at: EventTime,
+    key: String,
+    value: Vec<u8>,
     trace: Context,
 }
 
@@ -47,34 +45,34 @@ impl Log {
         (Self { queue, dropped }, Queue(receiver))
     }
 
-    /// Notes an answer, if there is room. Titles are left out: the catalog has them.
+    /// Notes an answer, if there is room, and gives its parts back: they are encoded in place, since
+    /// copying them would cost an answer more than all else here.
     pub fn note(
         &self,
         tenant: &Tenant,
         customer: &str,
-        items: &[ScoredItem],
-        provenance: &Provenance,
+        items: Vec<ScoredItem>,
+        provenance: Provenance,
         served_at: EventTime,
-    ) {
+    ) -> (Vec<ScoredItem>, Provenance) {
         let Ok(place) = self.queue.try_reserve() else {
             self.dropped.increment(1);
-            return;
+            return (items, provenance);
         };
-        let bare = |item: &ScoredItem| ScoredItem {
-            item_id: item.item_id.clone(),
-            score: item.score,
-            sources: item.sources.clone(),
-            title: String::new(),
-            categories: Vec::new(),
+        let served = Served {
+            tenant: tenant.to_string(),
+            customer_id: customer.to_owned(),
+            items,
+            provenance: Some(provenance),
+            served_at: Some(served_at.to_proto()),
         };
         place.send(Shown {
             tenant: tenant.clone(),
-            customer: customer.to_owned(),
-            items: items.iter().map(bare).collect(),
-            provenance: provenance.clone(),
-            served_at,
+            key: event_key(tenant, customer),
+            value: served.encode_to_vec(),
             trace: tracing::Span::current().context(),
         });
+        (served.items, served.provenance.unwrap_or_default())
     }
 }
 
@@ -89,15 +87,33 @@ pub fn publisher(args: &KafkaArgs) -> Result<Publisher, Error> {
     Ok(Publisher::new(args, &settings)?)
 }
 
-/// Publishes until a drain is asked for and `answers_end` says that no answer comes any more; then
-/// what is left.
-pub async fn publish(publisher: Arc<Publisher>, topic: String, queue: Queue, lifecycle: Lifecycle) {
+/// Publishes until `answers_ended`, then what is left. (A connection that does not close keeps its
+/// [`Log`]: waiting for the last of them could take for ever.)
+pub async fn publish(
+    publisher: Arc<Publisher>,
+    topic: String,
+    queue: Queue,
+    mut answers_ended: oneshot::Receiver<()>,
+    lifecycle: Lifecycle,
+) {
     let Queue(mut queue) = queue;
     let sent = metrics::counter!("rapport_scorer_served_total", "outcome" => "published");
     let failed = metrics::counter!("rapport_scorer_served_total", "outcome" => "failed");
     let mut batch = Vec::with_capacity(BATCH);
-    // Ends when every `Log` is gone, which is when the last answer has been given.
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
+    let mut ended = false;
+    loop {
+        let taken = tokio::select! {
+            taken = queue.recv_many(&mut batch, BATCH) => taken,
+            // An error means that the other side is gone, which says the same.
+            _ = &mut answers_ended, if !ended => {
+                ended = true;
+                queue.close();
+                continue;
+            }
+        };
+        if taken == 0 {
+            break;
+        }
         let mut records = publisher.batch(batch.len());
         let mut refused = 0u64;
         for shown in batch.drain(..) {
@@ -119,18 +135,10 @@ pub async fn publish(publisher: Arc<Publisher>, topic: String, queue: Queue, lif
 }
 
 fn send(records: &mut rapport_kafka::Batch<'_>, topic: &str, shown: Shown) -> Result<(), rapport_kafka::Refused> {
-    let key = event_key(&shown.tenant, &shown.customer);
     let head = headers::with(OwnedHeaders::new(), headers::CONTENT_TYPE, headers::PROTOBUF);
     let head = headers::with(head, headers::TENANT, shown.tenant.as_str());
     let head = trace::inject_context(head, &shown.trace);
-    let value = Served {
-        tenant: shown.tenant.to_string(),
-        customer_id: shown.customer,
-        items: shown.items,
-        provenance: Some(shown.provenance),
-        served_at: Some(shown.served_at.to_proto()),
-    };
-    records.send(topic, Some(key.as_bytes()), Some(&value.encode_to_vec()), head)
+    records.send(topic, Some(shown.key.as_bytes()), Some(&shown.value), head)
 }
 
 #[cfg(test)]
@@ -141,12 +149,17 @@ mod tests {
     async fn a_full_queue_drops_and_never_waits() {
         let (log, mut queue) = Log::new(1);
         let tenant = Tenant::parse("acme").unwrap();
-        let item = ScoredItem { item_id: "a".into(), title: "A".into(), ..ScoredItem::default() };
+        let item = ScoredItem { item_id: "a".into(), ..ScoredItem::default() };
+        let provenance = Provenance { model: "next-item".into(), ..Provenance::default() };
         for _ in 0..3 {
-            log.note(&tenant, "ann", &[item.clone()], &Provenance::default(), EventTime::from_ms(1));
+            let given = (vec![item.clone()], provenance.clone());
+            let back = log.note(&tenant, "ann", given.0.clone(), given.1.clone(), EventTime::from_ms(1));
+            assert_eq!(back, given, "the answer itself is as it was");
         }
         let shown = queue.0.recv().await.unwrap();
-        assert_eq!((shown.items[0].item_id.as_str(), shown.items[0].title.as_str()), ("a", ""));
+        let value = Served::decode(shown.value.as_slice()).unwrap();
+        assert_eq!((shown.key.as_str(), value.customer_id.as_str()), ("acme/ann", "ann"));
+        assert_eq!((value.items, value.provenance), (vec![item], Some(provenance)));
         assert!(queue.0.try_recv().is_err());
     }
 
@@ -157,10 +170,12 @@ mod tests {
         let args = KafkaArgs::for_brokers(cluster.bootstrap_servers(), "");
         let publisher = Arc::new(publisher(&args).unwrap());
         let (log, queue) = Log::new(10);
+        let (end, answers_ended) = oneshot::channel();
         let tenant = Tenant::parse("acme").unwrap();
-        log.note(&tenant, "ann", &[], &Provenance::default(), EventTime::from_ms(1));
-        drop(log);
-        publish(publisher.clone(), "served".into(), queue, Lifecycle::new()).await;
+        log.note(&tenant, "ann", Vec::new(), Provenance::default(), EventTime::from_ms(1));
+        end.send(()).unwrap();
+        publish(publisher.clone(), "served".into(), queue, answers_ended, Lifecycle::new()).await;
+        log.note(&tenant, "late", Vec::new(), Provenance::default(), EventTime::from_ms(1));
         assert_eq!(publisher.in_flight(), 0);
     }
 }

@@ -1,16 +1,17 @@
 //! A cached list as it stands in Redis: immutable, replaced whole, read without allocating.
 //!
-//! Little endian. Header: format u8, flags u8, count u16, epoch u64, manifest u64, version u64,
-//! newest u64 (i64 bits), created u64 (i64 bits). Then for each item: id length u8, id, score f32,
-//! sources u8.
+//! Little endian. Header: format u8, flags u8, reserved u16, length of the entries in bytes u32, epoch
+//! u64, manifest u64, version u64, newest u64 (i64 bits), created u64 (i64 bits). Then for each item:
+//! id length u8, id, score f32, sources u8.
 
 use rapport_events::EventTime;
 
 use crate::pipeline::{Scored, SourceSet};
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const COMPLETE: u8 = 1;
-const HEADER: usize = 4 + 5 * 8;
+const WORDS: usize = 8;
+const HEADER: usize = WORDS + 5 * 8;
 /// Stands for "no event": before all history.
 const NO_TIME: i64 = i64::MIN;
 
@@ -49,7 +50,7 @@ pub struct Listed<'a> {
     pub sources: SourceSet,
 }
 
-/// A list that has been checked to its last byte.
+/// A list whose header and length have been checked; its entries are as they are walked.
 #[derive(Debug, Clone, Copy)]
 pub struct List<'a> {
     pub header: Header,
@@ -59,12 +60,13 @@ pub struct List<'a> {
 /// Packs a list. Items whose id has more than 255 bytes do not exist (events and catalog allow 128)
 /// and would be left out.
 pub fn pack(header: &Header, items: &[Scored]) -> Vec<u8> {
-    let fits = || items.iter().filter(|s| u8::try_from(s.item.len()).is_ok()).take(usize::from(u16::MAX));
-    let size = HEADER + fits().map(|s| s.item.len() + 6).sum::<usize>();
-    let mut bytes = Vec::with_capacity(size);
+    let fits = || items.iter().filter(|s| u8::try_from(s.item.len()).is_ok());
+    let size: usize = fits().map(|s| s.item.len() + 6).sum();
+    let mut bytes = Vec::with_capacity(HEADER + size);
     bytes.push(FORMAT);
     bytes.push(if header.complete { COMPLETE } else { 0 });
-    bytes.extend(u16::try_from(fits().count()).unwrap_or(u16::MAX).to_le_bytes());
+    bytes.extend([0; 2]);
+    bytes.extend(u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes());
     bytes.extend(header.model.epoch.to_le_bytes());
     bytes.extend(header.model.manifest.to_le_bytes());
     bytes.extend(header.version.to_le_bytes());
@@ -81,19 +83,23 @@ pub fn pack(header: &Header, items: &[Scored]) -> Vec<u8> {
 
 impl<'a> List<'a> {
     /// # Errors
-    /// Anything that [`pack`] does not write: another format, cut short, not UTF-8.
+    /// Another format, or cut short.
     pub fn read(bytes: &'a [u8]) -> Result<Self, BadList> {
         let (header, entries) = bytes.split_at_checked(HEADER).ok_or(BadList("shorter than its header"))?;
         let word = |at: usize| {
             let mut word = [0; 8];
-            word.copy_from_slice(&header[4 + at * 8..12 + at * 8]);
+            word.copy_from_slice(&header[WORDS + at * 8..WORDS + 8 + at * 8]);
             u64::from_le_bytes(word)
         };
         if header[0] != FORMAT {
             return Err(BadList("another format"));
         }
+        let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+        if u32::try_from(entries.len()) != Ok(length) {
+            return Err(BadList("another length than it says"));
+        }
         let newest = word(3).cast_signed();
-        let list = Self {
+        Ok(Self {
             header: Header {
                 model: ModelStamp { epoch: word(0), manifest: word(1) },
                 version: word(2),
@@ -102,16 +108,7 @@ impl<'a> List<'a> {
                 complete: header[1] & COMPLETE != 0,
             },
             entries,
-        };
-        let mut entries = list.items();
-        let count = entries.by_ref().count();
-        if !entries.0.is_empty() {
-            return Err(BadList("an entry is cut short or not UTF-8"));
-        }
-        if count != usize::from(u16::from_le_bytes([header[2], header[3]])) {
-            return Err(BadList("another number of entries than it says"));
-        }
-        Ok(list)
+        })
     }
 
     /// Best first.
@@ -120,8 +117,15 @@ impl<'a> List<'a> {
     }
 }
 
-/// Walks the entries; what is left when it ends is empty unless the bytes are broken.
+/// Walks the entries. Ends early at one that is broken, and then is not [`Items::whole`].
 pub struct Items<'a>(&'a [u8]);
+
+impl Items<'_> {
+    /// After the last item: nothing is left that could not be read.
+    pub fn whole(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl<'a> Iterator for Items<'a> {
     type Item = Listed<'a>;
@@ -186,8 +190,19 @@ mod tests {
         }
 
         #[test]
+        fn no_entries_panic(header in header(), entries: Vec<u8>) {
+            let mut bytes = pack(&header, &[]);
+            bytes[4..8].copy_from_slice(&u32::try_from(entries.len()).unwrap().to_le_bytes());
+            bytes.extend(&entries);
+            let mut items = List::read(&bytes).unwrap().items();
+            let read: usize = items.by_ref().map(|listed| listed.item.len() + 6).sum();
+            prop_assert_eq!(items.whole(), read == entries.len());
+        }
+
+        #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = List::read(&bytes);
+            let read = List::read(&bytes);
+            prop_assert!(read.is_err() || bytes.len() >= HEADER);
         }
     }
 }

@@ -21,15 +21,14 @@ pub struct Pick {
 /// unless nothing more could come in anyway.
 pub fn pick(list: &list::List<'_>, admission: &Admission<'_>, limit: usize) -> Option<Vec<Pick>> {
     let mut picks = Vec::with_capacity(limit.min(64));
-    for listed in list.items() {
-        if picks.len() == limit {
-            break;
-        }
+    let mut items = list.items();
+    while picks.len() < limit {
+        let Some(listed) = items.next() else { break };
         if admission.admits(listed.item) {
             picks.push(Pick { item: listed.item.to_owned(), score: listed.score, sources: listed.sources });
         }
     }
-    (picks.len() == limit || list.header.complete).then_some(picks)
+    (picks.len() == limit || (list.header.complete && items.whole())).then_some(picks)
 }
 
 #[cfg(test)]

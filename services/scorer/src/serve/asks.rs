@@ -64,13 +64,17 @@ pub fn rank(
     Ok((customer, items.filter(|item| known.insert(item.clone())).collect()))
 }
 
-/// The customer's id as it is stored.
+/// The customer's id as it is stored: the cleaner trims ids, and hashes those that name a person.
 fn customer(id: String, tenant: &Tenant, hash: Option<&Pseudonymiser>) -> Result<String, FieldError> {
+    let id = if id.trim().len() == id.len() { id } else { id.trim().to_owned() };
     if id.is_empty() {
         return Err(FieldError::identity("customer_id", "is empty; any id will do, a new one gets what is trending"));
     }
     check_id("customer_id", &id, limits::ID_BYTES)?;
-    Ok(hash.map_or_else(|| id.clone(), |hash| hash.customer_id(tenant, &id)))
+    Ok(match hash {
+        Some(hash) => hash.customer_id(tenant, &id),
+        None => id,
+    })
 }
 
 fn limit(limit: u32) -> Result<usize, FieldError> {
@@ -116,6 +120,8 @@ mod tests {
     fn a_refusal_names_the_field_and_the_limit() {
         let error = |request| ask(request).unwrap_err().to_string();
         assert!(error(RecommendRequest::default()).starts_with("customer_id: is empty"));
+        let blank = RecommendRequest { customer_id: " ".into(), ..plain() };
+        assert!(error(blank).starts_with("customer_id: is empty"));
         let long = RecommendRequest { customer_id: "x".repeat(129), ..plain() };
         assert_eq!(error(long), "customer_id: may have 128 bytes, has 129");
         let many = RecommendRequest { limit: 501, ..plain() };

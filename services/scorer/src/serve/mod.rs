@@ -54,19 +54,26 @@ impl Service {
         Ok((tenant, Time::of(metadata, self.answer_timeout, Instant::now())))
     }
 
-    /// What every answer ends with.
+    /// What every answer ends with. `shown_to`: the customer whose list it is, for the feedback loop.
     fn finish(
         &self,
         tenant: &Tenant,
         mut answer: Answer,
+        shown_to: Option<&str>,
         with_titles: bool,
-    ) -> (Vec<ScoredItem>, Provenance, EventTime) {
+    ) -> (Vec<ScoredItem>, Option<Provenance>) {
         let now = EventTime::now();
-        let (provenance, age) = wire::provenance(&answer, now);
+        let (mut provenance, age) = wire::provenance(&answer, now);
         self.recommender.meters.answered(&answer, age);
-        let catalog = with_titles.then(|| self.recommender.catalog.of(tenant));
-        let items = wire::items(std::mem::take(&mut answer.items), catalog.as_deref());
-        (items, provenance, now)
+        let mut items = wire::items(std::mem::take(&mut answer.items));
+        if let Some(customer) = shown_to {
+            // Before titles are added: whoever reads the topic has the catalog too.
+            (items, provenance) = self.served.note(tenant, customer, items, provenance, now);
+        }
+        if with_titles {
+            wire::add_titles(&mut items, &self.recommender.catalog.of(tenant));
+        }
+        (items, Some(provenance))
     }
 }
 
@@ -86,9 +93,8 @@ impl RecommenderRpc for Service {
         let ask = asks::recommend(request, &tenant, self.hash.as_ref()).map_err(|e| from_field_error(&e))?;
         let customer = ask.customer.clone();
         let answer = within(time, self.recommender.recommend(&tenant, ask, time.stages)).await?;
-        let (items, provenance, now) = self.finish(&tenant, answer, with_titles);
-        self.served.note(&tenant, &customer, &items, &provenance, now);
-        Ok(Response::new(RecommendResponse { items, provenance: Some(provenance) }))
+        let (items, provenance) = self.finish(&tenant, answer, Some(&customer), with_titles);
+        Ok(Response::new(RecommendResponse { items, provenance }))
     }
 
     async fn similar_items(
@@ -102,8 +108,8 @@ impl RecommenderRpc for Service {
         let answer = within(time, self.recommender.similar(&tenant, &item, limit, time.stages))
             .await?
             .ok_or_else(|| Status::not_found(format!("item_id: neither catalog nor model knows {item:?}")))?;
-        let (items, provenance, _) = self.finish(&tenant, answer, with_titles);
-        Ok(Response::new(SimilarItemsResponse { items, provenance: Some(provenance) }))
+        let (items, provenance) = self.finish(&tenant, answer, None, with_titles);
+        Ok(Response::new(SimilarItemsResponse { items, provenance }))
     }
 
     async fn rank(&self, request: Request<RankRequest>) -> Result<Response<RankResponse>, Status> {
@@ -113,9 +119,8 @@ impl RecommenderRpc for Service {
         let (customer, candidates) =
             asks::rank(request, &tenant, self.hash.as_ref()).map_err(|e| from_field_error(&e))?;
         let answer = within(time, self.recommender.rank(&tenant, &customer, candidates, time.stages)).await?;
-        let (items, provenance, now) = self.finish(&tenant, answer, with_titles);
-        self.served.note(&tenant, &customer, &items, &provenance, now);
-        Ok(Response::new(RankResponse { items, provenance: Some(provenance) }))
+        let (items, provenance) = self.finish(&tenant, answer, Some(&customer), with_titles);
+        Ok(Response::new(RankResponse { items, provenance }))
     }
 }
 

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use rapport_events::{EventTime, Tenant};
 use rapport_features::{History, TREND_ITEMS, Views, item_hash};
 use rapport_online::{Keys, OnlineArgs, OnlineReader};
-use redis::{Pipeline, aio::ConnectionManager};
+use redis::{Pipeline, Value, aio::ConnectionManager};
 
 use super::{Known, Store, StoreError, With};
 use crate::{pipeline::Candidate, trends::Trends};
@@ -82,18 +82,22 @@ impl Store for RedisStore {
             let mut connection = self.connection.clone();
             let mut pipeline = Pipeline::with_capacity(2);
             let key = self.keys.customer(tenant, customer);
-            let (fields, list) = match with {
+            match with {
                 With::List => {
                     pipeline.cmd("HMGET").arg(key).arg(&FIELDS[..LIGHT]);
                     pipeline.cmd("GET").arg(self.keys.list(tenant, customer));
-                    pipeline.query_async::<(Fields, Option<Vec<u8>>)>(&mut connection).await.map_err(failed)?
                 }
                 With::History => {
                     pipeline.cmd("HMGET").arg(key).arg(&FIELDS);
-                    let (fields,) = pipeline.query_async::<(Fields,)>(&mut connection).await.map_err(failed)?;
-                    (fields, None)
                 }
+            }
+            let answers: Vec<Value> = pipeline.query_async(&mut connection).await.map_err(failed)?;
+            let mut answers = answers.into_iter();
+            let fields = match answers.next() {
+                Some(Value::Array(fields)) => fields.into_iter().map(bytes).collect(),
+                other => return Err(StoreError::Corrupt(format!("HMGET of a customer gave {other:?}"))),
             };
+            let list = answers.next().and_then(bytes);
             known(fields, list)
         })
     }
@@ -125,6 +129,10 @@ impl Store for RedisStore {
             Ok(Trends { items: strictly_falling(ranked), newest: state.newest() })
         })
     }
+}
+
+fn bytes(value: Value) -> Option<Vec<u8>> {
+    if let Value::BulkString(bytes) = value { Some(bytes) } else { None }
 }
 
 fn failed(error: redis::RedisError) -> StoreError {
@@ -213,7 +221,9 @@ mod tests {
         fn no_answer_of_redis_panics(
             fields in proptest::collection::vec(proptest::option::of(any::<Vec<u8>>()), 0..6),
         ) {
-            let _ = known(fields, None);
+            let stranger = fields.first().is_none_or(Option::is_none);
+            let known = known(fields, None);
+            prop_assert_eq!(known.is_ok_and(|known| known.is_none()), stranger);
         }
     }
 }
