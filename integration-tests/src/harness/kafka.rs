@@ -298,6 +298,8 @@ pub struct TopicReader {
     consumer: BaseConsumer,
     topic: String,
     partitions: Vec<i32>,
+    /// Whether the end of a partition may have been passed already: it is told only once.
+    ended_before: bool,
 }
 
 impl TopicReader {
@@ -318,7 +320,7 @@ impl TopicReader {
             assignment.add_partition_offset(topic, *partition, Offset::Beginning).expect("a valid offset");
         }
         consumer.assign(&assignment).expect("partitions can be assigned");
-        Self { consumer, topic: topic.to_owned(), partitions }
+        Self { consumer, topic: topic.to_owned(), partitions, ended_before: false }
     }
 
     /// The next record, if one comes within `wait`.
@@ -327,7 +329,8 @@ impl TopicReader {
         loop {
             match self.consumer.poll(until.saturating_duration_since(Instant::now())) {
                 Some(Ok(message)) => return Some(Record::of(&message)),
-                // An end of a partition, or a broker that is down: the deadline decides.
+                Some(Err(KafkaError::PartitionEOF(_))) => self.ended_before = true,
+                // A broker that is down: the deadline decides.
                 Some(Err(_)) | None => {}
             }
             if Instant::now() >= until {
@@ -355,19 +358,26 @@ impl TopicReader {
     }
 
     /// What is there now, up to the end of every partition (open transactions hide what is behind them).
+    /// A partition whose end had been reached before, and to which nothing came since, is waited for in vain:
+    /// that ends after a second of silence.
     pub fn read_to_end(&mut self, mut take: impl FnMut(Record)) {
         let until = Instant::now() + Duration::from_secs(60);
+        let mut last = Instant::now();
         let mut ended = HashSet::new();
-        while ended.len() < self.partitions.len() {
+        while ended.len() < self.partitions.len() && (!self.ended_before || last.elapsed() < Duration::from_secs(1)) {
             assert!(Instant::now() < until, "{} does not end: {ended:?} of {:?}", self.topic, self.partitions);
             match self.consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => take(Record::of(&message)),
+                Some(Ok(message)) => {
+                    last = Instant::now();
+                    take(Record::of(&message));
+                }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     ended.insert(partition);
                 }
                 Some(Err(_)) | None => {}
             }
         }
+        self.ended_before = true;
     }
 }
 

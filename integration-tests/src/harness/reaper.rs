@@ -25,6 +25,7 @@ for pid in $pids; do kill -9 "$pid" 2>/dev/null; done
 [ $# = 0 ] || { sleep 0.2; rm -rf "$@"; }
 "#;
 
+#[allow(clippy::zombie_processes, reason = "the shell outlives this process: nobody is left to wait for it")]
 static REAPER: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     let mut shell = Command::new("sh")
         .args(["-c", SCRIPT])

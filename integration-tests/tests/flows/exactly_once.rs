@@ -22,10 +22,11 @@ use rapport_proto::features::{GetFeaturesRequest, GetFeaturesResponse};
 const EVENTS: usize = 60_000;
 const CUSTOMERS: usize = 300;
 const ITEMS: usize = 200;
-/// Slow enough that the stream lasts for seconds and every kill falls into it.
-const EVENTS_PER_SECOND: usize = 10_000;
-/// Each service is killed when so many events have been sent; the stream goes on meanwhile.
-const KILLS_AT: [usize; 4] = [8_000, 20_000, 31_000, 45_000];
+/// Slow enough that the stream lasts longer than all kills and restarts take.
+const EVENTS_PER_SECOND: usize = 4_000;
+const KILLS: usize = 4;
+/// What an instance must have done since it was started before it is killed: each is hit at work.
+const DONE_BEFORE_A_KILL: usize = 1_500;
 
 fn customer(n: usize) -> String {
     // A few customers have many events, most have few.
@@ -69,16 +70,16 @@ impl Sending {
         Self { sent, thread }
     }
 
-    async fn reached(&self, events: usize) {
-        wait_until(&format!("{events} events to be sent"), Duration::from_secs(120), async || {
-            let sent = self.sent.load(Ordering::Relaxed);
-            check(sent >= events, || format!("{sent} are sent"))
-        })
-        .await;
+    /// Whether there is more to come.
+    fn goes_on(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) < EVENTS
     }
 
     async fn done(self) {
-        self.reached(EVENTS).await;
+        wait_until("all events to be sent", Duration::from_secs(120), async || {
+            check(!self.goes_on(), || format!("{:?} are sent", self.sent))
+        })
+        .await;
         self.thread.join().unwrap();
     }
 }
@@ -111,9 +112,20 @@ async fn a_cleaner_that_is_killed_in_the_middle_of_a_stream_writes_every_event_e
     let mut stack = Stack::new("kill-cleaner");
     stack.start(&[Service::Cleaner]).await;
     let sending = Sending::start(Arc::clone(&stack.broker), stack.topics.raw.clone());
-    for at in KILLS_AT {
-        sending.reached(at).await;
+    let mut reader = stack.broker.reader(&stack.topics.clean);
+    for kill in 0..KILLS {
+        let mut cleaned = 0;
+        wait_until("the cleaner to be at work", Duration::from_secs(60), async || {
+            while cleaned < DONE_BEFORE_A_KILL && reader.next(Duration::from_millis(20)).is_some() {
+                cleaned += 1;
+            }
+            check(cleaned >= DONE_BEFORE_A_KILL, || format!("{cleaned} events since it was started"))
+        })
+        .await;
+        assert!(sending.goes_on(), "kill {kill} came after the stream: send more or more slowly");
         stack.kill(Service::Cleaner);
+        // What its last transactions had committed must not count as the work of the next one.
+        reader.read_to_end(drop);
         stack.launch(Service::Cleaner);
     }
     sending.done().await;
@@ -139,8 +151,19 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
     let mut stack = Stack::new("kill-feature-store");
     stack.start(&[Service::Cleaner, Service::FeatureStore]).await;
     let sending = Sending::start(Arc::clone(&stack.broker), stack.topics.raw.clone());
-    for at in KILLS_AT {
-        sending.reached(at).await;
+    let everyone: Vec<String> = (0..CUSTOMERS).map(|n| format!("c{n}")).collect();
+    let counted = async |stack: &Stack| {
+        Ok::<u64, String>(counts(stack, "customer", &everyone).await?.values().map(|(version, _)| version).sum())
+    };
+    for kill in 0..KILLS {
+        let before =
+            wait_until("the feature store to answer", Duration::from_secs(60), async || counted(&stack).await).await;
+        wait_until("the feature store to be at work", Duration::from_secs(60), async || {
+            let done = counted(&stack).await? - before;
+            check(done >= DONE_BEFORE_A_KILL as u64, || format!("{done} events since it was started"))
+        })
+        .await;
+        assert!(sending.goes_on(), "kill {kill} came after the stream: send more or more slowly");
         stack.kill(Service::FeatureStore);
         stack.launch(Service::FeatureStore);
     }

@@ -154,6 +154,8 @@ async fn drop_lists(stack: &Stack) {
 /// All five services, customers with a history, and a sequence model that is live.
 pub async fn served_stack(name: &str, scale: Scale) -> (Stack, Arc<Vec<String>>) {
     let mut stack = Stack::new(name);
+    // The services' own default, where the tests are in more of a hurry.
+    stack.set(Service::FeatureStore, "RAPPORT_FLUSH_AGE", "5s");
     stack.start(&Service::ALL).await;
     let walks = Walks { items: ITEMS, events_per_customer: 20, noise: 0.2, start_ms: 1_767_225_600_000, seed: 3 };
     let events = walks.events(0..scale.customers);
