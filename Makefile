@@ -41,6 +41,7 @@ logs: ## follow the logs (one service: deploy/dev/stack.sh logs scorer)
 
 test: ## unit, property and integration tests on real servers, then the chart's and the images' tests
 	@deploy/dev/setup.sh --tests
+	@$(env) && cargo build --release --workspace --bins # the integration tests start these
 	@$(env) && cargo test --release --workspace
 	@$(env) && for suite in helm/test.sh deploy/test.sh; do \
 	  if [ -x "$$suite" ]; then printf '\n== %s\n' "$$suite"; "./$$suite"; fi; done
@@ -61,9 +62,9 @@ check-deps: ## install cargo-deny and cargo-machete into the cache (compiles for
 	  command -v $$tool >/dev/null || CARGO_TARGET_DIR="$$RAPPORT_CACHE/tools-target" cargo install --locked --root "$$RAPPORT_CACHE" $$tool; done
 	@$(env) && cargo deny check && cargo machete
 
-bench: ## benchmarks on release builds, each against a ceiling taken in the same run
+bench: ## benchmarks, each against a ceiling taken in the same run (BENCH="--quick --only ingest")
 	@deploy/dev/setup.sh
-	@$(env) && cargo build --release --workspace && cargo bench -p rapport-integration-tests
+	@$(env) && cargo build --release --workspace --bins && cargo run --release -p rapport-integration-tests --bin bench -- $(BENCH)
 
 clean-run: ## stop everything and forget its data (topics, features, models); caches stay
 	@if [ -f deploy/dev/stack.sh ]; then deploy/dev/stack.sh down; fi
