@@ -91,11 +91,18 @@ impl TrendState {
         interest.sum * decay::weight(age, self.views.trends.half_life_ms)
     }
 
-    /// Best first. Very old interest underflows to the same 0: then the newer is better.
+    /// The score's logarithm: interest that is many half lives old keeps its order where the score
+    /// itself has underflowed to 0 (a back-filled history beside the first live event).
+    fn rank(&self, interest: &Interest) -> f64 {
+        let age = self.newest.saturating_sub(interest.at) as f64;
+        interest.sum.log2() - age / self.views.trends.half_life_ms as f64
+    }
+
+    /// Best first.
     fn ranked(&self) -> Vec<(&String, f64)> {
-        let mut ranked: Vec<_> = self.items.iter().map(|(id, i)| (id, self.score(i), i.at)).collect();
-        ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(b.2.cmp(&a.2)).then_with(|| a.0.cmp(b.0)));
-        ranked.into_iter().map(|(id, score, _)| (id, score)).collect()
+        let mut ranked: Vec<_> = self.items.iter().map(|(id, i)| (id, self.rank(i), i)).collect();
+        ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(b.2.at.cmp(&a.2.at)).then_with(|| a.0.cmp(b.0)));
+        ranked.into_iter().map(|(id, _, interest)| (id, self.score(interest))).collect()
     }
 
     fn prune(&mut self) {

@@ -119,6 +119,20 @@ proptest! {
 }
 
 #[test]
+fn a_history_of_decades_ago_keeps_its_order_beside_the_first_live_event() {
+    let views = views();
+    let mut trend = TrendState::new(&views);
+    for (item, times) in [("popular", 9), ("middling", 5), ("rare", 1)] {
+        for n in 0..times {
+            trend.apply(&event(n, "rating", item, Some(4.0)));
+        }
+    }
+    trend.apply(&event(30 * 365 * DAY_MS, "rating", "today", Some(4.0)));
+    let order: Vec<String> = trend.top(4).into_iter().map(|t| t.item_id).collect();
+    assert_eq!(order, ["today", "popular", "middling", "rare"]);
+}
+
+#[test]
 fn a_changed_view_file_keeps_what_is_still_declared() {
     let yaml = |extra: &str| {
         let text = format!(
