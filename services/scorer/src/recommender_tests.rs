@@ -21,7 +21,7 @@ use crate::{
     pipeline::{Pipeline, Tag},
     recommender::{Answer, Ask, Recommender, Rules, Served},
     store::{Guarded, Known, SeenItems, Store, StoreError, With},
-    trends::{Board, Trends},
+    trends::{self, Board, Trends},
 };
 
 /// A store in memory that can be taken down and counts what is done to it.
@@ -137,6 +137,14 @@ impl House {
         recommender.models.set(&tenant, model(1));
         let lifecycle = Lifecycle::new();
         tokio::spawn(keeper::keep(recommender.clone(), jobs, 2, lifecycle.clone()));
+        tokio::spawn(trends::keep_fresh(
+            recommender.trends.clone(),
+            recommender.models.clone(),
+            recommender.store.clone(),
+            tenant.clone(),
+            Duration::from_millis(50),
+            lifecycle.clone(),
+        ));
         Self { memory, recommender, lifecycle, tenant }
     }
 

@@ -3,7 +3,7 @@
 
 pub mod redis;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rapport_events::{EventTime, Tenant};
@@ -104,10 +104,26 @@ impl Guarded {
         self.guard(self.store.trends(tenant), self.timeout * 4).await
     }
 
+    /// Whether the store is known to be down.
+    pub fn is_down(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// Asks a store that is down whether it is back; returns whether it is.
+    pub async fn probe(&self, tenant: &Tenant) -> bool {
+        let answer = self.watch(self.store.customer(tenant, "probe", With::List), self.timeout).await;
+        !matches!(answer, Err(StoreError::Open | StoreError::Late(_) | StoreError::Failed(_)))
+    }
+
     async fn guard<T>(&self, call: BoxFuture<'_, Result<T, StoreError>>, timeout: Duration) -> Result<T, StoreError> {
-        if !self.breaker.lets_through(Instant::now()) {
+        if self.breaker.is_open() {
             return Err(StoreError::Open);
         }
+        self.watch(call, timeout).await
+    }
+
+    /// Calls the store, and notes whether it is there.
+    async fn watch<T>(&self, call: BoxFuture<'_, Result<T, StoreError>>, timeout: Duration) -> Result<T, StoreError> {
         let result = match tokio::time::timeout(timeout, call).await {
             Ok(result) => result,
             Err(_elapsed) => Err(StoreError::Late(timeout)),
@@ -125,7 +141,7 @@ impl Guarded {
             }
             Err(error) => {
                 metrics::counter!("rapport_scorer_store_errors_total").increment(1);
-                if self.breaker.failed(Instant::now()) {
+                if self.breaker.failed() {
                     metrics::gauge!("rapport_scorer_store_down").set(1.0);
                     tracing::warn!(%error, "the online store is down: answering from memory until it is back");
                 }

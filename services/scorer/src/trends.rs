@@ -1,7 +1,11 @@
 //! What is trending for each tenant, kept in memory and refreshed behind the requests, so that a
 //! stranger costs nothing and an outage of Redis leaves something to answer with.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use rapport_events::{EventTime, Tenant};
@@ -12,6 +16,9 @@ use crate::{models::Models, pipeline::Candidate, store::Guarded};
 /// Tenants whose trends are kept. Names of tenants come from callers, so their number is bounded;
 /// beyond it a stranger of a further tenant costs a read.
 const TENANTS: usize = 4096;
+
+/// How often a store that is down is asked whether it is back.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 /// One tenant's trends at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -80,7 +87,8 @@ pub async fn of(board: &Board, store: &Guarded, tenant: &Tenant) -> Arc<Trends> 
     }
 }
 
-/// Refreshes every tenant that has a model or was asked about, until a drain is asked for.
+/// Refreshes every tenant that has a model or was asked about, until a drain is asked for. While the
+/// store is down it is this task that asks whether it is back, so that no answer has to wait for it.
 pub async fn keep_fresh(
     board: Arc<Board>,
     models: Arc<Models>,
@@ -89,13 +97,19 @@ pub async fn keep_fresh(
     every: Duration,
     lifecycle: Lifecycle,
 ) {
-    let mut ticks = tokio::time::interval(every);
+    let mut ticks = tokio::time::interval(PROBE_EVERY.min(every));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut due = Instant::now();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = lifecycle.drain_requested() => return,
         }
+        let back = store.is_down() && store.probe(&default_tenant).await;
+        if store.is_down() || (Instant::now() < due && !back) {
+            continue;
+        }
+        due = Instant::now() + every;
         let mut tenants = board.tenants();
         tenants.extend(models.tenants());
         tenants.push(default_tenant.clone());
