@@ -10,7 +10,7 @@ use crate::{
     evaluate::{Figures, evaluate},
     models::{
         NextItem,
-        recipe::{Recipe, SequenceRecipe},
+        recipe::{Recipe, RidgeRecipe, SequenceRecipe},
         ridge::{Ridge, Statistics},
         sequence::{self, Sequence},
     },
@@ -24,12 +24,22 @@ const LAMBDAS: [f64; 4] = [100.0, 300.0, 1000.0, 3000.0];
 const LAMBDA_SEARCH_ITEMS: usize = 4_000;
 /// Share of the sequence model's budget that goes to finding the number of passes; the rest is for
 /// training again on all data.
-const SELECTION_SHARE: f64 = 0.5;
+const SELECTION_SHARE: f64 = 0.45;
+/// How far training again may go over what is left: its first passes only estimate its time.
+const REFIT_TOLERANCE: f64 = 1.25;
 
 /// A fitted model of either kind.
 pub enum Fitted {
-    Ridge(Ridge),
-    Sasrec { model: Box<Sequence>, passes: u32, seconds: f64 },
+    /// With the regularisations that validation compared.
+    Ridge {
+        model: Box<Ridge>,
+        lambdas: Vec<f64>,
+    },
+    Sasrec {
+        model: Box<Sequence>,
+        passes: u32,
+        seconds: f64,
+    },
 }
 
 /// A model that may go live.
@@ -45,21 +55,21 @@ pub struct Candidate {
 impl Candidate {
     pub fn kind(&self) -> &'static str {
         match &self.fitted {
-            Fitted::Ridge(_) => "ridge",
+            Fitted::Ridge { .. } => "ridge",
             Fitted::Sasrec { .. } => "sasrec",
         }
     }
 
     pub fn recipe(&self) -> Recipe {
         match &self.fitted {
-            Fitted::Ridge(ridge) => Recipe::Ridge(ridge.recipe()),
+            Fitted::Ridge { model, .. } => Recipe::Ridge(model.recipe()),
             Fitted::Sasrec { model, .. } => Recipe::Sasrec(model.recipe().clone()),
         }
     }
 
     pub fn model(&mut self) -> &mut dyn NextItem {
         match &mut self.fitted {
-            Fitted::Ridge(ridge) => ridge,
+            Fitted::Ridge { model, .. } => model.as_mut(),
             Fitted::Sasrec { model, .. } => model.as_mut(),
         }
     }
@@ -67,8 +77,23 @@ impl Candidate {
     /// How many of the newest items it looks at.
     pub fn sequence_length(&self) -> usize {
         match &self.fitted {
-            Fitted::Ridge(ridge) => ridge.sequence_length(),
+            Fitted::Ridge { model, .. } => model.sequence_length(),
             Fitted::Sasrec { model, .. } => model.recipe().sequence_length,
+        }
+    }
+
+    /// Whether validation compared this recipe among the others of this candidate's training: for a
+    /// ridge another regularisation, for a sequence model the passes on the way.
+    pub fn went_through(&self, other: &Recipe) -> bool {
+        match (&self.fitted, other) {
+            (Fitted::Ridge { model, lambdas }, Recipe::Ridge(other)) => {
+                lambdas.contains(&other.lambda) && *other == RidgeRecipe { lambda: other.lambda, ..model.recipe() }
+            }
+            (Fitted::Sasrec { model, passes, .. }, Recipe::Sasrec(other)) => {
+                let same = SequenceRecipe { epochs: other.epochs, seed: other.seed, ..model.recipe().clone() };
+                same == *other && *passes >= other.epochs
+            }
+            (Fitted::Ridge { .. }, Recipe::Sasrec(_)) | (Fitted::Sasrec { .. }, Recipe::Ridge(_)) => false,
         }
     }
 
@@ -89,10 +114,10 @@ impl Candidate {
     pub fn refit(&mut self, plan: &Plan, device: Device, data: &Dataset, watch: &Watch<'_>) -> Result<(), Error> {
         let all: Vec<&[u32]> = data.customers.iter().map(|customer| customer.items.as_slice()).collect();
         match &mut self.fitted {
-            Fitted::Ridge(ridge) => {
+            Fitted::Ridge { model, .. } => {
                 watch.report(Progress::note("refit ridge", 0.0, "fitting the ridge on all data"));
-                let recipe = ridge.recipe();
-                *ridge = Statistics::collect(&all, data.width(), &recipe.decays, watch.stop)?.solve(
+                let recipe = model.recipe();
+                **model = Statistics::collect(&all, data.width(), &recipe.decays, watch.stop)?.solve(
                     recipe.lambda,
                     recipe.sequence_length,
                     device,
@@ -100,7 +125,7 @@ impl Candidate {
                 self.trained_on = "all events";
             }
             Fitted::Sasrec { model, seconds, .. } => {
-                let left = plan.budget.saturating_sub(Duration::from_secs_f64(*seconds));
+                let left = plan.budget.saturating_sub(Duration::from_secs_f64(*seconds)).mul_f64(REFIT_TOLERANCE);
                 let recipe = model.recipe().clone();
                 match sequence::refit(&all, data.width(), &recipe, device, left, watch)? {
                     Some(refitted) => {
@@ -177,7 +202,7 @@ fn ridge(plan: &Plan, device: Device, data: &Dataset, split: &Split, watch: &Wat
     let fit_seconds = started.elapsed().as_secs_f64();
     let test = evaluate(&mut ridge, data, &split.test, watch.stop)?;
     Ok(Candidate {
-        fitted: Fitted::Ridge(ridge),
+        fitted: Fitted::Ridge { model: Box::new(ridge), lambdas },
         validation,
         test,
         fit_seconds,

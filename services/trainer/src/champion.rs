@@ -1,19 +1,21 @@
-//! The live model on the same footing: its recipe trained on the same past, asked the same cases.
+//! The live model, asked the same cases: its own weights, and where those do not decide, its recipe
+//! trained on the same past.
 //!
-//! The live weights themselves were trained on all data of their day, the hold-out included, so
-//! their own figures would flatter them.
+//! The live weights were trained on all data of their day. As far as that reaches into the hold-out,
+//! their figures flatter them: a candidate that beats them all the same is better, one that does not
+//! is compared with what the same recipe makes of the same past.
 
 use rapport_registry::{Artifact, Live};
 
 use crate::{
     Error, candidates,
-    candidates::{Candidate, Fitted},
+    candidates::Candidate,
     dataset::{Dataset, Split},
     evaluate::{Figures, evaluate},
-    gate::Champion,
+    gate::{Champion, Refitted},
     models::{
         onnx::OnnxModel,
-        recipe::{Recipe, RidgeRecipe, SequenceRecipe},
+        recipe::{Recipe, RidgeRecipe},
         ridge::Statistics,
     },
     progress::{Progress, Watch},
@@ -35,59 +37,61 @@ pub fn figures(
     watch: &Watch<'_>,
 ) -> Result<Option<Champion>, Error> {
     watch.report(Progress::note("evaluate", 0.8, format!("comparing with the champion {}", live.champion)));
-    let (artifact, _) = match tools.registry.artifact(&plan.tenant, &plan.model, &live.champion) {
-        Ok(opened) => opened,
+    let unusable = |error: &dyn std::fmt::Display| {
+        tracing::warn!(%error, "the champion cannot be used; the candidates only have to beat the baselines");
+    };
+    let artifact = match tools.registry.artifact(&plan.tenant, &plan.model, &live.champion) {
+        Ok((artifact, _)) => artifact,
         Err(error) => {
-            tracing::warn!(%error, "the champion cannot be opened; the candidates only have to beat the baselines");
+            unusable(&error);
             return Ok(None);
         }
     };
-    let champion = |figures, same_recipe_as, how| {
-        Ok(Some(Champion { version: live.champion.clone(), figures, same_recipe_as, how }))
+    let as_it_is = match as_it_is(&artifact, data, split, watch) {
+        Ok(figures) => figures,
+        Err(error @ (Error::Artifact(_) | Error::Inference(_) | Error::NotFinite { .. })) => {
+            unusable(&error);
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
     };
     let recipe: Option<Recipe> = serde_json::from_value(artifact.manifest().description.recipe.clone()).ok();
-    match recipe {
-        Some(Recipe::Ridge(recipe)) => {
-            let same = candidates.iter().find(|c| c.recipe() == Recipe::Ridge(recipe.clone()));
-            match same {
-                Some(candidate) => champion(candidate.test, Some("ridge"), "its recipe, trained on the same past"),
-                None => match ridge(&recipe, tools, data, split, watch) {
-                    Ok(figures) => champion(figures, None, "its recipe, trained on the same past"),
-                    Err(Error::CannotTrain { .. }) => {
-                        champion(as_it_is(&artifact, data, split, watch)?, None, AS_IT_IS)
-                    }
-                    Err(error) => Err(error),
-                },
-            }
+    let refitted = match recipe {
+        Some(recipe) if candidates.iter().any(|candidate| candidate.test.ndcg <= as_it_is.ndcg) => {
+            watch.report(Progress::note("evaluate", 0.9, "training the champion's recipe on the same past"));
+            refitted(&recipe, plan, tools, data, split, candidates, watch)?
         }
-        Some(Recipe::Sasrec(recipe)) => {
-            if let Some(candidate) = candidates.iter().find(|c| went_through(c, &recipe)) {
-                return champion(candidate.test, Some("sasrec"), "its recipe, trained on the same past");
-            }
-            let trained = candidates::sasrec(&recipe, plan.budget, tools.device, data, split, watch);
-            match trained {
-                Ok(candidate) => champion(candidate.test, None, "its recipe, trained on the same past"),
-                Err(Error::CannotTrain { .. } | Error::NotFinite { .. }) => {
-                    champion(as_it_is(&artifact, data, split, watch)?, None, AS_IT_IS)
-                }
-                Err(error) => Err(error),
-            }
-        }
-        None => champion(as_it_is(&artifact, data, split, watch)?, None, AS_IT_IS),
-    }
+        Some(_) | None => None,
+    };
+    Ok(Some(Champion { version: live.champion.clone(), as_it_is, refitted }))
 }
 
-const AS_IT_IS: &str = "its own weights, which may have seen the hold-out";
-
-/// Whether the candidate's training went through the champion's recipe: the same settings and at
-/// least as many passes, the best of which validation chose.
-fn went_through(candidate: &Candidate, champion: &SequenceRecipe) -> bool {
-    match &candidate.fitted {
-        Fitted::Sasrec { model, passes, .. } => {
-            let recipe = SequenceRecipe { epochs: champion.epochs, seed: champion.seed, ..model.recipe().clone() };
-            recipe == *champion && *passes >= champion.epochs
+/// The recipe on the candidates' footing; `None` when it cannot be trained on this data.
+fn refitted(
+    recipe: &Recipe,
+    plan: &Plan,
+    tools: &Tools<'_>,
+    data: &Dataset,
+    split: &Split,
+    candidates: &[Candidate],
+    watch: &Watch<'_>,
+) -> Result<Option<Refitted>, Error> {
+    if let Some(candidate) = candidates.iter().find(|candidate| candidate.went_through(recipe)) {
+        return Ok(Some(Refitted { figures: candidate.test, same_recipe_as: Some(candidate.kind()) }));
+    }
+    let trained = match recipe {
+        Recipe::Ridge(recipe) => ridge(recipe, tools, data, split, watch),
+        Recipe::Sasrec(recipe) => {
+            candidates::sasrec(recipe, plan.budget, tools.device, data, split, watch).map(|candidate| candidate.test)
         }
-        Fitted::Ridge(_) => false,
+    };
+    match trained {
+        Ok(figures) => Ok(Some(Refitted { figures, same_recipe_as: None })),
+        Err(error @ (Error::CannotTrain { .. } | Error::NotFinite { .. })) => {
+            tracing::warn!(%error, "the champion's recipe cannot be trained; its own weights are the measure");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -103,9 +107,9 @@ fn ridge(
     evaluate(&mut model, data, &split.test, watch.stop)
 }
 
-/// A model that was brought has no recipe: its graph is asked, with its own items. An item that it
-/// does not know counts as a miss.
+/// Its graph, with its own items. An item that it does not know counts as a miss.
 fn as_it_is(artifact: &Artifact, data: &Dataset, split: &Split, watch: &Watch<'_>) -> Result<Figures, Error> {
-    let mut model = OnnxModel::open(artifact, &data.items, 1)?;
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut model = OnnxModel::open(artifact, &data.items, threads)?;
     evaluate(&mut model, data, &split.test, watch.stop)
 }

@@ -178,12 +178,9 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
         Some(live) => champion::figures(&live, plan, tools, &data, &split, &candidates, watch)?,
     };
     if let Some(champion) = &champion {
-        evaluations.push(Evaluation {
-            model: "champion".into(),
-            split: "test",
-            figures: champion.figures,
-            fit_seconds: 0.0,
-        });
+        let row = |model: &str, figures| Evaluation { model: model.into(), split: "test", figures, fit_seconds: 0.0 };
+        evaluations.push(row("champion", champion.as_it_is));
+        evaluations.extend(champion.refitted.map(|refitted| row("champion-recipe", refitted.figures)));
     }
     let opponents = Opponents { baselines, champion };
 

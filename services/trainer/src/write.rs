@@ -36,12 +36,14 @@ pub fn version(
     evaluations: &[Evaluation],
 ) -> Result<Version, Error> {
     let onnx = match &candidate.fitted {
-        Fitted::Ridge(ridge) => export::ridge(ridge),
+        Fitted::Ridge { model, .. } => export::ridge(model),
         Fitted::Sasrec { model, .. } => export::sequence(model)?,
     };
     let now = EventTime::now();
     let kind = candidate.kind();
-    let version = format!("{}-{kind}-{}", compact(now), &hex::encode(Sha256::digest(&onnx))[..8]);
+    // With the milliseconds: the same model may be made twice in a second.
+    let hash = Sha256::new().chain_update(&onnx).chain_update(now.as_ms().to_le_bytes()).finalize();
+    let version = format!("{}-{kind}-{}", compact(now), &hex::encode(hash)[..8]);
     let (data, plan) = (report.data, report.plan);
     let metrics = candidate.test.named();
     let verdict = Verdict { metrics: metrics.clone(), gate: report.gate.clone() };

@@ -1,4 +1,7 @@
 //! Models on real data, with the figures printed. Skips where the data is not there.
+//! `SECONDS_BUDGET` and `RECIPE` (JSON of fields to change) try other settings of the sequence model.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests
 
 mod common;
 

@@ -1,8 +1,16 @@
 //! A whole run on a real offline log in a folder: what it writes can be served by anybody.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // helpers of tests
+
 mod common;
 
-use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::Command,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use rapport_events::{LoggedEvent, Tenant};
 use rapport_inference::{BatchSettings, NextItemModel, Workers};
@@ -58,6 +66,9 @@ fn plan(kinds: &[Kind]) -> Plan {
 }
 
 fn train(place: &Place, plan: &Plan) -> Result<Outcome, Error> {
+    // One at a time, as in the service: libtorch's random numbers are the process's.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
     run::run(plan, &tools, &Watch { report: &|p| println!("{}: {}", p.step, p.message), stop: &|| false })
 }
@@ -73,13 +84,15 @@ fn history(artifact: &Artifact, ids: &[&str]) -> Vec<i64> {
     ids.iter().map(|id| i64::from(items.index_of(id).unwrap())).collect()
 }
 
-fn best(scores: &[f32]) -> usize {
-    (1..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap()
+fn top(items: &ItemTable, scores: &[f32], n: usize) -> Vec<String> {
+    let mut order: Vec<usize> = (1..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    order.into_iter().take(n).map(|i| items.id(i).unwrap().to_owned()).collect()
 }
 
 #[test]
 fn both_kinds_are_written_checked_and_servable_and_learn_what_comes_next() {
-    let Some(place) = place(common::circles(80, 40)) else { return };
+    let Some(place) = place(common::walks(80, 40)) else { return };
     let mut plan = plan(&Kind::ALL);
     plan.sasrec.epochs = 60;
     plan.sasrec.learning_rate = 5e-3;
@@ -91,14 +104,16 @@ fn both_kinds_are_written_checked_and_servable_and_learn_what_comes_next() {
         let artifact = Artifact::open(&version.reference.path, Some(&version.reference.manifest_sha256)).unwrap();
         let mut model = NextItemModel::load(&artifact.model_path(), 1).unwrap();
         assert_eq!(model.sequence_length(), Some(artifact.manifest().description.sequence_length));
-        let past = history(&artifact, &["1-3", "1-4", "1-5", "1-6"]);
+        let past = history(&artifact, &["0-3", "1-20", "0-4", "1-21"]);
         let scores = model.scores(&[&past[..], &past[..1], &[]]).unwrap();
         let items = artifact.items().unwrap();
-        assert_eq!(items.id(best(&scores[0])), Some("1-7"), "{}", version.kind);
+        // The ridge adds up what each past item says; only the other knows whose turn it is.
+        let top = top(&items, &scores[0], if version.kind == "ridge" { 3 } else { 1 });
+        assert!(top.contains(&"0-5".to_owned()), "{}: {top:?}", version.kind);
         assert_eq!(scores[0][0], f32::NEG_INFINITY);
         assert!(scores[2][1..].iter().all(|s| s.is_finite()), "an empty history is no error");
         assert!(model.scores(&[vec![0_i64]]).is_err() && model.scores(&[vec![1 << 40]]).is_err());
-        assert!(artifact.neighbours().unwrap().of("1-3").iter().all(|n| n.item.starts_with("1-")));
+        assert!(artifact.neighbours().unwrap().of("1-3").iter().all(|n| n.item.as_str() < "2"));
         for file in [files::CARD, files::METRICS, files::SCHEMA] {
             assert!(artifact.path().join(file).is_file(), "{file}");
         }
@@ -107,7 +122,7 @@ fn both_kinds_are_written_checked_and_servable_and_learn_what_comes_next() {
 
 #[test]
 fn many_callers_get_their_own_answers_from_worker_threads() {
-    let Some(place) = place(common::circles(40, 30)) else { return };
+    let Some(place) = place(common::walks(40, 30)) else { return };
     let outcome = train(&place, &plan(&[Kind::Ridge])).unwrap();
     let path = outcome.versions[0].reference.path.join(files::MODEL);
     let settings = BatchSettings { max_batch: 8, max_wait: Duration::from_millis(1) };
@@ -136,7 +151,7 @@ fn many_callers_get_their_own_answers_from_worker_threads() {
 
 #[test]
 fn a_full_inference_queue_refuses_at_once() {
-    let Some(place) = place(common::circles(40, 30)) else { return };
+    let Some(place) = place(common::walks(40, 30)) else { return };
     let outcome = train(&place, &plan(&[Kind::Ridge])).unwrap();
     let path = outcome.versions[0].reference.path.join(files::MODEL);
     // The one worker waits for a batch that never fills.
@@ -154,7 +169,7 @@ fn a_full_inference_queue_refuses_at_once() {
 
 #[test]
 fn a_worse_model_does_not_pass_the_gate_of_a_better_champion() {
-    let Some(place) = place(common::circles(80, 40)) else { return };
+    let Some(place) = place(common::walks(80, 40)) else { return };
     let good = train(&place, &plan(&[Kind::Ridge])).unwrap();
     assert!(good.versions[0].gate.passed, "{:?}", good.versions[0].gate);
     make_live(&place, &good.versions[0]);
@@ -184,7 +199,7 @@ fn foreign(place: &Place, version: &str, graph: &Path, items: &ItemTable) -> rap
 
 #[test]
 fn a_model_that_was_brought_is_compared_through_its_graph_and_a_broken_champion_blocks_nobody() {
-    let Some(place) = place(common::circles(80, 40)) else { return };
+    let Some(place) = place(common::walks(80, 40)) else { return };
     let good = train(&place, &plan(&[Kind::Ridge])).unwrap();
     let artifact = Artifact::open(&good.versions[0].reference.path, None).unwrap();
     let brought = foreign(&place, "brought-1", &artifact.model_path(), &artifact.items().unwrap());
@@ -202,7 +217,7 @@ fn a_model_that_was_brought_is_compared_through_its_graph_and_a_broken_champion_
 fn an_empty_log_and_a_cancelled_run_end_with_their_reasons() {
     let Some(empty) = place(Vec::new()) else { return };
     assert!(matches!(train(&empty, &plan(&Kind::ALL)).unwrap_err(), Error::EmptyLog { .. }));
-    let Some(place) = place(common::circles(40, 30)) else { return };
+    let Some(place) = place(common::walks(40, 30)) else { return };
     let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
     let cancelled = run::run(&plan(&Kind::ALL), &tools, &Watch { report: &|_| {}, stop: &|| true });
     assert!(matches!(cancelled.unwrap_err(), Error::Cancelled));
@@ -213,12 +228,29 @@ fn an_empty_log_and_a_cancelled_run_end_with_their_reasons() {
 #[test]
 fn the_same_seed_gives_the_same_model() {
     let digest = || {
-        let place = place(common::circles(40, 30))?;
+        let place = place(common::walks(40, 30))?;
         let outcome = train(&place, &plan(&[Kind::Sasrec])).unwrap();
         let artifact = Artifact::open(&outcome.versions[0].reference.path, None).unwrap();
         Some(artifact.manifest().files[files::MODEL].sha256.clone())
     };
     assert_eq!(digest(), digest());
+}
+
+#[test]
+#[ignore = "takes two minutes; cargo test -- --ignored --nocapture shows the figures"]
+fn a_run_on_movielens_100k() {
+    let Some(events) = common::movielens_100k() else { return };
+    let Some(place) = place(events) else { return };
+    let plan = Plan { sasrec: SequenceRecipe::default(), ..plan(&Kind::ALL) };
+    let outcome = train(&place, &plan).unwrap();
+    for row in &outcome.evaluations {
+        println!("{:<10} {:<10} {:?} fit {:.1} s", row.model, row.split, row.figures, row.fit_seconds);
+    }
+    println!("winner {}, {:.0} s", outcome.winner, outcome.seconds);
+    for version in &outcome.versions {
+        println!("{}", std::fs::read_to_string(version.reference.path.join(files::CARD)).unwrap());
+    }
+    assert!(outcome.versions.iter().all(|version| version.gate.passed));
 }
 
 /// ONNX's own checker and shape inference, and a prediction as a data scientist would make it.
@@ -244,7 +276,7 @@ fn the_exports_pass_onnxs_own_checker_and_run_in_python() {
         eprintln!("skipped: no test-venv under RAPPORT_CACHE (deploy/dev/setup.sh --tests makes it)");
         return;
     };
-    let Some(place) = place(common::circles(40, 30)) else { return };
+    let Some(place) = place(common::walks(40, 30)) else { return };
     for version in train(&place, &plan(&Kind::ALL)).unwrap().versions {
         let output = Command::new(&python).arg("-c").arg(CHECK).arg(&version.reference.path).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

@@ -1,5 +1,7 @@
 //! What the tests share: real data where it is, small made-up data where not.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests
+
 use std::path::PathBuf;
 
 use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position, Tenant};
@@ -49,15 +51,17 @@ pub fn movielens_100k() -> Option<Vec<LoggedEvent>> {
     Some(events.collect())
 }
 
-/// Customers who walk along one of four circles of more than 50 items, a step at a time: at most 50
-/// steps, so that nobody comes by the same item twice.
+/// Customers who walk along two circles of about 50 items in turn, a step here and a step there: what
+/// comes next follows from the item before the last, which a first-order chain cannot see. At most
+/// 100 steps, so that nobody comes by the same item twice.
 #[allow(dead_code)]
-pub fn circles(customers: i64, steps: i64) -> Vec<LoggedEvent> {
+pub fn walks(customers: i64, steps: i64) -> Vec<LoggedEvent> {
     let mut events = Vec::new();
     for step in 0..steps {
         for customer in 0..customers {
-            let circle = customer % 4;
-            let item = format!("{circle}-{}", (customer * 7 + step) % (50 + circle));
+            let turn = step % 2;
+            let circle = customer % 2 * 2 + turn;
+            let item = format!("{circle}-{}", (customer * (7 + 4 * turn) + step / 2) % (50 + circle));
             let offset = events.len() as i64;
             events.push(event(&customer.to_string(), &item, (step * customers + customer) * 60_000, offset));
         }
