@@ -2,8 +2,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rapport_features::Views;
 use redis::{
-    Client,
+    Client, IntoConnectionInfo as _,
     aio::{ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
 };
 
 use crate::{Error, Keys};
@@ -77,7 +78,10 @@ impl OnlineArgs {
             .set_max_delay(Duration::from_millis(200))
             .set_connection_timeout(Some(timeout.max(Duration::from_secs(1))))
             .set_response_timeout(Some(timeout));
-        Ok(ConnectionManager::new_lazy_with_config(Client::open(self.redis_url.as_str())?, config)?)
+        // Small requests, each waited for: Nagle's algorithm would hold one back for the answer to the last.
+        let at_once = TcpSettings::default().set_nodelay(true);
+        let url = self.redis_url.as_str().into_connection_info()?.set_tcp_settings(at_once);
+        Ok(ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?)
     }
 }
 

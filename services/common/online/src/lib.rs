@@ -3,28 +3,25 @@
 //! | what | key | value |
 //! |---|---|---|
 //! | a customer | `<prefix>:{<tenant>/<customer>}:s` | HASH: `o` fence, `v` version, `t` newest event (ms), `f` features, `h` history, `x` seen |
-//! | a customer's cached list | `<prefix>:{<tenant>/<customer>}:l` | STRING: [`TopList`] |
+//! | a customer's cached list | `<prefix>:{<tenant>/<customer>}:l` | STRING, the scorer's own (its `cache/list.rs`) |
 //! | an item | `<prefix>:{<tenant>/i/<item>}:p` | HASH: `o<partition>` fence and `s<partition>` partial state of each source partition |
 //! | a tenant's trends | `<prefix>:{<tenant>}:trend` | HASH: as an item's |
 //!
 //! The feature store writes all but the lists ([`OnlineWriter`]), each key by compare-and-set on
 //! its fence: the `partition:offset` of the last event that the value holds. A write whose base has
 //! changed meanwhile is refused, and events at or below the fence are left out, so a replayed event
-//! or a consumer that has lost its partition changes nothing. The scorer reads, and writes lists
-//! ([`OnlineReader`]).
+//! or a consumer that has lost its partition changes nothing. [`OnlineReader`] reads them.
 
 mod args;
 mod error;
 mod keys;
 mod reader;
 mod record;
-mod top_list;
 mod writer;
 
 pub use args::{OnlineArgs, ViewsArgs};
 pub use error::Error;
 pub use keys::Keys;
-pub use reader::{CustomerView, OnlineReader};
+pub use reader::OnlineReader;
 pub use record::{StoredCustomer, StoredPartial, parse_fence};
-pub use top_list::{ListEntry, TopList};
 pub use writer::{OnlineWriter, Outcome, Write};

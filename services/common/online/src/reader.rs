@@ -5,26 +5,13 @@ use std::{sync::Arc, time::Duration};
 use rapport_events::Tenant;
 use rapport_features::{Entity, State, TrendState, Views};
 use redis::{Pipeline, Value, aio::ConnectionManager};
-use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{
-    Error, Keys, OnlineArgs, StoredCustomer, StoredPartial, TopList,
-    record::{plain_bytes, values},
-};
+use crate::{Error, Keys, OnlineArgs, StoredCustomer, StoredPartial};
 
 /// Keys in one pipeline of a batch read.
 const CHUNK: usize = 100;
 
-/// What one round trip says of a customer.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct CustomerView {
-    /// `None`: a stranger.
-    pub record: Option<StoredCustomer>,
-    /// The cached list, if there is one that can be read.
-    pub list: Option<TopList>,
-}
-
-/// Reads customers, items and trends, and keeps cached lists. Cheap to clone; clones share one
+/// Reads customers, items and trends. Cheap to clone; clones share one
 /// connection that mends itself.
 #[derive(Clone)]
 pub struct OnlineReader {
@@ -63,39 +50,6 @@ impl OnlineReader {
         let mut pipeline = redis::pipe();
         pipeline.cmd("PING");
         self.run(&pipeline).await.map(drop)
-    }
-
-    /// Everything about a customer, and the cached list: one round trip.
-    ///
-    /// # Errors
-    /// Redis is away or late, or the record is corrupt. A corrupt list is no error: it is left out.
-    pub async fn read_customer(&self, tenant: &Tenant, customer_id: &str) -> Result<CustomerView, Error> {
-        self.read(tenant, customer_id, &StoredCustomer::FIELDS).await
-    }
-
-    /// As [`Self::read_customer`] without features and history: what serving a cached list needs.
-    ///
-    /// # Errors
-    /// As [`Self::read_customer`].
-    pub async fn read_cached(&self, tenant: &Tenant, customer_id: &str) -> Result<CustomerView, Error> {
-        self.read(tenant, customer_id, &StoredCustomer::FIELDS[..StoredCustomer::LIGHT]).await
-    }
-
-    async fn read(&self, tenant: &Tenant, customer_id: &str, fields: &[&str]) -> Result<CustomerView, Error> {
-        let key = self.keys.customer(tenant, customer_id);
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("HMGET").arg(&key).arg(fields);
-        pipeline.cmd("GET").arg(self.keys.list(tenant, customer_id));
-        let mut answers = self.run(&pipeline).await?.into_iter();
-        let record = StoredCustomer::from_answer(key, answers.next().unwrap_or_default())?;
-        let list = answers.next().and_then(plain_bytes).and_then(|bytes| match TopList::from_bytes(&bytes) {
-            Ok(list) => Some(list),
-            Err(error) => {
-                tracing::warn!(%tenant, customer_id, %error, "cached list left out");
-                None
-            }
-        });
-        Ok(CustomerView { record, list })
     }
 
     /// Many customers with everything, in the order of the ids.
@@ -167,34 +121,5 @@ impl OnlineReader {
             trend.merge(&partial);
         }
         Ok(trend)
-    }
-
-    /// Keeps a list for about `ttl`: up to a tenth longer, so that lists that were made together do
-    /// not end together.
-    ///
-    /// # Errors
-    /// Redis is away or late.
-    pub async fn put_list(
-        &self,
-        tenant: &Tenant,
-        customer_id: &str,
-        list: &TopList,
-        ttl: Duration,
-    ) -> Result<(), Error> {
-        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX / 2).max(1);
-        let jitter = xxh3_64(customer_id.as_bytes()) % (ttl / 10 + 1);
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("SET").arg(self.keys.list(tenant, customer_id)).arg(list.to_bytes());
-        pipeline.arg("PX").arg(ttl + jitter);
-        let answers = self.run(&pipeline).await?;
-        answers.into_iter().try_for_each(|answer| values("SET", check(answer)?).map(drop))
-    }
-}
-
-/// OK becomes nothing; an error stays one.
-fn check(answer: Value) -> Result<Value, Error> {
-    match answer {
-        Value::ServerError(error) => Err(Error::Redis(error.into())),
-        _ => Ok(Value::Nil),
     }
 }
