@@ -64,7 +64,7 @@ check-deps: ## install cargo-deny and cargo-machete into the cache (compiles for
 
 bench: ## benchmarks, each against a ceiling taken in the same run (BENCH="--quick --only ingest")
 	@deploy/dev/setup.sh
-	@$(env) && cargo build --release --workspace --bins && cargo run --release -p rapport-integration-tests --bin bench -- $(BENCH)
+	@$(env) && cargo build --release --workspace --bins && "$$CARGO_TARGET_DIR/release/bench" $(BENCH)
 
 clean-run: ## stop everything and forget its data (topics, features, models); caches stay
 	@if [ -f deploy/dev/stack.sh ]; then deploy/dev/stack.sh down; fi
