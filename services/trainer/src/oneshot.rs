@@ -36,7 +36,7 @@ const KAFKA_BUDGET: Duration = Duration::from_secs(30);
 /// Trains once, shows the results and exits: 0 when the run ended well, 1 when it failed, 64 when
 /// the configuration is wrong.
 #[derive(Debug, clap::Parser)]
-#[command(name = "rapport-trainer train", version)]
+#[command(name = "rapport-trainer train", bin_name = "rapport-trainer train", version)]
 struct Args {
     /// Whose log to learn from
     #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
@@ -97,7 +97,8 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         dry_run: args.dry_run,
     };
     let plan = args.training.check().and_then(|()| {
-        serve::plan(config, args.tenant.clone(), &args.training).map_err(|status| status.message().to_owned())
+        serve::plan(config, args.tenant.clone(), &args.training)
+            .map_err(|status| status.message().replace("config.", "--").replace('_', "-"))
     });
     let plan = match plan {
         Ok(plan) => plan,
@@ -211,7 +212,7 @@ fn bar() -> ProgressBar {
 
 fn table(result: &RunResult) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["model", "split", "NDCG@10", "HR@10", "MRR", "coverage", "cases", "fit s"]);
     for evaluation in &result.evaluations {
         let metric = |name: &str| evaluation.metrics.get(name).copied().unwrap_or(f64::NAN);
