@@ -104,6 +104,8 @@ fn copy(stack: &Stack, from: &[(i32, i64)], to: &str, count: usize) -> Run {
         .set("group.id", "bench-copy")
         .set("enable.auto.commit", "false")
         .set("fetch.wait.max.ms", "20")
+        // By default librdkafka sleeps a second whenever its queue of fetched records is full.
+        .set("fetch.queue.backoff.ms", "5")
         .create()
         .unwrap();
     let producer: ThreadedProducer<DefaultProducerContext> = stack
