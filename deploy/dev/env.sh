@@ -16,4 +16,6 @@ export LIBTORCH="${LIBTORCH:-$site_packages/torch}"
 for library in "$site_packages"/onnxruntime/capi/libonnxruntime.so.*; do
   if [ -f "$library" ]; then export ORT_DYLIB_PATH="${ORT_DYLIB_PATH:-$library}"; fi
 done
+# Threads of libtorch that wait for one another sleep: spinning makes a shared machine several times slower.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 export PATH="$RAPPORT_CACHE/bin:$PATH"
