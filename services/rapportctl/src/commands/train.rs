@@ -179,7 +179,7 @@ fn report(context: &Context, run_id: &str, result: &RunResult) {
                     if version.live { "  (live)" } else { "" }
                 ));
             }
-            let outcome = if result.promoted { "promoted" } else { "not promoted" };
+            let outcome = if result.promoted { "live" } else { "not live" };
             page.line(format!("winner: {}, {outcome}: {}", result.winner, result.reason));
         },
     );
