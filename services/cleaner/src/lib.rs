@@ -51,7 +51,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         })?
     };
     let routes = tonic::service::Routes::default();
-    rapport_rpc::serve(config.grpc_addr, &config.server, routes, &["rapport.cleaner"], &lifecycle).await?;
+    rapport_rpc::serve(config.grpc_addr, &config.server, routes, &[], &lifecycle).await?;
     copying.join_within(Duration::from_secs(10)).await;
     Ok(())
 }

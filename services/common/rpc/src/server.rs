@@ -38,8 +38,8 @@ pub enum ServeError {
 
 /// Serves `routes` until a drain is asked for, then finishes the calls in flight.
 ///
-/// Adds reflection (v1 and v1alpha) and `grpc.health.v1`: the names in `services`, the empty name
-/// and `readiness` follow the service's readiness, `liveness` its liveness. Each call runs in a
+/// `services` are the full names of what `routes` serve. Adds reflection (v1 and v1alpha) of them,
+/// and `grpc.health.v1`: the names in `services`, the empty name and `readiness` follow the service's readiness, `liveness` its liveness. Each call runs in a
 /// span that continues the caller's trace, and is counted and timed
 /// (`rapport_rpc_server_seconds{method,code}`).
 ///
@@ -54,10 +54,13 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let listener = TcpListener::bind(addr).await.map_err(|source| ServeError::Bind { addr, source })?;
     let (health, health_service) = tonic_health::server::health_reporter();
+    // Only what this port serves: the descriptor set holds the whole mesh's services.
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let all = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(rapport_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name("grpc.health.v1.Health");
+        services.iter().fold(all, |builder, name| builder.with_service_name(*name))
     };
     let routes = routes
         .add_service(health_service)
