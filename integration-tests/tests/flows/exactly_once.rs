@@ -76,6 +76,11 @@ impl Sending {
         Self { over, thread }
     }
 
+    /// Whether there is more to come.
+    fn goes_on(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
     /// Ends the stream, once it is long enough. Returns how many events it had.
     async fn end(self) -> usize {
         self.over.store(true, Ordering::Relaxed);
@@ -116,7 +121,7 @@ async fn a_cleaner_that_is_killed_in_the_middle_of_a_stream_writes_every_event_e
     stack.start(&[Service::Cleaner]).await;
     let sending = Sending::start(Arc::clone(&stack.broker), stack.topics.raw.clone());
     let mut reader = stack.broker.reader(&stack.topics.clean);
-    for _ in 0..KILLS {
+    for kill in 0..KILLS {
         let mut cleaned = 0;
         wait_until("the cleaner to be at work", Duration::from_secs(60), async || {
             while cleaned < DONE_BEFORE_A_KILL && reader.next(Duration::from_millis(20)).is_some() {
@@ -125,6 +130,7 @@ async fn a_cleaner_that_is_killed_in_the_middle_of_a_stream_writes_every_event_e
             check(cleaned >= DONE_BEFORE_A_KILL, || format!("{cleaned} events since it was started"))
         })
         .await;
+        assert!(sending.goes_on(), "kill {kill} came after the stream");
         stack.kill(Service::Cleaner);
         // What its last transactions had committed must not count as the work of the next one.
         reader.read_to_end(drop);
@@ -157,7 +163,7 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
     let counted = async |stack: &Stack| {
         Ok::<u64, String>(counts(stack, "customer", &everyone).await?.values().map(|(version, _)| version).sum())
     };
-    for _ in 0..KILLS {
+    for kill in 0..KILLS {
         let before =
             wait_until("the feature store to answer", Duration::from_secs(60), async || counted(&stack).await).await;
         wait_until("the feature store to be at work", Duration::from_secs(60), async || {
@@ -165,6 +171,7 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
             check(done >= DONE_BEFORE_A_KILL as u64, || format!("{done} events since it was started"))
         })
         .await;
+        assert!(sending.goes_on(), "kill {kill} came after the stream");
         stack.kill(Service::FeatureStore);
         stack.launch(Service::FeatureStore);
     }
