@@ -11,6 +11,7 @@ const FILES: &[&str] = &[
     "rapport/events/v1/events.proto",
     "rapport/features/v1/features.proto",
     "rapport/models/v1/models.proto",
+    "rapport/privacy/v1/privacy.proto",
     "rapport/recommend/v1/recommend.proto",
     "rapport/train/v1/trainer.proto",
 ];

@@ -20,13 +20,14 @@ pub mod rapport {
     package!(events::v1, "rapport.events.v1");
     package!(features::v1, "rapport.features.v1");
     package!(models::v1, "rapport.models.v1");
+    package!(privacy::v1, "rapport.privacy.v1");
     package!(recommend::v1, "rapport.recommend.v1");
     package!(train::v1, "rapport.train.v1");
 }
 
 pub use rapport::{
     catalog::v1 as catalog, collect::v1 as collect, events::v1 as events, features::v1 as features,
-    models::v1 as models, recommend::v1 as recommend, train::v1 as train,
+    models::v1 as models, privacy::v1 as privacy, recommend::v1 as recommend, train::v1 as train,
 };
 
 /// Every message and service, for gRPC reflection.

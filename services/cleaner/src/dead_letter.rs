@@ -1,6 +1,6 @@
 //! A record that could not become a clean event, whole and with the reason.
 
-use rapport_events::{EventTime, FieldError, FieldErrorKind, Tenant};
+use rapport_events::{EventTime, FieldError, Tenant};
 use rapport_proto::events::{Coordinates, DeadLetter, Header, dead_letter::Kind};
 use rdkafka::message::Headers;
 
@@ -13,14 +13,9 @@ pub(crate) fn letter<H: Headers>(
     error: FieldError,
     now: EventTime,
 ) -> DeadLetter {
-    let kind = match error.kind {
-        FieldErrorKind::Decode => Kind::Decode,
-        FieldErrorKind::Schema => Kind::Schema,
-        FieldErrorKind::Size => Kind::Size,
-        FieldErrorKind::Identity => Kind::Identity,
-    };
     DeadLetter {
-        kind: kind.into(),
+        kind: Kind::from(error.kind).into(),
+        rule: error.rule.map(String::from).unwrap_or_default(),
         field: error.field,
         reason: error.reason,
         stage: stage.to_owned(),
@@ -35,6 +30,7 @@ pub(crate) fn letter<H: Headers>(
         original_key: record.key.map(<[u8]>::to_vec),
         original_value: record.value.unwrap_or_default().to_vec(),
         original_headers: record.headers.map(all).unwrap_or_default(),
+        ..DeadLetter::default()
     }
 }
 

@@ -72,6 +72,7 @@ impl Steps {
                 offset: record.offset,
             }),
             policy_version: POLICY_VERSION.to_owned(),
+            ..CleanEvent::default()
         })
     }
 

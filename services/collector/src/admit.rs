@@ -4,7 +4,7 @@
 
 use prost::Message as _;
 use prost_types::{Struct, Timestamp, Value, value::Kind};
-use rapport_events::{EventTime, EventType, FieldError, check_id, limits, new_event_id};
+use rapport_events::{EventTime, EventType, FieldError, check_id, is_currency, limits, new_event_id};
 use rapport_proto::{catalog::Item, events::Event};
 
 /// An item's title.
@@ -126,11 +126,6 @@ pub fn item_id(field: &str, item_id: &str) -> Result<(), FieldError> {
         return Err(FieldError::schema(field, "is empty"));
     }
     id(field, item_id, limits::ID_BYTES)
-}
-
-/// A code such as `EUR`; lower case passes, the cleaner raises it.
-pub fn is_currency(code: &str) -> bool {
-    code.len() == 3 && code.bytes().all(|b| b.is_ascii_alphabetic())
 }
 
 fn event_type(name: &str) -> Result<(), FieldError> {

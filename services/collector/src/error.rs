@@ -10,11 +10,12 @@ use axum::{
 };
 use rapport_events::FieldError;
 use rapport_rpc::status;
+use rapport_shapes::Malformed;
 use serde::Serialize;
 use tonic::Status;
 
 use crate::{
-    doors::{body::BodyError, segment::Malformed},
+    doors::body::BodyError,
     keys::{KeysError, Unauthenticated},
 };
 
@@ -217,7 +218,7 @@ mod tests {
         assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "batch");
         assert_eq!(Status::from(Refusal::from(Unauthenticated::Unknown)).code(), Code::Unauthenticated);
         assert_eq!(Refusal::from(Unauthenticated::Missing).http_status(), 401);
-        assert_eq!(Refusal::from(Malformed::TooMany { limit: 1, has: 2 }).http_status(), 413);
+        assert_eq!(Refusal::from(Malformed::TooMany { field: "batch", limit: 1, has: 2 }).http_status(), 413);
         assert_eq!(Refusal::from(BodyError::NotGzip("x".into())).http_status(), 400);
     }
 }

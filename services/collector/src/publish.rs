@@ -11,7 +11,7 @@ use std::{
 
 use opentelemetry::Context;
 use prost::Message as _;
-use rapport_events::{EventTime, FieldError, FieldErrorKind, Tenant};
+use rapport_events::{EventTime, FieldError, Tenant};
 use rapport_kafka::{
     Batch, DeliveryError, Error, KafkaArgs, Publisher, PublisherSettings, Refused, Topics, Waiting, headers, trace,
 };
@@ -215,7 +215,7 @@ impl Submission<'_> {
         self.key.push_str(who);
         let key = (!who.is_empty()).then_some(self.key.as_bytes());
         let letter = DeadLetter {
-            kind: kind(error.kind).into(),
+            kind: Kind::from(error.kind).into(),
             field: error.field.clone(),
             reason: error.reason.clone(),
             stage: STAGE.into(),
@@ -230,6 +230,7 @@ impl Submission<'_> {
                 header(headers::TENANT, self.tenant.as_str()),
                 header(headers::RECEIVED_AT, &received),
             ],
+            ..DeadLetter::default()
         };
         let record_headers = self.other_headers.clone();
         let sent = self.batch.send(&self.topics.dead, key, Some(letter.encode_to_vec().as_slice()), record_headers);
@@ -307,15 +308,6 @@ impl Pending {
 
 fn too_large() -> FieldError {
     FieldError::size("event", "is larger than Kafka takes in one record")
-}
-
-const fn kind(kind: FieldErrorKind) -> Kind {
-    match kind {
-        FieldErrorKind::Decode => Kind::Decode,
-        FieldErrorKind::Schema => Kind::Schema,
-        FieldErrorKind::Size => Kind::Size,
-        FieldErrorKind::Identity => Kind::Identity,
-    }
 }
 
 /// The fates of one call, counted.

@@ -87,6 +87,7 @@ fn letter(message: &BorrowedMessage<'_>, position: Position, error: FieldError, 
         original_key: message.key().map(<[u8]>::to_vec),
         original_value: message.payload().unwrap_or_default().to_vec(),
         original_headers: message.headers().map(|h| h.iter().map(header).collect()).unwrap_or_default(),
+        ..DeadLetter::default()
     }
 }
 

@@ -12,6 +12,7 @@ use axum::{
 };
 use rapport_events::{EventTime, FieldError, Tenant};
 use rapport_proto::events::Event;
+use rapport_shapes::segment::{self, Call, Shape};
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -21,7 +22,6 @@ use super::{
     body::{self, Encoding},
     listener::BoundedListener,
     observe,
-    segment::{self, Call, Shape},
 };
 use crate::{
     admit,
@@ -157,7 +157,7 @@ async fn collect(house: &House, shape: Shape, request: Request) -> Result<(), Re
     })?;
     let tenant = match known {
         Some(tenant) => tenant,
-        None => house.keys.tenant(parsed.write_key.as_deref())?,
+        None => house.keys.tenant(parsed.key.as_deref())?,
     };
 
     let judged: Vec<Result<Event, Bad>> = parsed.events.into_iter().map(judge).collect();

@@ -6,7 +6,6 @@ pub mod grpc;
 pub mod grpc_server;
 pub mod http;
 pub mod listener;
-pub mod segment;
 
 use std::{sync::Arc, time::Duration};
 

@@ -94,6 +94,11 @@ pub fn check_id(field: &str, id: &str, max_bytes: usize) -> Result<(), FieldErro
     }
 }
 
+/// A code such as `EUR`; lower case passes, the cleaner raises it.
+pub fn is_currency(code: &str) -> bool {
+    code.len() == 3 && code.bytes().all(|b| b.is_ascii_alphabetic())
+}
+
 /// The Kafka key of everything about one customer: all of a customer's events stand on one
 /// partition, in order. Tenants hold no `/`, so keys of different tenants never meet.
 pub fn event_key(tenant: &Tenant, customer_or_anonymous_id: &str) -> String {

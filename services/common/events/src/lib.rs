@@ -13,5 +13,5 @@ mod time;
 
 pub use clean::{CleanEvent, LoggedEvent, Position};
 pub use field_error::{FieldError, FieldErrorKind};
-pub use ids::{EventType, Tenant, check_id, event_key, new_event_id};
+pub use ids::{EventType, Tenant, check_id, event_key, is_currency, new_event_id};
 pub use time::EventTime;

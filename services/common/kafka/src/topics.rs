@@ -35,6 +35,10 @@ pub struct Topics {
     pub served: String,
     /// Consent and erasure. Compacted; key: tenant/customer.
     pub privacy: String,
+    /// Which anonymous visitors turned out to be which customers. Compacted; key: tenant/from_id.
+    pub identity: String,
+    /// Which dead letters were replayed. Compacted; key: partition:offset of the dead letter.
+    pub replays: String,
 }
 
 impl Topics {
@@ -49,6 +53,8 @@ impl Topics {
             models: name("models.v1"),
             served: name("recommendations.served.v1"),
             privacy: name("privacy.v1"),
+            identity: name("identity.v1"),
+            replays: name("events.dead.replays.v1"),
         }
     }
 
@@ -78,6 +84,8 @@ impl Topics {
             compacted(&self.models, 1),
             events(&self.served, 30),
             compacted(&self.privacy, args.partitions),
+            compacted(&self.identity, args.partitions),
+            compacted(&self.replays, 1),
         ]
     }
 }

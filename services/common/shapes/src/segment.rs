@@ -10,11 +10,11 @@
 //!
 //! `context` stays with the properties, under its own name. What was mapped also stays where it was.
 
-use rapport_events::{EventTime, EventType, FieldError, json};
+use rapport_events::{EventTime, EventType, FieldError, is_currency, json};
 use rapport_proto::events::Event;
 use serde_json::{Map, Value as Json};
 
-use crate::admit::is_currency;
+use crate::{Malformed, Parsed};
 
 /// What a request asks for: the path says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,26 +61,6 @@ impl Call {
     }
 }
 
-/// A body that was understood; single events in it may not have been.
-#[derive(Debug)]
-pub struct Parsed {
-    /// The key, for clients that send it in the body.
-    pub write_key: Option<String>,
-    /// In the body's order.
-    pub events: Vec<Result<Event, FieldError>>,
-}
-
-/// Why a whole body was refused.
-#[derive(Debug, PartialEq, thiserror::Error)]
-pub enum Malformed {
-    #[error("the body is not JSON: {0}")]
-    Json(String),
-    #[error(transparent)]
-    Field(#[from] FieldError),
-    #[error("batch: may have {limit} events, has {has}")]
-    TooMany { limit: usize, has: usize },
-}
-
 /// Reads a body.
 ///
 /// # Errors
@@ -96,14 +76,14 @@ pub fn parse(shape: Shape, body: &[u8], max_events: usize) -> Result<Parsed, Mal
         Shape::Batch => {
             let batch = take_batch(&mut body)?;
             if batch.len() > max_events {
-                return Err(Malformed::TooMany { limit: max_events, has: batch.len() });
+                return Err(Malformed::TooMany { field: "batch", limit: max_events, has: batch.len() });
             }
             // A stamp of the batch that cannot be read is worth no event: none is corrected by it.
             let sent_at = time(&mut body, "sentAt").ok().flatten();
             batch.into_iter().map(|message| to_event(None, message, sent_at)).collect()
         }
     };
-    Ok(Parsed { write_key, events })
+    Ok(Parsed { key: write_key, events, ..Parsed::default() })
 }
 
 /// The events at the given places of a batch, as JSON: what a dead letter keeps. Only bad batches
@@ -305,7 +285,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::admit;
 
     fn batch(body: &Json) -> Vec<Result<Event, FieldError>> {
         parse(Shape::Batch, body.to_string().as_bytes(), 100).unwrap().events
@@ -367,7 +346,7 @@ mod tests {
     fn a_single_call_takes_its_type_from_the_path() {
         let body = br#"{"writeKey": "k", "userId": "ann", "event": "view", "properties": {"item_id": "i1"}}"#;
         let parsed = parse(Shape::Single(Call::Track), body, 1).unwrap();
-        assert_eq!(parsed.write_key.as_deref(), Some("k"));
+        assert_eq!(parsed.key.as_deref(), Some("k"));
         let event = parsed.events.into_iter().next().unwrap().unwrap();
         assert_eq!((event.r#type.as_str(), event.item_id.as_str()), ("view", "i1"));
     }
@@ -483,7 +462,7 @@ mod tests {
                 prop_assert_eq!(parsed.events.len(), messages.len());
             }
             for event in parsed.events {
-                match event.and_then(|mut event| admit::event(&mut event).map(|_| event)) {
+                match event {
                     Ok(event) => prop_assert_eq!(Event::decode(event.encode_to_vec().as_slice()).unwrap(), event),
                     Err(error) => prop_assert!(!error.field.is_empty() && !error.reason.is_empty()),
                 }

@@ -1,0 +1,1 @@
+//! A tenant's rules for its events: one YAML file, checked, versioned, reloaded.
