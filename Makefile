@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down restart status logs test check check-deps bench clean-run
+.PHONY: help setup build demo up down restart status logs test check check-deps bench soak clean-run
 
 # Every recipe finds the cache, libtorch and ONNX Runtime through it.
 env := . deploy/dev/env.sh
@@ -65,6 +65,10 @@ check-deps: ## install cargo-deny and cargo-machete into the cache (compiles for
 bench: ## benchmarks, each against a ceiling taken in the same run (BENCH="--quick --only ingest")
 	@deploy/dev/setup.sh
 	@$(env) && cargo build --release --workspace --bins && "$$CARGO_TARGET_DIR/release/bench" $(BENCH)
+
+soak: ## ten minutes of full load with Kafka stalled for two of them: does memory stay flat? (SOAK="--seconds 60 --stalled 12")
+	@deploy/dev/setup.sh
+	@$(env) && cargo build --release --workspace --bins && "$$CARGO_TARGET_DIR/release/bench" soak $(SOAK)
 
 clean-run: ## stop everything and forget its data (topics, features, models); caches stay
 	@if [ -f deploy/dev/stack.sh ]; then deploy/dev/stack.sh down; fi

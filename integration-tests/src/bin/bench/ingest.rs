@@ -1,7 +1,11 @@
 //! Acknowledged ingest through the collector, against a raw idempotent producer on the same topic.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use hdrhistogram::Histogram;
 use prost::Message;
 use rapport_integration_tests::{
     events::{PROTOBUF, key},
@@ -22,7 +26,7 @@ use tonic::service::interceptor::InterceptedService;
 
 use crate::{
     Scale, load,
-    report::{Report, Row, Run, Watch},
+    report::{LatencyRow, Report, Row, Run, Watch},
 };
 
 /// Requests on the way at once: what a few dozen busy services keep open. With fewer, the time that one
@@ -32,44 +36,83 @@ const CALLERS: usize = 64;
 const HTTP_CALLERS: usize = 32;
 const CUSTOMERS: usize = 5_000;
 
+/// Events in one request.
+const SIZES: [usize; 3] = [100, 10, 1];
+
+/// What the rounds of one door and size gave.
+#[derive(Default)]
+struct Measured {
+    runs: Vec<Run>,
+    latencies: Option<Histogram<u64>>,
+}
+
+impl Measured {
+    fn add(&mut self, (run, latencies): (Run, Histogram<u64>)) {
+        self.runs.push(run);
+        match &mut self.latencies {
+            Some(all) => all.add(latencies).unwrap(),
+            none => *none = Some(latencies),
+        }
+    }
+}
+
 pub async fn run(scale: Scale, report: &mut Report) {
     eprintln!("ingest: collector against a raw producer");
     let mut stack = Stack::new("bench-ingest");
     stack.start(&[Service::Collector]).await;
-    let mut rows = [(100, Vec::new()), (10, Vec::new())];
-    let (mut http, mut ceiling) = (Vec::new(), Vec::new());
+    let mut by_grpc = SIZES.map(|_| Measured::default());
+    let mut by_http = SIZES.map(|_| Measured::default());
+    let mut ceiling = Vec::new();
     for round in 0..=scale.rounds {
         // The first round warms everything up and does not count.
-        let events = if round == 0 { scale.ingest_events / 4 } else { scale.ingest_events };
-        let ours = raw_producer(&mut stack, &format!("raw{round}"), events);
-        let keep = |run, runs: &mut Vec<Run>| {
-            if round > 0 {
-                runs.push(run);
-            }
-        };
-        keep(ours, &mut ceiling);
-        for (size, runs) in &mut rows {
-            let events = if *size < 100 { events / 2 } else { events };
-            keep(grpc(&mut stack, &format!("grpc{size}-{round}"), events, *size).await, runs);
+        let counts = round > 0;
+        let events = if counts { scale.ingest_events } else { scale.ingest_events / 4 };
+        let raw = raw_producer(&mut stack, &format!("raw{round}"), events);
+        if counts {
+            ceiling.push(raw);
         }
-        keep(over_http(&mut stack, &format!("http{round}"), events / 2).await, &mut http);
+        for (place, size) in SIZES.into_iter().enumerate() {
+            // As many seconds for each size, roughly, and not as many events.
+            let events = events / [1, 2, 8][place];
+            let run = grpc(&mut stack, &format!("grpc{size}-{round}"), events, size).await;
+            let http = over_http(&mut stack, &format!("http{size}-{round}"), events / 2, size);
+            if counts {
+                by_grpc[place].add(run);
+                by_http[place].add(http);
+            }
+        }
     }
     let again = |runs: &[Run]| runs.iter().map(|r| Run { count: r.count, took: r.took, cpu: r.cpu.clone() }).collect();
-    for (size, runs) in rows {
-        report.add(Row {
-            what: format!("ingest, gRPC, {size} events a request"),
-            unit: "events",
-            ours: runs,
-            ceiling: again(&ceiling),
-            goal: (size == 100).then_some(0.5),
-        });
+    let doors = [("gRPC", by_grpc, 0.6, CALLERS), ("HTTP /v1/batch", by_http, 0.35, HTTP_CALLERS)];
+    for (door, measured, goal, callers) in doors {
+        for (size, measured) in SIZES.into_iter().zip(measured) {
+            let what = format!("ingest, {door}, {size} events a request");
+            if let Some(latencies) = &measured.latencies {
+                report.add_latency(LatencyRow {
+                    what: what.clone(),
+                    p50: load::quantile(latencies, 0.5),
+                    p99: load::quantile(latencies, 0.99),
+                    goal: "-",
+                    note: format!("at full load, {callers} callers"),
+                });
+            }
+            report.add(Row {
+                what,
+                unit: "events",
+                ours: measured.runs,
+                ceiling: again(&ceiling),
+                goal: (size == 100).then_some(goal),
+            });
+        }
     }
-    report.add(Row {
-        what: "ingest, HTTP /v1/batch, 100 events a request".into(),
-        unit: "events",
-        ours: http,
-        ceiling,
-        goal: Some(0.5),
+    let most = report.rate_of("ingest, gRPC, 100 events a request");
+    let latencies = paced(&stack, most / 2.0, scale.paced).await;
+    report.add_latency(LatencyRow {
+        what: "ingest, gRPC, 100 events a request, half of the full rate".into(),
+        p50: load::quantile(&latencies, 0.5),
+        p99: load::quantile(&latencies, 0.99),
+        goal: "- / 50",
+        note: format!("{:.0} events/s for {:?}, from the moment that each was due", most / 2.0, scale.paced),
     });
 }
 
@@ -118,7 +161,7 @@ fn accepted(answer: &CollectBatchResponse) -> usize {
     answer.outcomes.iter().filter(|outcome| outcome.status() == outcome::Status::Accepted).count()
 }
 
-async fn grpc(stack: &mut Stack, run: &str, count: usize, size: usize) -> Run {
+async fn grpc(stack: &mut Stack, run: &str, count: usize, size: usize) -> (Run, Histogram<u64>) {
     let batches: Vec<Vec<Event>> = (0..count / size)
         .map(|batch| (0..size).map(|n| load::event(run, batch * size + n, CUSTOMERS)).collect())
         .collect();
@@ -127,7 +170,7 @@ async fn grpc(stack: &mut Stack, run: &str, count: usize, size: usize) -> Run {
     let clients: Vec<CollectorClient<InterceptedService<_, _>>> = (0..2).map(|_| stack.collector()).collect();
     let calls = batches.len();
     let watch = Watch::start(&processes(stack));
-    load::closed_loop(CALLERS, calls, move |n| {
+    let latencies = load::closed_loop(CALLERS, calls, move |n| {
         let events = batches[n].lock().unwrap().take().unwrap();
         let mut client: CollectorClient<clients::Called> = clients[n % 2].clone();
         async move {
@@ -137,7 +180,34 @@ async fn grpc(stack: &mut Stack, run: &str, count: usize, size: usize) -> Run {
         }
     })
     .await;
-    watch.stop(calls * size)
+    (watch.stop(calls * size), latencies)
+}
+
+/// Requests of 100 events at a steady rate, whatever the answers do; each one's time counts from the
+/// moment that it was due, so that a stall is not hidden by the requests that it held back.
+async fn paced(stack: &Stack, events_per_second: f64, wanted: Duration) -> Histogram<u64> {
+    const SIZE: usize = 100;
+    let clients: Vec<CollectorClient<clients::Called>> = (0..2).map(|_| stack.collector()).collect();
+    let every = Duration::from_secs_f64(SIZE as f64 / events_per_second);
+    let calls = (wanted.as_secs_f64() / every.as_secs_f64()) as usize;
+    let began = tokio::time::Instant::now() + Duration::from_millis(50);
+    let mut tasks = Vec::with_capacity(calls);
+    for n in 0..calls {
+        let due = began + every.mul_f64(n as f64);
+        let events = (0..SIZE).map(|m| load::event("paced", n * SIZE + m, CUSTOMERS)).collect();
+        tokio::time::sleep_until(due).await;
+        let mut client = clients[n % 2].clone();
+        tasks.push(tokio::spawn(async move {
+            let answer = client.collect_batch(CollectBatchRequest { events }).await.expect("the collector accepts");
+            assert_eq!(accepted(answer.get_ref()), SIZE, "not everything was acknowledged");
+            due.elapsed()
+        }));
+    }
+    let mut latencies = load::histogram();
+    for task in tasks {
+        load::record(&mut latencies, task.await.unwrap());
+    }
+    latencies
 }
 
 /// The body that Segment's library for Python sends.
@@ -158,28 +228,37 @@ fn segment_body(events: &[Event]) -> Vec<u8> {
     serde_json::json!({ "writeKey": API_KEY, "batch": batch }).to_string().into_bytes()
 }
 
-async fn over_http(stack: &mut Stack, run: &str, count: usize) -> Run {
-    const SIZE: usize = 100;
-    let bodies: Vec<Vec<u8>> = (0..count / SIZE)
+fn over_http(stack: &mut Stack, run: &str, count: usize, size: usize) -> (Run, Histogram<u64>) {
+    let bodies: Vec<Vec<u8>> = (0..count / size)
         .map(|batch| {
-            let events: Vec<_> = (0..SIZE).map(|n| load::event(run, batch * SIZE + n, CUSTOMERS)).collect();
+            let events: Vec<_> = (0..size).map(|n| load::event(run, batch * size + n, CUSTOMERS)).collect();
             segment_body(&events)
         })
         .collect();
     let url = stack.http_url("/v1/batch");
     let watch = Watch::start(&processes(stack));
+    let mut latencies = load::histogram();
     std::thread::scope(|scope| {
-        for thread in 0..HTTP_CALLERS {
-            let (bodies, url) = (&bodies, &url);
-            scope.spawn(move || {
-                let agent = rapport_integration_tests::harness::stack::agent();
-                for body in bodies.iter().skip(thread).step_by(HTTP_CALLERS) {
-                    let (status, answer) =
-                        post_with(&agent, url, &[("content-type", "application/json")], body).unwrap();
-                    assert_eq!(status, 200, "{answer}");
-                }
-            });
+        let threads: Vec<_> = (0..HTTP_CALLERS)
+            .map(|thread| {
+                let (bodies, url) = (&bodies, &url);
+                scope.spawn(move || {
+                    let agent = rapport_integration_tests::harness::stack::agent();
+                    let mut latencies = load::histogram();
+                    for body in bodies.iter().skip(thread).step_by(HTTP_CALLERS) {
+                        let started = Instant::now();
+                        let (status, answer) =
+                            post_with(&agent, url, &[("content-type", "application/json")], body).unwrap();
+                        assert_eq!(status, 200, "{answer}");
+                        load::record(&mut latencies, started.elapsed());
+                    }
+                    latencies
+                })
+            })
+            .collect();
+        for thread in threads {
+            latencies.add(thread.join().unwrap()).unwrap();
         }
     });
-    watch.stop(bodies.len() * SIZE)
+    (watch.stop(bodies.len() * size), latencies)
 }

@@ -19,8 +19,12 @@ mod ingest;
 mod load;
 mod report;
 mod serving;
+mod soak;
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -52,6 +56,8 @@ enum Part {
     /// The ceiling of serving: a bare gRPC server with one Redis GET (started by the benchmark itself)
     #[command(hide = true)]
     Echo(echo::Args),
+    /// Full load for minutes while Kafka stalls for a part of them: does memory stay where it is?
+    Soak(soak::Args),
 }
 
 /// How much of everything.
@@ -63,6 +69,8 @@ pub struct Scale {
     pub customers: usize,
     pub recommend_calls: usize,
     pub freshness_probes: usize,
+    /// How long the steady load at half of the full rate lasts.
+    pub paced: Duration,
 }
 
 impl Scale {
@@ -73,6 +81,7 @@ impl Scale {
         customers: 2_000,
         recommend_calls: 30_000,
         freshness_probes: 200,
+        paced: Duration::from_secs(10),
     };
     const QUICK: Self = Self {
         rounds: 3,
@@ -81,15 +90,20 @@ impl Scale {
         customers: 500,
         recommend_calls: 5_000,
         freshness_probes: 40,
+        paced: Duration::from_secs(3),
     };
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    if let Some(Part::Echo(echo)) = args.part {
-        runtime.block_on(echo::serve(echo));
-        return ExitCode::SUCCESS;
+    match args.part {
+        Some(Part::Echo(echo)) => {
+            runtime.block_on(echo::serve(echo));
+            return ExitCode::SUCCESS;
+        }
+        Some(Part::Soak(soak)) => return runtime.block_on(soak::run(soak)),
+        None => {}
     }
     let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
     let wanted = |section| args.only.is_empty() || args.only.contains(&section);

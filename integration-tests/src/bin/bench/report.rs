@@ -102,6 +102,11 @@ impl Report {
         self.throughput.push(row);
     }
 
+    /// The median rate of a row that was added.
+    pub fn rate_of(&self, what: &str) -> f64 {
+        self.throughput.iter().find(|row| row.what == what).map_or(f64::NAN, |row| rate(&row.ours))
+    }
+
     pub fn add_latency(&mut self, row: LatencyRow) {
         eprintln!("  {}: p50 {:.1?}, p99 {:.1?}", row.what, row.p50, row.p99);
         self.latency.push(row);
