@@ -336,6 +336,44 @@ class Jobs(unittest.TestCase):
         self.assertEqual(holders, ["feature-store", "scorer"])
 
 
+class Ingestion(unittest.TestCase):
+    """Keys, rules, TLS and the spool reach the pods that use them, and no other."""
+
+    SET = (
+        "--set", "apiKeys.fileSecret=rapport-keys,components.collector.tls.secret=collector-tls,components.collector.tls.clientCa=true",
+        "--set", "components.collector.spool.enabled=true,components.collector.spool.size=10Gi",
+        "--set", "kafka.securityProtocol=sasl_ssl,kafka.tlsSecret=kafka-tls,kafka.sasl.username=rapport,kafka.sasl.existingSecret=kafka-user",
+        "--set-string", "policies.acme=version: 1",
+    )
+
+    def test_every_document_still_matches_the_schemas(self):
+        self.assertEqual(problems(rendered(MINIMAL, *self.SET)), [])
+
+    def test_the_collector_finds_its_files_and_its_disk(self):
+        pod = pods(rendered(MINIMAL, *self.SET))["Deployment/rapport-collector"]
+        variables = env(pod)
+        self.assertEqual(variables["RAPPORT_API_KEYS_FILE"], "/etc/rapport/keys/keys.yaml")
+        self.assertEqual(variables["RAPPORT_SPOOL_BYTES"], str(10 * 2**30 * 9 // 10))
+        mounted = {m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"]}
+        for name in ("RAPPORT_API_KEYS_FILE", "RAPPORT_POLICIES", "RAPPORT_TLS_CERT", "RAPPORT_TLS_CLIENT_CA", "RAPPORT_SPOOL_DIR", "RAPPORT_KAFKA_CA"):
+            self.assertTrue(any(variables[name].startswith(path) for path in mounted), name)
+        volumes = {v["name"] for v in pod["spec"]["volumes"]}
+        self.assertEqual({m["name"] for m in pod["spec"]["containers"][0]["volumeMounts"]}, volumes)
+        self.assertIn("httpGet", pod["spec"]["containers"][0]["readinessProbe"], "a gRPC probe speaks no TLS")
+
+    def test_rules_go_to_the_collector_and_the_cleaner_only(self):
+        docs = rendered(MINIMAL, *self.SET)
+        self.assertEqual(of_kind(docs, "ConfigMap")["policies"]["data"], {"acme.yaml": "version: 1\n"})
+        having = {name for name, pod in pods(docs).items() if "RAPPORT_POLICIES" in env(pod)}
+        self.assertEqual(having, {"Deployment/rapport-collector", "Deployment/rapport-cleaner"})
+
+    def test_everybody_speaks_to_kafka_with_the_password_from_its_secret(self):
+        for name, pod in pods(rendered(MINIMAL, *self.SET)).items():
+            with self.subTest(name):
+                secret = env(pod)["RAPPORT_KAFKA_SASL_PASSWORD"]["secretKeyRef"]
+                self.assertEqual(secret, {"name": "kafka-user", "key": "password"})
+
+
 class Refusals(unittest.TestCase):
     """Values that are wrong, and a part of the message that says so."""
 
@@ -349,12 +387,17 @@ class Refusals(unittest.TestCase):
             "kafka.brokers": "kafka.brokers is required",
             "redis.url": "redis.url is required",
             "hashKey.existingSecret": "hashKey.existingSecret is required",
-            "apiKeys.existingSecret": "apiKeys.existingSecret is required",
+            "apiKeys.existingSecret": "apiKeys.existingSecret or apiKeys.fileSecret is required",
         }
         for value, message in required.items():
             with self.subTest(value):
                 self.refused(message, "--set", f"{value}=")
         self.refused("kafka.brokers is required", files=[])
+
+    def test_half_of_a_security_setting_is_refused(self):
+        self.refused("kafka.sasl.username and", "--set", "kafka.securityProtocol=sasl_ssl")
+        self.refused("needs kafka.tlsSecret", "--set", "kafka.mutualTls=true")
+        self.refused("needs components.collector.tls.secret", "--set", "components.collector.tls.clientCa=true")
 
     def test_unknown_names_are_refused(self):
         for value in ("kafka.broker=x:1", "components.scorrer.enabled=true", "default.replica=1", "components.scorer.securityContext.runAsUser=0"):

@@ -11,7 +11,7 @@
 {{- fail (printf "kafka.settings.%s holds a secret: put all settings into a Secret and name it in kafka.existingSecret" $key) -}}
 {{- end -}}
 {{- end -}}
-{{- $places := dict "RAPPORT_API_KEYS" "apiKeys.existingSecret" "RAPPORT_HASH_KEY" "hashKey.existingSecret" "RAPPORT_REDIS_URL" "redis.url or redis.existingSecret" "RAPPORT_KAFKA_SETTINGS" "kafka.settings or kafka.existingSecret" -}}
+{{- $places := dict "RAPPORT_API_KEYS" "apiKeys.existingSecret or apiKeys.fileSecret" "RAPPORT_KAFKA_SASL_PASSWORD" "kafka.sasl.existingSecret" "RAPPORT_POLICIES" "policies" "RAPPORT_HASH_KEY" "hashKey.existingSecret" "RAPPORT_REDIS_URL" "redis.url or redis.existingSecret" "RAPPORT_KAFKA_SETTINGS" "kafka.settings or kafka.existingSecret" -}}
 {{- range $variable, $place := $places -}}
 {{- range $name, $c := merge (dict "default" $.Values.default) $.Values.components -}}
 {{- if hasKey (default dict $c.env) $variable -}}
@@ -28,8 +28,17 @@
 {{- if not .Values.hashKey.existingSecret -}}
 {{- fail "hashKey.existingSecret is required: kubectl create secret generic rapport-secrets --from-literal=hash-key=\"$(openssl rand -base64 32)\"" -}}
 {{- end -}}
-{{- if and .Values.components.collector.enabled (not .Values.apiKeys.existingSecret) -}}
-{{- fail "apiKeys.existingSecret is required while the collector is enabled: a Secret with api-keys=\"<key>=<tenant>,...\"" -}}
+{{- if and .Values.components.collector.enabled (not .Values.apiKeys.existingSecret) (not .Values.apiKeys.fileSecret) -}}
+{{- fail "apiKeys.existingSecret or apiKeys.fileSecret is required while the collector is enabled: a Secret with api-keys=\"<key>=<tenant>,...\", or one with keys.yaml" -}}
+{{- end -}}
+{{- if and (hasPrefix "sasl_" .Values.kafka.securityProtocol) (or (not .Values.kafka.sasl.username) (not .Values.kafka.sasl.existingSecret)) -}}
+{{- fail (printf "kafka.sasl.username and kafka.sasl.existingSecret are required with kafka.securityProtocol=%s" .Values.kafka.securityProtocol) -}}
+{{- end -}}
+{{- if and .Values.kafka.mutualTls (not .Values.kafka.tlsSecret) -}}
+{{- fail "kafka.mutualTls needs kafka.tlsSecret: a Secret with ca.crt, tls.crt and tls.key" -}}
+{{- end -}}
+{{- if and .Values.components.collector.tls.clientCa (not .Values.components.collector.tls.secret) -}}
+{{- fail "components.collector.tls.clientCa needs components.collector.tls.secret: a Secret with ca.crt, tls.crt and tls.key" -}}
 {{- end -}}
 {{- range $name := include "rapport.enabled" . | fromJsonArray -}}
 {{- $autoscaling := default dict (index $.Values.components $name).autoscaling -}}

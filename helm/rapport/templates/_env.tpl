@@ -26,8 +26,27 @@
   valueFrom: {secretKeyRef: {name: {{ $values.hashKey.existingSecret | quote }}, key: {{ $values.hashKey.existingSecretKey | quote }}}}
 {{- end }}
 {{- if eq .name "collector" }}
+{{- if $values.apiKeys.existingSecret }}
 - name: RAPPORT_API_KEYS
   valueFrom: {secretKeyRef: {name: {{ $values.apiKeys.existingSecret | quote }}, key: {{ $values.apiKeys.existingSecretKey | quote }}}}
+{{- end }}
+{{- if $values.apiKeys.fileSecret }}
+- {name: RAPPORT_API_KEYS_FILE, value: /etc/rapport/keys/keys.yaml}
+{{- end }}
+{{- if .component.tls.secret }}
+- {name: RAPPORT_TLS_CERT, value: /etc/rapport/tls/tls.crt}
+- {name: RAPPORT_TLS_KEY, value: /etc/rapport/tls/tls.key}
+{{- if .component.tls.clientCa }}
+- {name: RAPPORT_TLS_CLIENT_CA, value: /etc/rapport/tls/ca.crt}
+{{- end }}
+{{- end }}
+{{- if .component.spool.enabled }}
+- {name: RAPPORT_SPOOL_DIR, value: /var/lib/rapport/spool}
+- {name: RAPPORT_SPOOL_BYTES, value: {{ include "rapport.spoolBytes" .component.spool.size | quote }}}
+{{- end }}
+{{- end }}
+{{- if and $values.policies (has .name (list "collector" "cleaner")) }}
+- {name: RAPPORT_POLICIES, value: /etc/rapport/policies}
 {{- end }}
 {{- if .component.groupId }}
 - {name: RAPPORT_GROUP_ID, value: {{ .component.groupId | quote }}}
@@ -59,6 +78,28 @@
 {{- range $key, $value := .Values.kafka.settings }}{{ $pairs = append $pairs (printf "%s=%v" $key $value) }}{{ end }}
 - {name: RAPPORT_KAFKA_SETTINGS, value: {{ join "," $pairs | quote }}}
 {{- end }}
+- {name: RAPPORT_KAFKA_SECURITY_PROTOCOL, value: {{ .Values.kafka.securityProtocol | quote }}}
+{{- if .Values.kafka.tlsSecret }}
+- {name: RAPPORT_KAFKA_CA, value: /etc/rapport/kafka-tls/ca.crt}
+{{- if .Values.kafka.mutualTls }}
+- {name: RAPPORT_KAFKA_CERT, value: /etc/rapport/kafka-tls/tls.crt}
+- {name: RAPPORT_KAFKA_KEY, value: /etc/rapport/kafka-tls/tls.key}
+{{- end }}
+{{- end }}
+{{- if hasPrefix "sasl_" .Values.kafka.securityProtocol }}
+- {name: RAPPORT_KAFKA_SASL_MECHANISM, value: {{ .Values.kafka.sasl.mechanism | quote }}}
+- {name: RAPPORT_KAFKA_SASL_USERNAME, value: {{ .Values.kafka.sasl.username | quote }}}
+- name: RAPPORT_KAFKA_SASL_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ .Values.kafka.sasl.existingSecret | quote }}, key: {{ .Values.kafka.sasl.existingSecretKey | quote }}}}
+{{- end }}
+{{- end -}}
+
+{{/* Nine tenths of a volume's size in bytes: the rest is for the segment that is being removed. */}}
+{{- define "rapport.spoolBytes" -}}
+{{- $number := regexFind "^[0-9]+" . | int64 -}}
+{{- $unit := regexFind "[A-Za-z]+$" . -}}
+{{- $bytes := dict "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- div (mul $number (index $bytes $unit | int64) 9) 10 -}}
 {{- end -}}
 
 {{- define "rapport.env.redis" -}}

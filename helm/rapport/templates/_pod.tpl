@@ -126,6 +126,23 @@ spec:
         {{- if and $values.featureViews (has .name (list "feature-store" "scorer")) }}
         - {name: views, mountPath: /etc/rapport/views, readOnly: true}
         {{- end }}
+        {{- if and $values.policies (has .name (list "collector" "cleaner")) }}
+        - {name: policies, mountPath: /etc/rapport/policies, readOnly: true}
+        {{- end }}
+        {{- if $values.kafka.tlsSecret }}
+        - {name: kafka-tls, mountPath: /etc/rapport/kafka-tls, readOnly: true}
+        {{- end }}
+        {{- if eq .name "collector" }}
+        {{- if $values.apiKeys.fileSecret }}
+        - {name: keys, mountPath: /etc/rapport/keys, readOnly: true}
+        {{- end }}
+        {{- if $c.tls.secret }}
+        - {name: tls, mountPath: /etc/rapport/tls, readOnly: true}
+        {{- end }}
+        {{- if $c.spool.enabled }}
+        - {name: spool, mountPath: /var/lib/rapport/spool}
+        {{- end }}
+        {{- end }}
   volumes:
     - name: tmp
       emptyDir: {}
@@ -141,16 +158,39 @@ spec:
     - name: views
       configMap: {name: {{ include "rapport.fullname" $root }}-views}
     {{- end }}
+    {{- if and $values.policies (has .name (list "collector" "cleaner")) }}
+    - name: policies
+      configMap: {name: {{ include "rapport.fullname" $root }}-policies}
+    {{- end }}
+    {{- if $values.kafka.tlsSecret }}
+    - name: kafka-tls
+      secret: {secretName: {{ $values.kafka.tlsSecret | quote }}}
+    {{- end }}
+    {{- if eq .name "collector" }}
+    {{- if $values.apiKeys.fileSecret }}
+    - name: keys
+      secret: {secretName: {{ $values.apiKeys.fileSecret | quote }}}
+    {{- end }}
+    {{- if $c.tls.secret }}
+    - name: tls
+      secret: {secretName: {{ $c.tls.secret | quote }}}
+    {{- end }}
+    {{- if $c.spool.enabled }}
+    - name: spool
+      emptyDir: {sizeLimit: {{ $c.spool.size }}}
+    {{- end }}
+    {{- end }}
 {{- end -}}
 
 {{/*
 Liveness and readiness have health names of their own, so that a pod that is not ready is left
 alone and only a pod that hangs is restarted. Cleaner and trainer open gRPC only when Kafka has
-answered, so they are asked on the admin port, which is there from the start.
+answered, so they are asked on the admin port, which is there from the start; a collector with TLS
+too, since Kubernetes' gRPC probes speak none.
 */}}
 {{- define "rapport.probes" -}}
 {{- $ports := index (include "rapport.ports" .root | fromYaml) .name -}}
-{{- if has .name (list "cleaner" "trainer") -}}
+{{- if or (has .name (list "cleaner" "trainer")) (and (eq .name "collector") .component.tls.secret) -}}
 livenessProbe:
   httpGet: {path: /livez, port: admin}
   initialDelaySeconds: 5
