@@ -1,0 +1,89 @@
+//! What is added to an event from what it carries: client, referrer, campaign, session.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The section `enrich`.
+///
+/// ```yaml
+/// enrich:
+///   client: true                          # browser, system and device from the user agent
+///   referrer: true                        # where the visit came from
+///   campaign: true                        # utm_ parameters and click ids
+///   internal_hosts: [shop.example, pay.example]
+///   sessions: {inactivity: 30m, client_ids: true}   # inactivity: none switches them off
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enrich {
+    pub client: bool,
+    pub referrer: bool,
+    pub campaign: bool,
+    /// Hosts of one's own (with their subdomains), besides the page's own host: a visit from there
+    /// is internal.
+    pub internal_hosts: Vec<String>,
+    pub sessions: Sessions,
+}
+
+impl Default for Enrich {
+    fn default() -> Self {
+        Self {
+            client: true,
+            referrer: true,
+            campaign: true,
+            internal_hosts: Vec::new(),
+            sessions: Sessions::default(),
+        }
+    }
+}
+
+/// How visits are told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sessions {
+    /// After this time without an event, in event time, the next one begins another visit. `none`:
+    /// visits are not told apart.
+    #[serde(deserialize_with = "crate::duration::read_or_none")]
+    pub inactivity: Option<Duration>,
+    /// Whether `context.sessionId`, where a client sends one, is the session.
+    pub client_ids: bool,
+}
+
+impl Default for Sessions {
+    /// Half an hour: what Google Analytics, Snowplow and Segment use.
+    fn default() -> Self {
+        Self { inactivity: Some(Duration::from_secs(30 * 60)), client_ids: true }
+    }
+}
+
+/// A day is the longest pause that anybody calls one visit; it also bounds the state.
+const INACTIVITY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3_600);
+
+impl Enrich {
+    /// What is wrong with the section: the path within it, and what would be right.
+    pub fn check(&self) -> Vec<(String, String)> {
+        let mut mistakes = Vec::new();
+        for (i, host) in self.internal_hosts.iter().enumerate() {
+            let fine = !host.is_empty()
+                && host.contains('.')
+                && !host.starts_with('.')
+                && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-'));
+            if !fine {
+                mistakes.push((
+                    format!("internal_hosts[{i}]"),
+                    format!("{host:?} must be a host like shop.example, without scheme, port or path"),
+                ));
+            }
+        }
+        if let Some(inactivity) = self.sessions.inactivity
+            && !INACTIVITY.contains(&inactivity)
+        {
+            mistakes.push((
+                "sessions.inactivity".to_owned(),
+                format!("must be between 1s and 24h, or none; is {}s", inactivity.as_secs_f64()),
+            ));
+        }
+        mistakes
+    }
+}
