@@ -149,7 +149,8 @@ impl Bots {
         if let Some(rate) = self.rate
             && rate.per_minute == 0
         {
-            mistakes.push(("rate.per_minute".to_owned(), "must be 1 or more; leave rate out to switch it off".to_owned()));
+            mistakes
+                .push(("rate.per_minute".to_owned(), "must be 1 or more; leave rate out to switch it off".to_owned()));
         }
         mistakes
     }

@@ -28,13 +28,7 @@ pub struct Enrich {
 
 impl Default for Enrich {
     fn default() -> Self {
-        Self {
-            client: true,
-            referrer: true,
-            campaign: true,
-            internal_hosts: Vec::new(),
-            sessions: Sessions::default(),
-        }
+        Self { client: true, referrer: true, campaign: true, internal_hosts: Vec::new(), sessions: Sessions::default() }
     }
 }
 

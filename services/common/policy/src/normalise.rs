@@ -138,10 +138,8 @@ impl Normalise {
         }
         for (name, code) in &self.currencies {
             if !rapport_events::is_currency(code) {
-                mistakes.push((
-                    format!("currencies.{name}"),
-                    format!("must be an ISO 4217 code like EUR, is {code:?}"),
-                ));
+                mistakes
+                    .push((format!("currencies.{name}"), format!("must be an ISO 4217 code like EUR, is {code:?}")));
             }
         }
         for (section, ids) in [("item_ids", &self.item_ids), ("categories", &self.categories)] {
@@ -149,10 +147,8 @@ impl Normalise {
                 mistakes.push((format!("{section}.strip_prefix"), "holds an empty prefix; leave it out".to_owned()));
             }
             if ids.replace.contains_key("") {
-                mistakes.push((
-                    format!("{section}.replace"),
-                    "cannot replace the empty text; name a separator".to_owned(),
-                ));
+                mistakes
+                    .push((format!("{section}.replace"), "cannot replace the empty text; name a separator".to_owned()));
             }
         }
         mistakes
