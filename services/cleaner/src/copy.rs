@@ -188,8 +188,8 @@ impl Copy {
             .zip(&verdicts)
             .filter_map(|(message, verdict)| match verdict {
                 Verdict::Clean(clean) => Some((
-                    clean.tenant.as_str(),
-                    clean.event.as_ref()?.event_id.as_str(),
+                    clean.event.tenant.as_str(),
+                    clean.event.event.as_ref()?.event_id.as_str(),
                     Position { partition: message.partition(), offset: message.offset() },
                 )),
                 Verdict::Dead(_) => None,
@@ -208,7 +208,7 @@ impl Copy {
         for (message, verdict) in messages.iter().zip(&verdicts) {
             let outcome = match verdict {
                 Verdict::Clean(clean) if duplicates.next() == Some(false) => {
-                    self.send_clean(message, clean)?;
+                    self.send_clean(message, &clean.event)?;
                     Outcome::Clean
                 }
                 Verdict::Clean(_) => Outcome::Duplicate,

@@ -1,7 +1,9 @@
 //! The pure part of the cleaner, in the order that a record takes it.
 
+use std::time::Duration;
+
 use rapport_events::{EventTime, FieldError, Tenant, pseudonym::Pseudonymiser};
-use rapport_proto::events::{CleanEvent, Coordinates, DeadLetter};
+use rapport_proto::events::{CleanEvent, Coordinates, DeadLetter, IdentityMerge};
 use rdkafka::message::Headers;
 
 use crate::{RawRecord, clock, dead_letter, decode, identity, normalise, privacy, validate};
@@ -19,8 +21,28 @@ pub struct Settings {
 /// What becomes of a record, before it is known whether it was seen before.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    Clean(Box<CleanEvent>),
+    Clean(Box<Cleaned>),
     Dead(Box<DeadLetter>),
+}
+
+/// A clean event, and what the stateful steps that follow (duplicates, sessions, rates) must know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cleaned {
+    pub event: CleanEvent,
+    /// The anonymous visitor that this customer turned out to be.
+    pub merge: Option<IdentityMerge>,
+    pub session: SessionRule,
+    /// How many events of one customer are still a person's. `None`: nobody counts.
+    pub bot_rate: Option<rapport_policy::Rate>,
+}
+
+/// How the event's visit is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SessionRule {
+    /// The pause in event time that ends a visit. `None`: visits are not told apart.
+    pub inactivity: Option<Duration>,
+    /// Whether `session_id` is the client's own already: then it stays.
+    pub client_session: bool,
 }
 
 /// The name of a step and why it refused: what a dead letter says.
@@ -47,7 +69,7 @@ impl Steps {
         }
     }
 
-    fn clean<H: Headers>(&self, record: &RawRecord<'_, H>, now: EventTime) -> Result<CleanEvent, Refusal> {
+    fn clean<H: Headers>(&self, record: &RawRecord<'_, H>, now: EventTime) -> Result<Cleaned, Refusal> {
         let at = |stage: &'static str| move |error: FieldError| (stage, error);
         let tenant = self.tenant(record).map_err(at("tenant"))?;
         let received_at = record.received_at(now);
@@ -62,7 +84,7 @@ impl Steps {
         clock::settle(&mut event, received_at);
         identity::settle(&mut event).map_err(at("identity"))?;
         privacy::pseudonymise(&mut event, &tenant, &self.settings.pseudonymiser);
-        Ok(CleanEvent {
+        let event = CleanEvent {
             event: Some(event),
             tenant: tenant.as_str().to_owned(),
             received_at: Some(received_at.to_proto()),
@@ -73,7 +95,8 @@ impl Steps {
             }),
             policy_version: POLICY_VERSION.to_owned(),
             ..CleanEvent::default()
-        })
+        };
+        Ok(Cleaned { event, merge: None, session: SessionRule::default(), bot_rate: None })
     }
 
     fn tenant<H: Headers>(&self, record: &RawRecord<'_, H>) -> Result<Tenant, FieldError> {
@@ -126,10 +149,11 @@ mod tests {
         };
         let none = OwnedHeaders::new();
         let Verdict::Clean(clean) = steps().judge(&record(&event.encode_to_vec(), &none), NOW) else { panic!("dead") };
+        let clean = clean.event;
         let event = clean.event.clone().unwrap();
         assert_eq!((clean.tenant.as_str(), event.r#type.as_str(), event.event_id.as_str()), ("demo", "rating", "3-42"));
         assert_eq!(event.event_time, Some(NOW.to_proto()));
-        assert!(rapport_events::CleanEvent::try_from(*clean).is_ok(), "readers can parse what the cleaner writes");
+        assert!(rapport_events::CleanEvent::try_from(clean).is_ok(), "readers can parse what the cleaner writes");
     }
 
     #[test]
@@ -166,7 +190,7 @@ mod tests {
             if let Some(text) = &content_type { all = headers::with(all, headers::CONTENT_TYPE, text); }
             if let Some(text) = &ce { all = headers::with(all, "ce_specversion", text); all = headers::with(all, "ce_id", text); }
             match steps().judge(&record(&value, &all), NOW) {
-                Verdict::Clean(clean) => prop_assert!(rapport_events::CleanEvent::try_from(*clean).is_ok()),
+                Verdict::Clean(clean) => prop_assert!(rapport_events::CleanEvent::try_from(clean.event).is_ok()),
                 Verdict::Dead(letter) => prop_assert_eq!(letter.original_value, value),
             }
         }
@@ -182,7 +206,7 @@ mod tests {
             };
             let none = OwnedHeaders::new();
             match steps().judge(&record(&event.encode_to_vec(), &none), NOW) {
-                Verdict::Clean(clean) => prop_assert!(rapport_events::CleanEvent::try_from(*clean).is_ok()),
+                Verdict::Clean(clean) => prop_assert!(rapport_events::CleanEvent::try_from(clean.event).is_ok()),
                 Verdict::Dead(letter) => prop_assert!(!letter.field.is_empty() && !letter.reason.is_empty()),
             }
         }
