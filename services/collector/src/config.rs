@@ -1,6 +1,6 @@
 //! Settings of the collector: flags and `RAPPORT_...` variables, checked before any socket opens.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use rapport_events::{Tenant, limits};
 use rapport_kafka::KafkaArgs;
@@ -8,7 +8,7 @@ use rapport_rpc::ServerArgs;
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
 
-use crate::keys::{KeyList, Keys};
+use crate::keys::{KeyList, Keys, KeysError};
 
 /// Takes customer events over gRPC and HTTP and answers success only when Kafka has them.
 ///
@@ -30,6 +30,16 @@ pub struct Config {
     /// of a file; "sha256:<hex>=<tenant>" gives a key by its hash
     #[arg(long, env = "RAPPORT_API_KEYS", hide_env_values = true)]
     pub api_keys: Option<KeyList>,
+
+    /// A YAML file of API keys with their limits, read again when it changes (see docs/collector.md).
+    /// Keys of --api-keys stay valid beside it
+    #[arg(long, env = "RAPPORT_API_KEYS_FILE")]
+    pub api_keys_file: Option<PathBuf>,
+
+    /// Where instances share their counts of the daily quotas, for example redis://127.0.0.1:6379/0.
+    /// Without it, each instance counts for itself
+    #[arg(long, env = "RAPPORT_QUOTA_REDIS_URL")]
+    pub quota_redis_url: Option<String>,
 
     /// For development only: callers without a known key are this tenant
     #[arg(long, env = "RAPPORT_INSECURE_TENANT")]
@@ -106,6 +116,16 @@ fn between<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, Stri
     }
 }
 
+impl Config {
+    /// Reads the API keys.
+    ///
+    /// # Errors
+    /// As [`Keys::load`].
+    pub fn keys(&self) -> Result<Keys, KeysError> {
+        Keys::load(self.api_keys.as_ref(), self.api_keys_file.as_deref(), self.insecure_tenant.clone())
+    }
+}
+
 impl ServiceConfig for Config {
     fn runtime(&self) -> &RuntimeArgs {
         &self.runtime
@@ -120,7 +140,10 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        Keys::load(self.api_keys.as_ref(), self.insecure_tenant.clone()).map_err(|error| error.to_string())?;
+        self.keys().map_err(|error| error.to_string())?;
+        if let Some(url) = &self.quota_redis_url {
+            redis::Client::open(url.as_str()).map_err(|error| format!("--quota-redis-url {url:?}: {error}"))?;
+        }
         let door = &self.door;
         if door.ack_timeout <= door.linger {
             return Err(format!("--ack-timeout {:?} must be longer than --linger {:?}", door.ack_timeout, door.linger));

@@ -17,6 +17,7 @@ use tonic::Status;
 use crate::{
     doors::body::BodyError,
     keys::{KeysError, Unauthenticated},
+    quota::{Exceeded, Limit},
 };
 
 /// Why the service cannot run on.
@@ -24,6 +25,8 @@ use crate::{
 pub enum Error {
     #[error(transparent)]
     Keys(#[from] KeysError),
+    #[error("redis for the quotas: {0}")]
+    Redis(#[from] redis::RedisError),
     #[error(transparent)]
     Kafka(#[from] rapport_kafka::Error),
     #[error(transparent)]
@@ -49,6 +52,9 @@ pub enum Refusal {
     /// More events or bytes than one call may have.
     #[error("{field}: may have {limit}, has {has}")]
     TooLarge { field: &'static str, limit: String, has: String },
+    /// The key has sent more than it may.
+    #[error(transparent)]
+    OverQuota(#[from] Exceeded),
     /// No room for more events on their way to Kafka.
     #[error("too many events are on their way to Kafka; slow down and send it again in {}", seconds(*after))]
     Overloaded { after: Duration },
@@ -87,6 +93,7 @@ impl Refusal {
     /// The class of it, for programs and counters.
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::Unauthenticated(Unauthenticated::Door) => "forbidden",
             Self::Unauthenticated(_) => "unauthenticated",
             Self::Invalid(_) => "invalid",
             Self::Malformed(Malformed::TooMany { .. }) | Self::TooLarge { .. } => "too_large",
@@ -95,6 +102,8 @@ impl Refusal {
             Self::Body(BodyError::NotGzip(_) | BodyError::Broken(_)) => "malformed",
             Self::Body(BodyError::Encoding(_)) => "unsupported_encoding",
             Self::Body(BodyError::TooSlow(_)) => "too_slow",
+            Self::OverQuota(Exceeded { limit: Limit::Rate(_), .. }) => "rate_limited",
+            Self::OverQuota(Exceeded { limit: Limit::Daily(_), .. }) => "quota_exceeded",
             Self::Overloaded { .. } => "overloaded",
             Self::NotAcknowledged { .. } => "not_acknowledged",
             Self::Deadline => "deadline",
@@ -108,10 +117,10 @@ impl Refusal {
     fn detail(&self) -> &'static str {
         match self.code() {
             "unauthenticated" => "Send a known API key. Sending the same again fails again.",
+            "forbidden" => "Use a key that lists this door. Sending the same again fails again.",
             "too_large" => "Send fewer or smaller events in one call.",
-            "overloaded" | "not_acknowledged" | "draining" | "deadline" | "too_slow" => {
-                "Send it again, with the same message ids, after the time in Retry-After."
-            }
+            "overloaded" | "rate_limited" | "quota_exceeded" | "not_acknowledged" | "draining" | "deadline"
+            | "too_slow" => "Send it again, with the same message ids, after the time in Retry-After.",
             _ => "Correct the call. Sending the same again fails again.",
         }
     }
@@ -119,6 +128,7 @@ impl Refusal {
     const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { after } | Self::NotAcknowledged { after, .. } | Self::Draining { after } => Some(*after),
+            Self::OverQuota(Exceeded { after, .. }) => Some(*after),
             Self::Unauthenticated(_)
             | Self::Invalid(_)
             | Self::Malformed(_)
@@ -133,10 +143,11 @@ impl Refusal {
     pub fn http_status(&self) -> StatusCode {
         match self.code() {
             "unauthenticated" => StatusCode::UNAUTHORIZED,
+            "forbidden" => StatusCode::FORBIDDEN,
             "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
             "unsupported_encoding" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "too_slow" => StatusCode::REQUEST_TIMEOUT,
-            "overloaded" => StatusCode::TOO_MANY_REQUESTS,
+            "overloaded" | "rate_limited" | "quota_exceeded" => StatusCode::TOO_MANY_REQUESTS,
             "not_acknowledged" | "draining" => StatusCode::SERVICE_UNAVAILABLE,
             "deadline" => StatusCode::GATEWAY_TIMEOUT,
             "not_found" => StatusCode::NOT_FOUND,
@@ -167,7 +178,9 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match refusal {
+            Refusal::Unauthenticated(Unauthenticated::Door) => Self::permission_denied(message),
             Refusal::Unauthenticated(_) => Self::unauthenticated(message),
+            Refusal::OverQuota(Exceeded { after, .. }) => status::retry_later(message, after),
             Refusal::Invalid(error) => status::from_field_error(&error),
             Refusal::TooLarge { field, limit, has } => status::invalid(field, format!("may have {limit}, has {has}")),
             Refusal::Overloaded { after } => status::retry_later(message, after),

@@ -1,15 +1,20 @@
 //! The collector: the mesh's front door. It answers success only when Kafka has the event.
 //!
-//! The way of an event: a door reads its wire shape ([`doors`]), its key names the tenant
-//! ([`keys`]), it is judged ([`admit`]; a gRPC event by its bytes, [`wire`]), becomes a record
+//! The way of an event: a door reads its wire shape ([`doors`]), its key names the tenant ([`keys`])
+//! and says how much may come ([`quota`]), it is judged ([`admit`]; a gRPC event by its bytes, [`wire`]), becomes a record
 //! ([`publish`]), and when Kafka has acknowledged that, its sender is told.
 
 pub mod admit;
 pub mod config;
+pub mod credential;
 pub mod doors;
 pub mod error;
+pub mod key_file;
+pub mod key_list;
 pub mod keys;
 pub mod publish;
+pub mod quota;
+pub mod quota_share;
 pub mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -18,7 +23,6 @@ pub use config::Config;
 pub use error::Error;
 
 use doors::{House, grpc::GrpcDoor, grpc_server::GrpcServer, http};
-use keys::Keys;
 use publish::Publish;
 use rapport_proto::collect::collector_server::SERVICE_NAME;
 use rapport_runtime::Lifecycle;
@@ -35,14 +39,15 @@ const GAUGES_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// A port cannot be opened, or Kafka refuses for good.
 pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
-    let keys = Keys::load(config.api_keys.as_ref(), config.insecure_tenant.clone())?;
+    let keys = config.keys()?;
     if let Some(tenant) = &config.insecure_tenant {
         tracing::warn!(%tenant, "callers without a known key are let in; never do this in production");
     }
     tracing::info!(keys = keys.len(), "API keys read");
+    let keys = Arc::new(keys);
     let publish = Arc::new(Publish::new(&config.kafka, &config.door)?);
     let house = House {
-        keys: Arc::new(keys),
+        keys: Arc::clone(&keys),
         publish: Arc::clone(&publish),
         limits: Arc::new(config.door.clone()),
         lifecycle: lifecycle.clone(),
@@ -60,7 +65,16 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         watch(&publish, &lifecycle).await;
         Ok(())
     };
-    tokio::try_join!(topics, grpc, http::serve(house, config.http_addr), gauges).map(drop).inspect_err(|_| {
+    let follow_keys = async {
+        keys::follow(Arc::clone(&keys), &lifecycle).await;
+        Ok(())
+    };
+    let share_quotas = async {
+        quota_share::run(config.quota_redis_url.as_deref(), &keys, &lifecycle).await?;
+        Ok(())
+    };
+    let http = http::serve(house, config.http_addr);
+    tokio::try_join!(topics, grpc, http, gauges, follow_keys, share_quotas).map(drop).inspect_err(|_| {
         lifecycle.drain();
     })?;
 

@@ -22,7 +22,11 @@ use rapport_proto::{
 use rdkafka::{error::RDKafkaErrorCode, message::OwnedHeaders};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{admit::View, config::DoorArgs};
+use crate::{
+    admit::View,
+    config::DoorArgs,
+    quota::{Charge, Spent},
+};
 
 /// What an event costs in memory beside its bytes while it waits for Kafka: librdkafka's message,
 /// its headers, the key and the ticket of its acknowledgement.
@@ -155,6 +159,7 @@ impl Publish {
             key,
             value: Vec::with_capacity(512),
             slots: Vec::with_capacity(records),
+            charge: None,
         }
     }
 }
@@ -180,9 +185,15 @@ pub struct Submission<'a> {
     tenant_bytes: usize,
     value: Vec<u8>,
     slots: Vec<Slot>,
+    charge: Option<Charge>,
 }
 
 impl Submission<'_> {
+    /// Whose quota pays; what must be sent again is given back.
+    pub fn charged(&mut self, charge: Charge) {
+        self.charge = Some(charge);
+    }
+
     /// Puts an admitted event on the raw topic.
     pub fn event(&mut self, event: &Event) {
         let mut value = std::mem::take(&mut self.value);
@@ -271,7 +282,8 @@ impl Submission<'_> {
 
     /// Nothing more comes. `room` is held until the last record is settled, or nobody waits any more.
     pub fn close(self, room: Room) -> Pending {
-        Pending { waiting: self.batch.close(), slots: self.slots, since: Instant::now(), _room: room }
+        let spent = self.charge.map(Charge::spend);
+        Pending { waiting: self.batch.close(), slots: self.slots, spent, since: Instant::now(), _room: room }
     }
 }
 
@@ -280,6 +292,7 @@ impl Submission<'_> {
 pub struct Pending {
     waiting: Waiting,
     slots: Vec<Slot>,
+    spent: Option<Spent>,
     since: Instant,
     _room: Room,
 }
@@ -290,7 +303,8 @@ impl Pending {
     pub async fn by(self, deadline: tokio::time::Instant) -> Vec<Fate> {
         let mut results = self.waiting.by(deadline).await.into_iter();
         metrics::histogram!("rapport_collector_ack_seconds").record(self.since.elapsed());
-        self.slots
+        let fates: Vec<Fate> = self
+            .slots
             .into_iter()
             .map(|slot| match slot {
                 Slot::Settled(fate) => fate,
@@ -302,7 +316,11 @@ impl Pending {
                     Some(Err(_)) | None => Fate::Unacknowledged,
                 },
             })
-            .collect()
+            .collect();
+        if let Some(spent) = self.spent {
+            spent.refund(Tally::of(&fates).retry());
+        }
+        fates
     }
 }
 

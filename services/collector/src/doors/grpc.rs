@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use opentelemetry::Context;
-use rapport_events::{EventTime, FieldError, Tenant, limits};
+use rapport_events::{EventTime, FieldError, limits};
 use rapport_proto::collect::{
     CollectBatchResponse, CollectStreamResponse, Outcome, PutItemsRequest, PutItemsResponse,
     outcome::Status as OutcomeStatus,
@@ -24,8 +24,9 @@ use super::{
 use crate::{
     admit,
     error::Refusal,
-    keys,
+    keys::{self, Caller, Door},
     publish::{Fate, OVERHEAD_BYTES, Origin, Pending, Room, Submission, Tally, count},
+    quota::{Charge, Exceeded, Limit},
     wire,
 };
 
@@ -35,6 +36,9 @@ const CATALOG: &str = "grpc_items";
 
 /// Answers leave this long before the caller's own deadline, so that they arrive.
 const MARGIN: Duration = Duration::from_millis(5);
+
+/// A stream that waits for its rate looks this often whether its key is still good.
+const RATE_CHECK: Duration = Duration::from_secs(1);
 
 /// The door. Cheap to clone.
 #[derive(Clone)]
@@ -64,9 +68,9 @@ impl GrpcDoor {
         Self { house, max_bytes }
     }
 
-    fn tenant(&self, metadata: &MetadataMap) -> Result<Tenant, Refusal> {
+    fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Refusal> {
         let key = keys::credential(|name| metadata.get(name).map(|value| value.as_bytes()))?;
-        Ok(self.house.keys.tenant(key.as_deref())?)
+        Ok(self.house.keys.caller(key.as_deref(), Door::Grpc)?)
     }
 
     fn deadline(&self, metadata: &MetadataMap) -> Deadline {
@@ -92,9 +96,10 @@ impl GrpcDoor {
     }
 
     /// Judges and queues events.
-    async fn submit(&self, tenant: &Tenant, trace: &Context, events: Vec<Bytes>, room: Room) -> Submitted {
-        let origin = Origin { tenant, received_at: EventTime::now(), trace };
+    async fn submit(&self, who: &Caller, charge: Charge, trace: &Context, events: Vec<Bytes>, room: Room) -> Submitted {
+        let origin = Origin { tenant: who.tenant(), received_at: EventTime::now(), trace };
         let mut submission = self.house.publish.submit(&origin, events.len());
+        submission.charged(charge);
         let mut event_ids = Vec::with_capacity(events.len());
         for (n, event) in events.iter().enumerate() {
             if n % EVENTS_AT_A_TIME == EVENTS_AT_A_TIME - 1 {
@@ -106,7 +111,7 @@ impl GrpcDoor {
     }
 
     async fn batch(&self, request: Request<BatchRequest>) -> Result<(Vec<Fate>, Vec<String>), Refusal> {
-        let tenant = self.tenant(request.metadata())?;
+        let caller = self.caller(request.metadata())?;
         let deadline = self.deadline(request.metadata());
         let trace = tracing::Span::current().context();
         let events = request.into_inner().events;
@@ -117,7 +122,8 @@ impl GrpcDoor {
                 return Err(self.house.overloaded());
             }
         };
-        let submitted = self.submit(&tenant, &trace, events, room).await;
+        let charge = self.house.charge(&caller, events.len()).inspect_err(|_| count(BATCH, "retry", events.len()))?;
+        let submitted = self.submit(&caller, charge, &trace, events, room).await;
         let fates = submitted.pending.by(deadline.at).await;
         let tally = Tally::of(&fates);
         tally.count(BATCH);
@@ -129,12 +135,33 @@ impl GrpcDoor {
     }
 
     /// One request of a stream, queued: waits for room instead of refusing, so that the stream is read
-    /// no faster than Kafka takes it.
-    async fn accept(&self, tenant: &Tenant, trace: &Context, events: Vec<Bytes>) -> Result<Submitted, Refusal> {
+    /// no faster than Kafka takes it and the key's rate allows.
+    async fn accept(&self, who: &Caller, trace: &Context, events: Vec<Bytes>) -> Result<Submitted, Refusal> {
         let bytes = self.bytes_of(&events)?;
-        let draining = || Refusal::Draining { after: self.house.limits.retry_after };
-        let room = self.house.publish.room(bytes).await.ok_or_else(draining)?;
-        Ok(self.submit(tenant, trace, events, room).await)
+        let (who, charge) = self.charge_of_stream(who, events.len()).await?;
+        let room = self.house.publish.room(bytes).await.ok_or_else(|| self.draining())?;
+        Ok(self.submit(&who, charge, trace, events, room).await)
+    }
+
+    /// Waits until the rate allows it. The key is looked up for every request: one that was taken out
+    /// stops here.
+    async fn charge_of_stream(&self, who: &Caller, events: usize) -> Result<(Caller, Charge), Refusal> {
+        loop {
+            let who = self.house.keys.renewed(who, Door::Grpc)?;
+            let after = match who.quota().take(events) {
+                Ok(charge) => return Ok((who, charge)),
+                Err(Exceeded { limit: Limit::Rate(_), after, .. }) => after.min(RATE_CHECK),
+                Err(exceeded) => return Err(exceeded.into()),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(after) => {}
+                () = self.house.lifecycle.drain_requested() => return Err(self.draining()),
+            }
+        }
+    }
+
+    fn draining(&self) -> Refusal {
+        Refusal::Draining { after: self.house.limits.retry_after }
     }
 
     async fn answer(&self, sequence: u64, submitted: Submitted, since: Instant) -> CollectStreamResponse {
@@ -167,7 +194,7 @@ impl GrpcDoor {
     }
 
     async fn items(&self, request: Request<PutItemsRequest>) -> Result<u32, Refusal> {
-        let tenant = self.tenant(request.metadata())?;
+        let tenant = self.caller(request.metadata())?.tenant().clone();
         let deadline = self.deadline(request.metadata());
         let trace = tracing::Span::current().context();
         let PutItemsRequest { mut items, remove_item_ids } = request.into_inner();
@@ -271,9 +298,9 @@ impl GrpcDoor {
     /// # Errors
     /// UNAUTHENTICATED; everything else is told in the stream.
     pub fn collect_stream(&self, request: Request<Streaming<StreamRequest>>) -> Result<Response<Answers>, Status> {
-        let tenant = self.tenant(request.metadata())?;
+        let caller = self.caller(request.metadata())?;
         let trace = tracing::Span::current().context();
-        let reader = Reader { door: self.clone(), tenant, trace, requests: request.into_inner() };
+        let reader = Reader { door: self.clone(), caller, trace, requests: request.into_inner() };
         let submitted = stream::unfold(Some(reader), |reader| async move { reader?.next().await });
         let door = self.clone();
         let answers = submitted
@@ -311,7 +338,7 @@ impl GrpcDoor {
 /// The incoming side of one stream.
 struct Reader {
     door: GrpcDoor,
-    tenant: Tenant,
+    caller: Caller,
     trace: Context,
     requests: Streaming<StreamRequest>,
 }
@@ -325,15 +352,14 @@ impl Reader {
         let request = tokio::select! {
             biased;
             () = self.door.house.lifecycle.drain_requested() => {
-                let after = self.door.house.limits.retry_after;
-                return Some((Err(Refusal::Draining { after }.into()), None));
+                return Some((Err(self.door.draining().into()), None));
             }
             request = self.requests.message() => request,
         };
         let since = Instant::now();
         match request {
             Ok(Some(StreamRequest { sequence, events })) => {
-                match self.door.accept(&self.tenant, &self.trace, events).await {
+                match self.door.accept(&self.caller, &self.trace, events).await {
                     Ok(submitted) => Some((Ok((sequence, submitted, since)), Some(self))),
                     Err(refusal) => {
                         observe(STREAM, refusal.code(), since.elapsed());

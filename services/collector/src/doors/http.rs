@@ -26,8 +26,9 @@ use super::{
 use crate::{
     admit,
     error::{Error, Refusal},
-    keys,
+    keys::{self, Caller, Door},
     publish::{Fate, ORIGINAL_BYTES, OVERHEAD_BYTES, Origin, Tally, count},
+    quota::Charge,
 };
 
 const DOOR: &str = "http";
@@ -135,7 +136,7 @@ async fn collect(house: &House, shape: Shape, request: Request) -> Result<(), Re
     let limits = &house.limits;
     let encoding = Encoding::parse(head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes))?;
     // A wrong key in the headers needs no body; one in the body is looked up when it has been read.
-    let known = tenant_in(&head.headers, house)?;
+    let known = caller_in(&head.headers, house)?;
 
     let announced = content_length(&head.headers);
     if announced.is_some_and(|bytes| bytes > limits.max_body_bytes) {
@@ -155,9 +156,9 @@ async fn collect(house: &House, shape: Shape, request: Request) -> Result<(), Re
         let parsed = segment::parse(shape, &body, limits.max_batch_events)?;
         Ok((body, parsed))
     })?;
-    let tenant = match known {
-        Some(tenant) => tenant,
-        None => house.keys.tenant(parsed.key.as_deref())?,
+    let caller = match known {
+        Some(caller) => caller,
+        None => house.keys.caller(parsed.key.as_deref(), Door::Segment)?,
     };
 
     let judged: Vec<Result<Event, Bad>> = parsed.events.into_iter().map(judge).collect();
@@ -173,7 +174,8 @@ async fn collect(house: &House, shape: Shape, request: Request) -> Result<(), Re
         more => Some(house.publish.try_room(more).ok_or_else(|| house.overloaded())?),
     };
     room.shrink_to(needs);
-    publish(house, &tenant, judged, &body, room).await
+    let charge = house.charge(&caller, judged.len())?;
+    publish(house, caller.tenant(), charge, judged, &body, room).await
 }
 
 /// An event that is kept with the reason, and whom it was about.
@@ -198,6 +200,7 @@ fn judge(event: Result<Event, FieldError>) -> Result<Event, Bad> {
 async fn publish(
     house: &House,
     tenant: &Tenant,
+    charge: Charge,
     judged: Vec<Result<Event, Bad>>,
     body: &Bytes,
     room: crate::publish::Room,
@@ -216,6 +219,7 @@ async fn publish(
     let context = tracing::Span::current().context();
     let origin = Origin { tenant, received_at: EventTime::now(), trace: &context };
     let mut submission = house.publish.submit(&origin, judged.len());
+    submission.charged(charge);
     for (n, judged) in judged.into_iter().enumerate() {
         if n % EVENTS_AT_A_TIME == EVENTS_AT_A_TIME - 1 {
             tokio::task::yield_now().await;
@@ -248,10 +252,10 @@ async fn publish(
     }
 }
 
-/// The tenant of the key in the headers; `None` when they hold none.
-fn tenant_in(headers: &HeaderMap, house: &House) -> Result<Option<Tenant>, Refusal> {
+/// Who calls by the key in the headers; `None` when they hold none.
+fn caller_in(headers: &HeaderMap, house: &House) -> Result<Option<Caller>, Refusal> {
     let key = keys::credential(|name| headers.get(name).map(HeaderValue::as_bytes))?;
-    Ok(key.map(|key| house.keys.tenant(Some(&key))).transpose()?)
+    Ok(key.map(|key| house.keys.caller(Some(&key), Door::Segment)).transpose()?)
 }
 
 fn content_length(headers: &HeaderMap) -> Option<usize> {

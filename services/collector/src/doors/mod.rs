@@ -14,8 +14,9 @@ use rapport_runtime::Lifecycle;
 use crate::{
     config::DoorArgs,
     error::Refusal,
-    keys::Keys,
+    keys::{Caller, Keys},
     publish::{Fate, Publish, Tally},
+    quota::Charge,
 };
 
 /// What all doors share.
@@ -32,6 +33,12 @@ pub struct House {
 const EVENTS_AT_A_TIME: usize = 256;
 
 impl House {
+    /// Takes `events` from the caller's quota: give it to [`crate::publish::Submission::charged`], which
+    /// gives back what its sender must send again.
+    fn charge(&self, caller: &Caller, events: usize) -> Result<Charge, Refusal> {
+        Ok(caller.quota().take(events)?)
+    }
+
     fn overloaded(&self) -> Refusal {
         Refusal::Overloaded { after: self.limits.retry_after }
     }

@@ -18,7 +18,7 @@ use tonic_types::StatusExt as _;
 
 use super::{CATALOG, RAW, cluster, house, house_without_broker, records};
 
-async fn client(house: &House) -> CollectorClient<Channel> {
+pub async fn client(house: &House) -> CollectorClient<Channel> {
     CollectorClient::new(channel(house).await)
 }
 
@@ -33,21 +33,21 @@ async fn channel(house: &House) -> Channel {
     Channel::from_shared(format!("http://{addr}")).unwrap().connect().await.unwrap()
 }
 
-fn keyed<T>(message: T) -> Request<T> {
+pub fn keyed<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", "Bearer k".parse().unwrap());
     request
 }
 
-fn view(id: &str) -> Event {
+pub fn view(id: &str) -> Event {
     Event { event_id: id.into(), r#type: "view".into(), customer_id: "ann".into(), ..Event::default() }
 }
 
-fn batch(events: Vec<Event>) -> Request<CollectBatchRequest> {
+pub fn batch(events: Vec<Event>) -> Request<CollectBatchRequest> {
     keyed(CollectBatchRequest { events })
 }
 
-fn statuses(outcomes: &[Outcome]) -> Vec<rapport_proto::collect::outcome::Status> {
+pub fn statuses(outcomes: &[Outcome]) -> Vec<rapport_proto::collect::outcome::Status> {
     outcomes.iter().map(Outcome::status).collect()
 }
 

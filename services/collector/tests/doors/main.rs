@@ -5,6 +5,7 @@
 
 mod grpc;
 mod http;
+mod keys_and_quotas;
 mod room;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 use clap::Parser as _;
-use rapport_collector::{Config, doors::House, keys::Keys, publish::Publish};
+use rapport_collector::{Config, doors::House, publish::Publish};
 use rapport_kafka::{KafkaArgs, headers};
 use rapport_runtime::Lifecycle;
 use rdkafka::{
@@ -43,7 +44,7 @@ fn house(brokers: &str, flags: &[&str]) -> (House, Config) {
     let given = ["collector", "--api-keys", "k=acme", "--kafka-brokers", brokers, "--linger", "1ms"];
     let config = Config::try_parse_from(given.iter().chain(flags)).unwrap();
     let house = House {
-        keys: Arc::new(Keys::load(config.api_keys.as_ref(), None).unwrap()),
+        keys: Arc::new(config.keys().unwrap()),
         publish: Arc::new(Publish::new(&config.kafka, &config.door).unwrap()),
         limits: Arc::new(config.door.clone()),
         lifecycle: Lifecycle::new(),
