@@ -8,18 +8,21 @@
 //! Everything up to `dedup` is pure and lives in [`steps`]; [`copy`] is the only place that talks
 //! to Kafka, and [`dedup`] the only one that talks to Redis.
 
+pub mod bots;
 pub mod clock;
 mod config;
 mod copy;
 mod dead_letter;
 pub mod decode;
 mod dedup;
+pub mod enrich;
 mod error;
 pub mod identity;
 mod metrics;
 pub mod normalise;
 pub mod privacy;
 mod raw_record;
+pub mod sessions;
 pub mod steps;
 pub mod validate;
 
