@@ -70,6 +70,8 @@ pub struct Context {
     pub output: Output,
     pub kafka: KafkaArgs,
     pub tenant: Tenant,
+    /// The tenant, where a flag or a variable asks for one: what lists of all tenants are narrowed to.
+    pub only_tenant: Option<Tenant>,
     pub timeout: Duration,
     pub api_key: String,
     pub collector_uri: String,
@@ -86,6 +88,7 @@ impl Context {
         let setting = |flag: Option<String>, name: &str, default: &str| {
             flag.or_else(|| file.get(name)).unwrap_or_else(|| default.to_owned())
         };
+        let asked_for = global.tenant.is_some();
         let tenant = setting(global.tenant, "RAPPORT_TENANT", "demo");
         let tenant = Tenant::parse(&tenant).map_err(|e| Usage(format!("--tenant {tenant:?}: {e}")))?;
         let brokers = setting(global.kafka_brokers, "RAPPORT_KAFKA_BROKERS", "127.0.0.1:9092");
@@ -93,6 +96,7 @@ impl Context {
         Ok(Self {
             output: Output::new(global.json),
             kafka: kafka_args(&brokers, &prefix)?,
+            only_tenant: asked_for.then(|| tenant.clone()),
             tenant,
             timeout: global.timeout,
             api_key: setting(global.api_key, "RAPPORT_API_KEY", ""),

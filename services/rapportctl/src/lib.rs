@@ -14,7 +14,9 @@ mod context;
 mod error;
 mod lane;
 mod movielens;
+mod original;
 mod output;
+mod replay;
 mod scan;
 
 use std::{ffi::OsString, process::ExitCode};

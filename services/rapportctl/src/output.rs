@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rapport_events::EventTime;
 use serde_json::Value;
 
 use crate::error::{USAGE, Usage};
@@ -34,6 +35,11 @@ impl Output {
             people(&mut page);
             print!("{}", page.0);
         }
+    }
+
+    /// Something that went beside the answer, to standard error.
+    pub fn remark(self, text: impl AsRef<str>) {
+        eprintln!("{}", text.as_ref());
     }
 
     /// A remark on the way, never part of the answer.
@@ -67,6 +73,22 @@ pub fn table<const N: usize>(header: [&str; N]) -> Table {
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header);
     table
+}
+
+/// These columns are never broken into lines: what stands in them is copied.
+pub fn keep_whole(table: &mut Table, columns: &[usize]) {
+    for column in columns {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+}
+
+/// A moment for a table: to the second, in UTC.
+pub fn moment(time: EventTime) -> String {
+    let text = time.to_string();
+    let seconds = text.get(..19).unwrap_or(&text);
+    seconds.replace('T', " ")
 }
 
 /// Prints an error with its causes; the exit code says whether the command line was wrong.

@@ -119,6 +119,31 @@ impl Scan {
         Ok(bounds)
     }
 
+    /// The first offset of each partition whose record is not older than `time_ms` (milliseconds
+    /// since 1970, by the records' own stamps); the end where all are older.
+    ///
+    /// # Errors
+    /// As [`Scan::bounds`].
+    pub fn offsets_at(&self, topic: &str, time_ms: i64) -> anyhow::Result<Offsets> {
+        let mut offsets = self.ends(topic)?;
+        let mut asked = TopicPartitionList::new();
+        for partition in offsets.keys() {
+            asked
+                .add_partition_offset(topic, *partition, Offset::Offset(time_ms))
+                .map_err(|e| self.explain("choosing where to read", &e))?;
+        }
+        let found = self
+            .consumer
+            .offsets_for_times(asked, REQUEST)
+            .map_err(|e| self.explain(&format!("looking for a time in {topic}"), &e))?;
+        for element in found.elements() {
+            if let Offset::Offset(offset) = element.offset() {
+                offsets.insert(element.partition(), offset);
+            }
+        }
+        Ok(offsets)
+    }
+
     /// The offset after the last record of each partition.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub struct EventKey {
 struct Fate {
     clean: u32,
     dead: u32,
+    withheld: bool,
+    replay: bool,
 }
 
 /// Takes down what the topics hold, in any order after the raw records.
@@ -35,12 +37,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A raw record; `None` when it has no id that can be read.
-    pub fn received(&mut self, at: Position, event: Option<EventKey>) {
+    /// A raw record; `None` when it has no id that can be read. `replay`: it is a dead letter that
+    /// was sent again.
+    pub fn received(&mut self, at: Position, event: Option<EventKey>, replay: bool) {
         if let Some(event) = &event {
             self.ids.insert(event.clone());
         }
-        self.received.insert(at, (event, Fate::default()));
+        self.received.insert(at, (event, Fate { replay, ..Fate::default() }));
     }
 
     /// A clean record and the raw coordinates that it came from.
@@ -53,10 +56,11 @@ impl Ledger {
         }
     }
 
-    /// A dead letter and the raw coordinates that it came from.
-    pub fn dead(&mut self, source: Position) {
+    /// A dead letter, the raw coordinates that it came from, and whether its original is withheld.
+    pub fn dead(&mut self, source: Position, withheld: bool) {
         if let Some((_, fate)) = self.received.get_mut(&source) {
             fate.dead += 1;
+            fate.withheld |= withheld;
         }
     }
 
@@ -77,6 +81,7 @@ impl Ledger {
         let mut account = Account::default();
         for (at, (event, fate)) in &self.received {
             account.received += 1;
+            account.replays += u64::from(fate.replay);
             let note = |list: &mut Vec<String>| {
                 if list.len() < EXAMPLES {
                     let id = event.as_ref().map_or("no readable id", |event| event.id.as_str());
@@ -85,7 +90,10 @@ impl Ledger {
             };
             match self.verdict(*at, event.as_ref(), *fate) {
                 Some(Verdict::Clean) => account.clean += 1,
-                Some(Verdict::Dead) => account.dead += 1,
+                Some(Verdict::Dead) => {
+                    account.dead += 1;
+                    account.withheld += u64::from(fate.withheld);
+                }
                 Some(Verdict::Duplicate) => account.duplicate += 1,
                 Some(Verdict::Twice) => {
                     account.twice += 1;
@@ -125,10 +133,14 @@ enum Verdict {
 pub struct Account {
     /// Records on the raw topic.
     pub received: u64,
+    /// Those of them that are dead letters, sent again.
+    pub replays: u64,
     /// Those with exactly one clean record.
     pub clean: u64,
     /// Those with exactly one dead letter.
     pub dead: u64,
+    /// Those of them whose original is not kept, for want of consent.
+    pub withheld: u64,
     /// Those whose event id is clean from other raw coordinates.
     pub duplicate: u64,
     /// Those with two outcomes: must be 0.
@@ -154,6 +166,7 @@ impl Account {
     pub fn to_json(&self) -> Value {
         json!({
             "received": self.received, "clean": self.clean, "dead": self.dead, "duplicate": self.duplicate,
+            "replays": self.replays, "withheld": self.withheld,
             "twice": self.twice, "counted_twice": self.counted_twice, "unexplained": self.unexplained,
             "missing": self.missing, "balances": self.balances(),
             "examples": { "twice": self.twice_at, "unexplained": self.unexplained_at, "missing": self.missing_ids },
@@ -164,12 +177,16 @@ impl Account {
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use crate::output::thousands as n;
+        let of_which =
+            |count: u64, what: &str| if count == 0 { String::new() } else { format!(" ({} {what})", n(count)) };
         write!(
             f,
-            "received {} = clean {} + dead {} + duplicate {}",
+            "received {}{} = clean {} + dead {}{} + duplicate {}",
             n(self.received),
+            of_which(self.replays, "replayed"),
             n(self.clean),
             n(self.dead),
+            of_which(self.withheld, "withheld"),
             n(self.duplicate)
         )?;
         if self.balances() {
@@ -209,7 +226,7 @@ mod tests {
     fn a_second_import_is_all_duplicates_proven_by_the_first() {
         let mut ledger = Ledger::default();
         for offset in 100..200 {
-            ledger.received(at(offset), Some(event(&format!("e{}", offset - 100))));
+            ledger.received(at(offset), Some(event(&format!("e{}", offset - 100))), false);
         }
         assert_eq!(ledger.settle([]).unexplained, 100);
         for offset in 0..100 {
@@ -223,11 +240,11 @@ mod tests {
     #[test]
     fn a_record_without_a_trace_is_not_called_a_duplicate() {
         let mut ledger = Ledger::default();
-        ledger.received(at(1), Some(event("a")));
-        ledger.received(at(2), Some(event("lost")));
-        ledger.received(at(3), None);
+        ledger.received(at(1), Some(event("a")), false);
+        ledger.received(at(2), Some(event("lost")), false);
+        ledger.received(at(3), None, false);
         ledger.clean(at(1), event("a"));
-        ledger.dead(at(3));
+        ledger.dead(at(3), false);
         let account = ledger.settle([&event("a"), &event("never sent")]);
         assert_eq!((account.clean, account.dead, account.unexplained, account.missing), (1, 1, 1, 1));
         assert!(!account.balances());
@@ -238,8 +255,8 @@ mod tests {
     #[test]
     fn an_event_that_is_clean_from_two_places_does_not_balance() {
         let mut ledger = Ledger::default();
-        ledger.received(at(1), Some(event("a")));
-        ledger.received(at(2), Some(event("a")));
+        ledger.received(at(1), Some(event("a")), false);
+        ledger.received(at(2), Some(event("a")), false);
         ledger.clean(at(1), event("a"));
         ledger.clean(at(2), event("a"));
         assert_eq!(ledger.settle([]).counted_twice, 1);
@@ -249,17 +266,34 @@ mod tests {
     #[test]
     fn a_record_that_is_clean_and_dead_does_not_balance() {
         let mut ledger = Ledger::default();
-        ledger.received(at(1), Some(event("a")));
+        ledger.received(at(1), Some(event("a")), false);
         ledger.clean(at(1), event("a"));
-        ledger.dead(at(1));
+        ledger.dead(at(1), false);
         let account = ledger.settle([]);
         assert_eq!((account.twice, account.clean, account.balances()), (1, 0, false));
     }
 
     #[test]
+    fn a_replay_and_a_withheld_letter_are_told_and_balance() {
+        let mut ledger = Ledger::default();
+        ledger.received(at(1), Some(event("a")), false);
+        ledger.received(at(2), Some(event("a")), true);
+        ledger.received(at(3), Some(event("b")), false);
+        ledger.dead(at(1), false);
+        ledger.dead(at(3), true);
+        ledger.clean(at(2), event("a"));
+        let account = ledger.settle([]);
+        assert!(account.balances(), "{account}");
+        assert_eq!(
+            account.to_string(),
+            "received 3 (1 replayed) = clean 1 + dead 2 (1 withheld) + duplicate 0; nothing is unexplained"
+        );
+    }
+
+    #[test]
     fn the_same_id_of_another_tenant_proves_nothing() {
         let mut ledger = Ledger::default();
-        ledger.received(at(5), Some(event("a")));
+        ledger.received(at(5), Some(event("a")), false);
         ledger.clean(at(1), EventKey { tenant: "other".into(), id: "a".into() });
         assert_eq!(ledger.settle([]).unexplained, 1);
     }
@@ -269,12 +303,12 @@ mod tests {
         fn a_right_cleaner_always_balances(ids in proptest::collection::vec(0u8..20, 0..200)) {
             let mut ledger = Ledger::default();
             for (offset, id) in (0..).zip(&ids) {
-                ledger.received(at(offset), Some(event(&id.to_string())));
+                ledger.received(at(offset), Some(event(&id.to_string())), false);
             }
             let mut seen = HashSet::new();
             for (offset, id) in (0..).zip(&ids) {
                 match id {
-                    0 => ledger.dead(at(offset)),
+                    0 => ledger.dead(at(offset), false),
                     id if seen.insert(*id) => ledger.clean(at(offset), event(&id.to_string())),
                     _ => {}
                 }

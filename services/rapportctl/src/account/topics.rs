@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     output::Progress,
+    replay::REPLAY_OF,
     scan::{Group, Isolation, Offsets, Scan, behind},
 };
 
@@ -80,54 +81,76 @@ pub fn wait_for_group(
     }
 }
 
-/// What the topics say about the raw records of `range`, and where the clean topic's last records
-/// stood (the offsets that a consumer of it must have committed to have seen them all).
+/// The raw records of a range, taken down.
+pub struct Received {
+    ledger: Ledger,
+    wanted: Wanted,
+    /// The offset after the last record of each partition: what the cleaner commits when it has
+    /// judged them all. Less than the partition's end where transaction markers follow.
+    pub ends: Offsets,
+}
+
+/// Reads what was received. Records of transactions that were given up (a replay that crashed) were
+/// not.
 ///
 /// # Errors
-/// A topic cannot be read to its end.
-pub fn take(
+/// The raw topic cannot be read to its end.
+pub fn receive(
     kafka: &KafkaArgs,
     default_tenant: &Tenant,
     range: &Range,
-    wanted: &Wanted,
-) -> anyhow::Result<(Account, Offsets)> {
-    let topics = kafka.topics();
+    wanted: Wanted,
+) -> anyhow::Result<Received> {
     let mut ledger = Ledger::default();
-    let everywhere = Offsets::new();
-
-    Scan::open(kafka, Isolation::Uncommitted)?.read(&topics.raw, &range.from, &range.until, |record| {
+    let mut ends = Offsets::new();
+    Scan::open(kafka, Isolation::Committed)?.read(&kafka.topics().raw, &range.from, &range.until, |record| {
+        ends.insert(record.partition(), record.offset() + 1);
         let event = raw_event(record, default_tenant);
-        match (wanted, &event) {
-            (Wanted::All, _) => ledger.received(position(record), event),
-            (Wanted::Only(ids), Some(key)) if ids.contains(key) => ledger.received(position(record), event),
+        let replay = record.headers().is_some_and(|found| headers::get(found, REPLAY_OF).is_some());
+        match (&wanted, &event) {
+            (Wanted::All, _) => ledger.received(position(record), event, replay),
+            (Wanted::Only(ids), Some(key)) if ids.contains(key) => ledger.received(position(record), event, replay),
             (Wanted::Only(_), _) => {}
         }
         Ok(())
     })?;
+    Ok(Received { ledger, wanted, ends })
+}
 
-    let mut clean_ends = Offsets::new();
-    let committed = Scan::open(kafka, Isolation::Committed)?;
-    committed.read(&topics.clean, &everywhere, &everywhere, |record| {
-        clean_ends.insert(record.partition(), record.offset() + 1);
-        let (source, event) = clean_origin(record)
-            .with_context(|| format!("{} {}:{}", topics.clean, record.partition(), record.offset()))?;
-        ledger.clean(source, event);
-        Ok(())
-    })?;
-    committed.read(&topics.dead, &everywhere, &everywhere, |record| {
-        let letter = DeadLetter::decode(record.payload().unwrap_or_default())
-            .with_context(|| format!("{} {}:{} is no dead letter", topics.dead, record.partition(), record.offset()))?;
-        if let Some(source) = letter.source {
-            ledger.dead(Position { partition: source.partition, offset: source.offset });
-        }
-        Ok(())
-    })?;
-
-    let account = match wanted {
-        Wanted::All => ledger.settle([]),
-        Wanted::Only(ids) => ledger.settle(ids),
-    };
-    Ok((account, clean_ends))
+impl Received {
+    /// What the clean and the dead topic say about the records, and where the clean topic's last
+    /// records stood (the offsets that a consumer of it must have committed to have seen them all).
+    ///
+    /// # Errors
+    /// A topic cannot be read to its end.
+    pub fn settle(self, kafka: &KafkaArgs) -> anyhow::Result<(Account, Offsets)> {
+        let Self { mut ledger, wanted, .. } = self;
+        let topics = kafka.topics();
+        let everywhere = Offsets::new();
+        let mut clean_ends = Offsets::new();
+        let committed = Scan::open(kafka, Isolation::Committed)?;
+        committed.read(&topics.clean, &everywhere, &everywhere, |record| {
+            clean_ends.insert(record.partition(), record.offset() + 1);
+            let (source, event) = clean_origin(record)
+                .with_context(|| format!("{} {}:{}", topics.clean, record.partition(), record.offset()))?;
+            ledger.clean(source, event);
+            Ok(())
+        })?;
+        committed.read(&topics.dead, &everywhere, &everywhere, |record| {
+            let letter = DeadLetter::decode(record.payload().unwrap_or_default()).with_context(|| {
+                format!("{} {}:{} is no dead letter", topics.dead, record.partition(), record.offset())
+            })?;
+            if let Some(source) = letter.source {
+                ledger.dead(Position { partition: source.partition, offset: source.offset }, letter.withheld);
+            }
+            Ok(())
+        })?;
+        let account = match &wanted {
+            Wanted::All => ledger.settle([]),
+            Wanted::Only(ids) => ledger.settle(ids),
+        };
+        Ok((account, clean_ends))
+    }
 }
 
 fn position(record: &BorrowedMessage<'_>) -> Position {
@@ -141,6 +164,11 @@ fn clean_origin(record: &BorrowedMessage<'_>) -> anyhow::Result<(Position, Event
     let source = parse_position(text(headers::SOURCE)?).context("its header rapport-source is not partition:offset")?;
     let event = EventKey { tenant: text(headers::TENANT)?.to_owned(), id: text(headers::EVENT_ID)?.to_owned() };
     Ok((source, event))
+}
+
+/// A place as the cleaner writes it and people type it: `partition:offset`.
+pub fn place_text(at: Position) -> String {
+    format!("{}:{}", at.partition, at.offset)
 }
 
 /// `partition:offset`, as the cleaner writes it and people type it.
@@ -198,6 +226,7 @@ mod tests {
     #[test]
     fn a_position_is_partition_colon_offset() {
         assert_eq!(parse_position("3:1205"), Some(Position { partition: 3, offset: 1205 }));
+        assert_eq!(place_text(Position { partition: 3, offset: 1205 }), "3:1205");
         for wrong in ["", "3", "3:", ":7", "a:1", "1:2:3"] {
             assert_eq!(parse_position(wrong), None, "{wrong}");
         }

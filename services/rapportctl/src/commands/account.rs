@@ -7,8 +7,22 @@ use crate::{
     account::{self, Range, Wanted},
     blocking::on_thread,
     context::Context,
-    scan::{Isolation, Offsets, Scan},
 };
+
+/// Waiting for the cleaner.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Waiting")]
+pub struct CleanerWait {
+    /// The cleaner's consumer group
+    #[arg(long, env = "RAPPORT_CLEANER_GROUP", default_value = "rapport-cleaner")]
+    pub cleaner_group: String,
+    /// How long to wait for the cleaner
+    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration)]
+    pub patience: Duration,
+    /// Do not wait for the cleaner
+    #[arg(long)]
+    pub no_wait: bool,
+}
 
 /// The consumer groups that stand between a raw record and an answer.
 #[derive(Debug, Clone, Args)]
@@ -32,11 +46,8 @@ pub struct AccountCommand {
     /// Offset after the last of each raw partition [default: the end as it is now]
     #[arg(long, value_delimiter = ',', value_parser = place)]
     until: Vec<(i32, i64)>,
-    /// Do not wait for the cleaner to catch up first
-    #[arg(long)]
-    no_wait: bool,
     #[command(flatten)]
-    waiting: Waiting,
+    waiting: CleanerWait,
 }
 
 fn place(text: &str) -> Result<(i32, i64), String> {
@@ -49,14 +60,14 @@ impl AccountCommand {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let (kafka, tenant) = (context.kafka.clone(), context.tenant.clone());
         let account = on_thread("account", move || {
-            let raw = kafka.topics().raw;
-            let mut until: Offsets = Scan::open(&kafka, Isolation::Uncommitted)?.ends(&raw)?;
-            until.extend(self.until);
-            if !self.no_wait {
-                account::wait_for_group(&kafka, &self.waiting.cleaner_group, &raw, &until, self.waiting.patience)?;
+            let range =
+                Range { from: self.from.into_iter().collect(), until: self.until.into_iter().collect() };
+            let received = account::receive(&kafka, &tenant, &range, Wanted::All)?;
+            if !self.waiting.no_wait {
+                let (group, patience) = (&self.waiting.cleaner_group, self.waiting.patience);
+                account::wait_for_group(&kafka, group, &kafka.topics().raw, &received.ends, patience)?;
             }
-            let range = Range { from: self.from.into_iter().collect(), until };
-            Ok(account::take(&kafka, &tenant, &range, &Wanted::All)?.0)
+            Ok(received.settle(&kafka)?.0)
         })
         .await?;
         context.output.answer(|| account.to_json(), |page| page.line(account.to_string()));

@@ -183,7 +183,7 @@ fn event(rating: &Rating, first_genre: Option<&str>) -> Event {
 
 async fn raw_ends(context: &Context) -> anyhow::Result<Offsets> {
     let kafka = context.kafka.clone();
-    on_thread("raw-ends", move || Scan::open(&kafka, Isolation::Uncommitted)?.ends(&kafka.topics().raw)).await
+    on_thread("raw-ends", move || Scan::open(&kafka, Isolation::Committed)?.ends(&kafka.topics().raw)).await
 }
 
 /// Publishes the items, again as long as the collector asks for it.
@@ -288,8 +288,9 @@ async fn settle(context: &Context, waiting: &Waiting, range: Range, wanted: Want
     let (kafka, tenant, waiting) = (context.kafka.clone(), context.tenant.clone(), waiting.clone());
     on_thread("account", move || {
         let topics = kafka.topics();
-        account::wait_for_group(&kafka, &waiting.cleaner_group, &topics.raw, &range.until, waiting.patience)?;
-        let (account, clean_ends) = account::take(&kafka, &tenant, &range, &wanted)?;
+        let received = account::receive(&kafka, &tenant, &range, wanted)?;
+        account::wait_for_group(&kafka, &waiting.cleaner_group, &topics.raw, &received.ends, waiting.patience)?;
+        let (account, clean_ends) = received.settle(&kafka)?;
         for group in &waiting.feature_store_groups {
             account::wait_for_group(&kafka, group, &topics.clean, &clean_ends, waiting.patience)?;
         }
