@@ -7,10 +7,14 @@
 
 pub mod bulk;
 pub mod cloudevents;
+mod event_name;
+mod fields;
 pub mod mapping;
+mod originals;
 pub mod posthog;
 pub mod segment;
 pub mod snowplow;
+mod tree;
 
 use rapport_events::FieldError;
 use rapport_proto::events::Event;
@@ -35,4 +39,17 @@ pub enum Malformed {
     Field(#[from] FieldError),
     #[error("{field}: may have {limit} events, has {has}")]
     TooMany { field: &'static str, limit: usize, has: usize },
+}
+
+impl From<Malformed> for FieldError {
+    /// For a body that is one event.
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Json(reason) => Self::decode("event", format!("is not JSON: {reason}")),
+            Malformed::Field(error) => error,
+            Malformed::TooMany { field, limit, has } => {
+                Self::size(field, format!("may have {limit} events, has {has}"))
+            }
+        }
+    }
 }

@@ -1,20 +1,30 @@
-//! Segment's HTTP shape: bytes in, events out. Pure: the key, the limits and Kafka are elsewhere.
+//! Segment's HTTP shape, which RudderStack and many others share.
 //!
 //! | call | type | what becomes of its parts |
 //! |---|---|---|
-//! | track | the event's name, normalised (`Order Completed` -> `order_completed`) | `properties.product_id`, `item_id` or `sku` -> item; `category`; `value`, `price` or `revenue` -> value; `currency` |
-//! | identify | `identify` | `traits` |
+//! | track | the event's name, normalised (`Order Completed` -> `order_completed`) | `properties.product_id`, `item_id` or `sku` -> item; `category`; `value`, `price`, `revenue` or `total` -> value; `currency` |
+//! | identify | `identify` | `traits`, or `context.traits` where there are none (RudderStack's browser and mobile SDKs) |
 //! | page, screen | `page`, `screen` | `name` and `category` join the properties |
 //! | group | `group` | `groupId` -> `properties.group_id`, `traits` -> `properties.group_traits` |
 //! | alias | `alias` | `previousId` -> `properties.previous_id` |
 //!
-//! `context` stays with the properties, under its own name. What was mapped also stays where it was.
+//! `context` stays with the properties, under its own name. What was mapped also stays where it was:
+//! an order with `products` is one event with its list. `integrations`, `channel` and `_metadata`,
+//! which steer the sender's own pipeline, are dropped. A `messageId` may be longer than Segment's
+//! 100 characters, up to the limit of every event id.
 
-use rapport_events::{EventTime, EventType, FieldError, is_currency, json};
+use prost_types::value::Kind;
+use rapport_events::{EventTime, FieldError};
 use rapport_proto::events::Event;
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
-use crate::{Malformed, Parsed};
+use crate::{
+    Malformed, Parsed,
+    event_name::event_type,
+    fields::{adopt, cut, describe, into_object, object, some_struct, text, time},
+    originals,
+    tree::{self, Fields, Tree, bounded, object_value},
+};
 
 /// What a request asks for: the path says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,53 +76,73 @@ impl Call {
 /// # Errors
 /// It is not JSON, not an object, has no list `batch`, or more than `max_events` events.
 pub fn parse(shape: Shape, body: &[u8], max_events: usize) -> Result<Parsed, Malformed> {
-    let mut body = read(body)?;
-    let write_key = match body.get_mut("writeKey").map(Json::take) {
-        Some(Json::String(key)) => Some(key),
-        _ => None,
-    };
-    let events = match shape {
-        Shape::Single(call) => vec![to_event(Some(call), Json::Object(body), None)],
+    let (mut message, depth, batch) = match shape {
         Shape::Batch => {
-            let batch = take_batch(&mut body)?;
-            if batch.len() > max_events {
-                return Err(Malformed::TooMany { field: "batch", limit: max_events, has: batch.len() });
-            }
-            // A stamp of the batch that cannot be read is worth no event: none is corrected by it.
-            let sent_at = time(&mut body, "sentAt").ok().flatten();
-            batch.into_iter().map(|message| to_event(None, message, sent_at)).collect()
+            let envelope = tree::envelope(body, "batch", max_events)?;
+            (envelope.fields, envelope.depth, envelope.list)
+        }
+        Shape::Single(_) => {
+            let Tree { value, depth } = tree::parse(body)?;
+            (into_object("body", value)?, depth, None)
         }
     };
-    Ok(Parsed { key: write_key, events, ..Parsed::default() })
+    let key = text(&mut message, "writeKey").ok().filter(|key| !key.is_empty());
+    let events = match shape {
+        Shape::Single(call) => vec![to_event(Some(call), message, depth, None)],
+        Shape::Batch => {
+            let Some(batch) = batch else {
+                return Err(FieldError::schema("batch", "is missing; it must be a list of events").into());
+            };
+            // A stamp of the batch that cannot be read is worth no event: none is corrected by it.
+            let sent_at = time(&mut message, "sentAt").ok().flatten();
+            let message = |Tree { value, depth }| to_event(None, into_object("event", value)?, depth, sent_at);
+            batch.elements("batch", max_events)?.into_iter().map(message).collect()
+        }
+    };
+    Ok(Parsed { key, events, ..Parsed::default() })
 }
 
-/// The events at the given places of a batch, as JSON: what a dead letter keeps. Only bad batches
-/// need it, so it reads the body again instead of keeping a copy of every event.
+/// One call with its own `type`, as it stands on the raw topic and in dead letters.
+///
+/// # Errors
+/// What it lacks, or the first field that is not what it should be.
+pub fn one(message: &[u8]) -> Result<Event, FieldError> {
+    let Tree { value, depth } = tree::parse(message)?;
+    to_event(None, into_object("event", value)?, depth, None)
+}
+
+/// The events at the given places of a batch, as they came and with the batch's `sentAt`, so that
+/// [`one`] reads each as it was read here.
 pub fn originals(body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
-    let batch = read(body).and_then(|mut body| take_batch(&mut body)).unwrap_or_default();
-    places
-        .iter()
-        .map(|place| batch.get(*place).map(|event| event.to_string().into_bytes()).unwrap_or_default())
-        .collect()
+    let mut kept = originals::at(places, &originals::of_list(body, "batch"));
+    if let Some(sent_at) = originals::field(body, "sentAt") {
+        kept.iter_mut().for_each(|event| *event = originals::with_field(event, "sentAt", sent_at));
+    }
+    kept
 }
 
-fn read(body: &[u8]) -> Result<Map<String, Json>, Malformed> {
-    match serde_json::from_slice(body).map_err(|error| Malformed::Json(error.to_string()))? {
-        Json::Object(body) => Ok(body),
-        other => Err(must_be("body", "an object", &other).into()),
+/// [`originals`] of a body of either shape. A single call gets the type that its path said, and
+/// loses its `writeKey`: a dead letter must not hold a key.
+pub fn originals_of(shape: Shape, body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
+    match shape {
+        Shape::Batch => originals(body, places),
+        Shape::Single(call) => {
+            let Ok(Json::Object(mut message)) = serde_json::from_slice(body) else {
+                return originals::at(places, &[body]);
+            };
+            message.remove("writeKey");
+            message.insert("type".into(), call.name().into());
+            originals::at(places, &[Json::Object(message).to_string().as_bytes()])
+        }
     }
 }
 
-fn take_batch(body: &mut Map<String, Json>) -> Result<Vec<Json>, Malformed> {
-    match body.remove("batch") {
-        Some(Json::Array(batch)) => Ok(batch),
-        Some(other) => Err(must_be("batch", "a list of events", &other).into()),
-        None => Err(FieldError::schema("batch", "is missing; it must be a list of events").into()),
-    }
-}
-
-fn to_event(call: Option<Call>, message: Json, batch_sent_at: Option<EventTime>) -> Result<Event, FieldError> {
-    let Json::Object(mut message) = message else { return Err(must_be("event", "an object", &message)) };
+pub(crate) fn to_event(
+    call: Option<Call>,
+    mut message: Fields,
+    depth: usize,
+    batch_sent_at: Option<EventTime>,
+) -> Result<Event, FieldError> {
     let call = match call {
         Some(call) => call,
         None => {
@@ -133,15 +163,18 @@ fn to_event(call: Option<Call>, message: Json, batch_sent_at: Option<EventTime>)
     };
     stamp(&mut event, &mut message, batch_sent_at)?;
     let mut properties = object(&mut message, "properties")?;
-    let traits = object(&mut message, "traits")?;
+    let mut traits = object(&mut message, "traits")?;
     match call {
         Call::Track => {
             let name = text(&mut message, "event")?;
-            event.r#type = EventType::parse(&name)
-                .map_err(|error| FieldError::new(error.kind, "event", error.reason))?
-                .into_string();
+            event.r#type = event_type("event", &name, &mut properties)?;
         }
-        Call::Identify => call.name().clone_into(&mut event.r#type),
+        Call::Identify => {
+            call.name().clone_into(&mut event.r#type);
+            if traits.is_empty() {
+                traits = traits_of_context(&mut message);
+            }
+        }
         Call::Page | Call::Screen => {
             call.name().clone_into(&mut event.r#type);
             adopt(&mut message, "name", &mut properties, "name");
@@ -158,28 +191,29 @@ fn to_event(call: Option<Call>, message: Json, batch_sent_at: Option<EventTime>)
     }
     describe(&mut event, &properties);
     adopt(&mut message, "context", &mut properties, "context");
-    match (call, traits.is_empty()) {
-        (_, true) => {}
+    match call {
         // They describe the group, not the customer.
-        (Call::Group, false) => {
-            properties.insert("group_traits".into(), Json::Object(traits));
+        Call::Group if !traits.is_empty() => {
+            properties.insert("group_traits".into(), object_value(traits));
         }
-        (_, false) => event.traits = Some(json::to_struct("traits", Json::Object(traits))?),
+        _ => event.traits = some_struct(traits),
     }
-    if !properties.is_empty() {
-        event.properties = Some(json::to_struct("properties", Json::Object(properties))?);
+    event.properties = some_struct(properties);
+    bounded(event, depth)
+}
+
+/// Taken out of the context, where they would be the same data a second time.
+fn traits_of_context(message: &mut Fields) -> Fields {
+    match message.get_mut("context").and_then(|context| context.kind.as_mut()) {
+        Some(Kind::StructValue(context)) => object(&mut context.fields, "traits").unwrap_or_default(),
+        _ => Fields::new(),
     }
-    Ok(event)
 }
 
 /// When it happened and when it was sent, both by the client's clock: the cleaner corrects one by
 /// the other. A message with both `originalTimestamp` and `timestamp` has been corrected already,
 /// or is history that its sender dated: it has no sending time, so that nothing corrects it twice.
-fn stamp(
-    event: &mut Event,
-    message: &mut Map<String, Json>,
-    batch_sent_at: Option<EventTime>,
-) -> Result<(), FieldError> {
+fn stamp(event: &mut Event, message: &mut Fields, batch_sent_at: Option<EventTime>) -> Result<(), FieldError> {
     let (timestamp, original) = (time(message, "timestamp")?, time(message, "originalTimestamp")?);
     let sent_at = time(message, "sentAt")?.or(batch_sent_at);
     event.event_time = timestamp.or(original).map(EventTime::to_proto);
@@ -189,99 +223,11 @@ fn stamp(
     Ok(())
 }
 
-/// What the recommender reads: item, category, value, currency. One of another type than expected
-/// stays an ordinary property.
-fn describe(event: &mut Event, properties: &Map<String, Json>) {
-    if let Some(item) = ["product_id", "item_id", "sku"].iter().find_map(|name| scalar(properties.get(*name)?)) {
-        event.item_id = item;
-    }
-    if let Some(category) = properties.get("category").and_then(scalar) {
-        event.category = category;
-    }
-    event.value = ["value", "price", "revenue"].iter().find_map(|name| number(properties.get(*name)?));
-    if let Some(Json::String(currency)) = properties.get("currency")
-        && is_currency(currency)
-    {
-        event.currency = currency.to_ascii_uppercase();
-    }
-}
-
-/// Moves a field of the message to the properties, unless they have one of that name.
-fn adopt(message: &mut Map<String, Json>, from: &str, properties: &mut Map<String, Json>, to: &str) {
-    if let Some(value) = message.remove(from)
-        && !value.is_null()
-        && !properties.contains_key(to)
-    {
-        properties.insert(to.to_owned(), value);
-    }
-}
-
-/// A text that says something, or a number as clients write ids.
-fn scalar(value: &Json) -> Option<String> {
-    match value {
-        Json::String(text) if !text.trim().is_empty() => Some(text.clone()),
-        Json::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-/// A number, also one written as text (`"19.90"`).
-fn number(value: &Json) -> Option<f64> {
-    match value {
-        Json::Number(number) => number.as_f64(),
-        Json::String(text) => text.trim().parse().ok(),
-        _ => None,
-    }
-    .filter(|number: &f64| number.is_finite())
-}
-
-/// A text field, or a number in its place; empty where there is none.
-fn text(message: &mut Map<String, Json>, field: &str) -> Result<String, FieldError> {
-    match message.get_mut(field).map(Json::take) {
-        None | Some(Json::Null) => Ok(String::new()),
-        Some(Json::String(text)) => Ok(text),
-        Some(Json::Number(number)) => Ok(number.to_string()),
-        Some(other) => Err(must_be(field, "a text", &other)),
-    }
-}
-
-fn object(message: &mut Map<String, Json>, field: &str) -> Result<Map<String, Json>, FieldError> {
-    match message.get_mut(field).map(Json::take) {
-        None | Some(Json::Null) => Ok(Map::new()),
-        Some(Json::Object(object)) => Ok(object),
-        Some(other) => Err(must_be(field, "an object", &other)),
-    }
-}
-
-/// An RFC 3339 stamp, or milliseconds since 1970.
-fn time(message: &mut Map<String, Json>, field: &str) -> Result<Option<EventTime>, FieldError> {
-    let time = match message.get_mut(field).map(Json::take) {
-        None | Some(Json::Null) => return Ok(None),
-        Some(Json::String(text)) if text.is_empty() => return Ok(None),
-        Some(Json::String(text)) => EventTime::parse_rfc3339(&text),
-        Some(Json::Number(ms)) => {
-            ms.as_i64().map(EventTime::from_ms).filter(|time| EventTime::from_proto(&time.to_proto()).is_some())
-        }
-        Some(_) => None,
-    };
-    let right =
-        "must be a stamp such as \"2026-11-24T06:00:00.250Z\", or milliseconds since 1970, of the years 1 to 9999";
-    time.map(Some).ok_or_else(|| FieldError::schema(field, right))
-}
-
-fn must_be(field: &str, what: &str, is: &Json) -> FieldError {
-    FieldError::schema(field, format!("must be {what}, is {}", json::kind_of(is)))
-}
-
-/// The beginning of a text that a stranger wrote, for a message.
-fn cut(text: &str) -> String {
-    text.chars().take(40).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
+    use rapport_events::json;
     use serde_json::json;
 
     use super::*;
@@ -352,6 +298,42 @@ mod tests {
     }
 
     #[test]
+    fn what_rudderstack_adds_is_understood() {
+        let identify =
+            one(json!({"type": "identify", "userId": "ann", "context": {"traits": {"plan": "pro"}, "ip": "::1"}}));
+        assert_eq!(json::from_struct(&identify.traits.unwrap()), json!({"plan": "pro"}));
+        assert_eq!(json::from_struct(&identify.properties.unwrap()), json!({"context": {"ip": "::1"}}));
+        let track = one(
+            json!({"type": "track", "event": "x", "userId": "ann", "channel": "server", "integrations": {"All": true}}),
+        );
+        assert_eq!(track.properties, None);
+    }
+
+    #[test]
+    fn an_order_is_one_event_with_its_products() {
+        let event = one(json!({"type": "track", "event": "Order Completed", "userId": "ann", "properties": {
+            "total": "39.80", "currency": "EUR", "products": [{"product_id": "G-1", "price": 19.9, "quantity": 2}]}}));
+        assert_eq!((event.item_id.as_str(), event.value), ("", Some(39.8)));
+        assert_eq!(json::from_struct(&event.properties.unwrap())["products"][0]["product_id"], "G-1");
+    }
+
+    #[test]
+    fn an_original_is_read_again_as_the_same_event() {
+        let body = br#"{"writeKey": "secret", "sentAt": "2026-11-24T06:00:10Z", "batch": [
+            {"type": "page", "userId": 7, "timestamp": "2026-11-24T06:00:00Z"},
+            {"type": "page", "userId": "bob", "sentAt": "2026-11-24T06:00:11Z", "timestamp": "2026-11-24T06:00:00Z"}]}"#;
+        let events = parse(Shape::Batch, body, 9).unwrap().events;
+        for (original, event) in originals(body, &[0, 1]).iter().zip(events) {
+            assert_eq!(super::one(original), event);
+        }
+        let single = br#"{"writeKey": "secret", "userId": "ann", "event": "view", "context": {"ip": "::1"}}"#;
+        let shape = Shape::Single(Call::Track);
+        let original = originals_of(shape, single, &[0]).remove(0);
+        assert_eq!(super::one(&original), parse(shape, single, 1).unwrap().events.remove(0));
+        assert!(!String::from_utf8(original).unwrap().contains("secret"));
+    }
+
+    #[test]
     fn a_clock_is_corrected_once_and_history_never() {
         let sent = "2026-11-24T06:00:10Z";
         let stamps = |message: Json| {
@@ -395,7 +377,7 @@ mod tests {
         assert_eq!(refusal(json!({"type": "page", "userId": {}})), "userId: must be a text, is an object");
         assert_eq!(refusal(json!({"type": "page", "properties": []})), "properties: must be an object, is a list");
         assert!(refusal(json!({"type": "page", "timestamp": "yesterday"})).starts_with("timestamp: must be a stamp"));
-        assert!(refusal(json!({"type": "track", "event": "a;b"})).starts_with("event: may hold a-z"));
+        assert!(refusal(json!({"type": "track", "event": "购买"})).starts_with("event: may hold a-z"));
         assert!(refusal(json!({"type": "track", "userId": "ann"})).starts_with("event: is empty"));
     }
 
@@ -472,7 +454,7 @@ mod tests {
         #[test]
         fn no_stamp_panics(text in "\\PC{0,40}", ms: i64) {
             for stamp in [json!(text), json!(ms), json!(format!("2026-11-24T{text}")), json!(format!("{ms}-01-01T00:00:00Z"))] {
-                let read = time(json!({ "timestamp": stamp }).as_object_mut().unwrap(), "timestamp");
+                let read = time(&mut [("timestamp".to_owned(), tree::from_json(&stamp))].into(), "timestamp");
                 if let Ok(Some(time)) = read {
                     prop_assert_eq!(EventTime::from_proto(&time.to_proto()), Some(time));
                 }
