@@ -15,6 +15,7 @@
 )]
 
 pub mod accounting;
+pub mod chaos;
 pub mod events;
 pub mod harness;
 pub mod offline;

@@ -179,7 +179,7 @@ impl Drop for Broker {
     }
 }
 
-const LOG4J: &str = "\
+pub(super) const LOG4J: &str = "\
 status = error
 appender.out.type = Console
 appender.out.name = out
@@ -220,7 +220,7 @@ num.io.threads=4
     )
 }
 
-fn java(folder: &std::path::Path) -> Command {
+pub(super) fn java(folder: &std::path::Path) -> Command {
     let libs = std::env::var("RAPPORT_KAFKA_LIBS").unwrap_or_else(|_| {
         panic!("RAPPORT_KAFKA_LIBS does not say where Kafka's jars are: run the tests by `make test`, or source deploy/dev/env.sh after deploy/dev/setup.sh")
     });

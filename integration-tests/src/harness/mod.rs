@@ -1,7 +1,9 @@
 //! Starts, stops and kills real servers and services.
 
 pub mod clients;
+pub mod cluster;
 pub mod kafka;
+pub mod kafka_admin;
 pub mod ports;
 pub mod process;
 pub mod reaper;

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use super::{ports, process::Process, reaper, wait_until_blocking};
+use super::{
+    ports,
+    process::{Process, Signal},
+    reaper, wait_until_blocking,
+};
 
 pub struct RedisServer {
     folder: PathBuf,
@@ -37,6 +41,15 @@ impl RedisServer {
 
     pub fn pid(&self) -> u32 {
         self.process.lock().unwrap().pid()
+    }
+
+    /// SIGSTOP: connections stay open and nobody answers.
+    pub fn freeze(&self) {
+        self.process.lock().unwrap().signal(Signal::Stop);
+    }
+
+    pub fn thaw(&self) {
+        self.process.lock().unwrap().signal(Signal::Continue);
     }
 
     /// `kill -9`.
