@@ -2,8 +2,10 @@
 //! with deadlines; one mapping of errors to statuses.
 
 mod client;
+pub mod incoming;
 mod server;
 pub mod status;
+pub mod tls;
 pub mod trace;
 
 use std::time::Duration;
@@ -12,7 +14,9 @@ use rapport_events::Tenant;
 use tonic::{Status, metadata::MetadataMap};
 
 pub use client::{ConnectError, connect};
+pub use incoming::Incoming;
 pub use server::{ServeError, serve};
+pub use tls::{Tls, TlsArgs, TlsError};
 
 /// The metadata that names the tenant of a read.
 pub const TENANT_METADATA: &str = "x-rapport-tenant";
@@ -37,6 +41,9 @@ pub struct ServerArgs {
     /// Connections older than this are asked to reconnect, so that new instances get their share
     #[arg(long, env = "RAPPORT_MAX_CONNECTION_AGE", default_value = "30m", value_parser = rapport_runtime::parse_duration)]
     pub max_connection_age: Duration,
+
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
 
 /// The tenant of a read: the metadata `x-rapport-tenant`, or the service's default.

@@ -6,15 +6,11 @@ use std::{
 
 use rapport_runtime::Lifecycle;
 use tokio::net::TcpListener;
-use tonic::{
-    codegen::http,
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{codegen::http, service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::Instrument as _;
 
-use crate::{ServerArgs, trace};
+use crate::{Incoming, ServerArgs, Tls, TlsError, trace};
 
 /// The health service's names beside those of the services themselves.
 const READINESS: &str = "readiness";
@@ -30,6 +26,8 @@ const CLOSE_BUDGET: Duration = Duration::from_secs(5);
 pub enum ServeError {
     #[error("{addr} cannot be opened: {source}")]
     Bind { addr: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
     #[error("grpc server: {0}")]
@@ -39,12 +37,13 @@ pub enum ServeError {
 /// Serves `routes` until a drain is asked for, then finishes the calls in flight.
 ///
 /// `services` are the full names of what `routes` serve. Adds reflection (v1 and v1alpha) of them,
-/// and `grpc.health.v1`: the names in `services`, the empty name and `readiness` follow the service's readiness, `liveness` its liveness. Each call runs in a
-/// span that continues the caller's trace, and is counted and timed
-/// (`rapport_rpc_server_seconds{method,code}`).
+/// and `grpc.health.v1`: the names in `services`, the empty name and `readiness` follow the service's
+/// readiness, `liveness` its liveness. Each call runs in a span that continues the caller's trace, and
+/// is counted and timed (`rapport_rpc_server_seconds{method,code}`). With a certificate in `args`, the
+/// port speaks TLS only.
 ///
 /// # Errors
-/// The port cannot be opened, or the transport failed.
+/// The certificate cannot be used, the port cannot be opened, or the transport failed.
 pub async fn serve(
     addr: SocketAddr,
     args: &ServerArgs,
@@ -52,6 +51,7 @@ pub async fn serve(
     services: &[&'static str],
     lifecycle: &Lifecycle,
 ) -> Result<(), ServeError> {
+    let tls = Tls::load(&args.tls)?;
     let listener = TcpListener::bind(addr).await.map_err(|source| ServeError::Bind { addr, source })?;
     let (health, health_service) = tonic_health::server::health_reporter();
     // Only what this port serves: the descriptor set holds the whole mesh's services.
@@ -71,9 +71,11 @@ pub async fn serve(
     let drain = lifecycle.clone();
     tracing::info!(%addr, "serving gRPC");
     lifecycle.serving();
-    // Set here, since the builder's own `tcp_nodelay` does not reach connections of a listener that it
-    // did not bind: Nagle's algorithm and delayed acknowledgements cost 40 ms a call.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let certificates = tls.clone();
+    let incoming = futures::stream::unfold(Incoming::new(listener, tls), |mut incoming| async move {
+        let (connection, _) = incoming.accept().await;
+        Some((Ok::<_, io::Error>(connection), incoming))
+    });
     let server = Server::builder()
         .timeout(args.request_timeout)
         .max_concurrent_streams(args.max_concurrent_requests)
@@ -89,8 +91,15 @@ pub async fn serve(
         lifecycle.drain_requested().await;
         tokio::time::sleep(CLOSE_BUDGET).await;
     };
+    let follow_certificates = async {
+        if let Some(tls) = certificates {
+            tls.follow(lifecycle).await;
+        }
+        std::future::pending::<()>().await;
+    };
     let served = tokio::select! {
         served = server => served.map_err(ServeError::from),
+        () = follow_certificates => Ok(()),
         () = hard_stop => {
             tracing::warn!(budget = ?CLOSE_BUDGET, "closing connections that did not end by themselves");
             Ok(())
