@@ -8,6 +8,7 @@ mod field_error;
 mod ids;
 pub mod json;
 pub mod limits;
+pub mod personal_numbers;
 pub mod pseudonym;
 mod time;
 

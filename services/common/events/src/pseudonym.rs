@@ -4,6 +4,8 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::personal_numbers;
+
 /// The prefix of every pseudonym: it shows that a value was hashed, and keeps it from being hashed
 /// again.
 pub const PREFIX: &str = "hk1_";
@@ -52,18 +54,32 @@ impl Pseudonymiser {
         if text.starts_with(PREFIX) {
             return text.to_owned();
         }
+        format!("{PREFIX}{}", hex::encode(&self.digest(tenant, text)[..16]))
+    }
+
+    /// The whole of the keyed hash that a pseudonym is cut from, for tokens of another form.
+    pub fn digest(&self, tenant: &crate::Tenant, text: &str) -> [u8; 32] {
         let mut mac = self.keyed.clone();
         mac.update(tenant.as_str().as_bytes());
         mac.update(b"/");
         mac.update(text.trim().to_lowercase().as_bytes());
-        let digest = mac.finalize().into_bytes();
-        format!("{PREFIX}{}", hex::encode(&digest[..16]))
+        mac.finalize().into_bytes().into()
     }
 
-    /// A customer id as it is stored: one that is an e-mail address or a phone number is hashed,
-    /// any other stays. The cleaner writes with this and every reader looks up with it.
+    /// A customer id as it is stored: one that names a person by itself (an e-mail address, a phone
+    /// number with `+`, a Chinese mobile or resident identity card number) is hashed, any other
+    /// stays. The cleaner writes with this and every reader looks up with it. Separators in a number
+    /// do not count: `138 1234 5678` and `+8613812345678` are one customer.
     pub fn customer_id(&self, tenant: &crate::Tenant, id: &str) -> String {
-        if looks_like_email(id) || looks_like_phone(id) { self.pseudonym(tenant, id) } else { id.to_owned() }
+        self.personal_id(tenant, id).unwrap_or_else(|| id.to_owned())
+    }
+
+    /// [`Self::customer_id`] of an id that does not stay as it is; `None` for one that does.
+    pub fn personal_id(&self, tenant: &crate::Tenant, id: &str) -> Option<String> {
+        if looks_like_email(id) {
+            return Some(self.pseudonym(tenant, id));
+        }
+        personal_numbers::canonical(id).map(|number| self.pseudonym(tenant, &number))
     }
 }
 
@@ -82,9 +98,7 @@ pub fn looks_like_email(text: &str) -> bool {
 /// An international number (`+` and 8 to 15 digits, E.164, with the usual separators). A run of
 /// digits without the `+` is taken for an id, which is what it mostly is.
 pub fn looks_like_phone(text: &str) -> bool {
-    let Some(rest) = text.trim().strip_prefix('+') else { return false };
-    let digits = rest.chars().filter(char::is_ascii_digit).count();
-    (8..=15).contains(&digits) && rest.chars().all(|c| c.is_ascii_digit() || matches!(c, ' ' | '-' | '(' | ')' | '.'))
+    text.trim().starts_with('+') && personal_numbers::canonical(text).is_some()
 }
 
 #[cfg(test)]
@@ -104,11 +118,21 @@ mod tests {
     }
 
     #[test]
+    fn one_phone_number_is_one_customer_in_every_spelling() {
+        let p = Pseudonymiser::new(&[1; 32]).unwrap();
+        let acme = Tenant::parse("acme").unwrap();
+        for (one, other) in [("+49 151 2345678", "+491512345678"), ("13812345678", "+86 138-1234-5678")] {
+            assert_eq!(p.customer_id(&acme, one), p.customer_id(&acme, other));
+        }
+    }
+
+    #[test]
     fn ids_that_name_a_person_are_hashed_and_others_stay() {
         let p = Pseudonymiser::new(&[1; 32]).unwrap();
         let acme = Tenant::parse("acme").unwrap();
         assert!(p.customer_id(&acme, "ann@example.com").starts_with(PREFIX));
         assert!(p.customer_id(&acme, "+49 (151) 234-5678").starts_with(PREFIX));
+        assert!(p.customer_id(&acme, "11010519491231002x").starts_with(PREFIX));
         for id in ["42", "user-7", "4915123456789", "a@b", "@home.de"] {
             assert_eq!(p.customer_id(&acme, id), id);
         }
