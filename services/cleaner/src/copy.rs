@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -43,6 +43,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(300);
 /// rdkafka's own flush polls in steps of 100 ms, which would make every commit take that long.
 const FLUSH_POLL: Duration = Duration::from_micros(200);
+/// How long an abort takes at least, since the thread that polls meanwhile ends only then.
+const ABORT_POLL: Duration = Duration::from_millis(5);
 
 pub(crate) struct Copy {
     /// Shared only so that borrowed messages can outlive a call on `self`.
@@ -306,7 +308,7 @@ impl Copy {
         let open = self.open.take();
         while open.is_some() && !self.lifecycle.draining() {
             self.component.beat();
-            match self.producer.abort_transaction(CALL_TIMEOUT).map_err(Error::from) {
+            match self.abort_serving_deliveries().map_err(Error::from) {
                 Ok(()) => break,
                 Err(error) if error.retryable() => {
                     tracing::warn!(%error, "the transaction cannot be aborted yet; trying on");
@@ -319,6 +321,22 @@ impl Copy {
             metrics::transaction(open.began.elapsed(), "aborted");
         }
         self.rewind()
+    }
+
+    /// librdkafka ends an abort only when every purged record's delivery report has been taken, and
+    /// rdkafka's call takes none: without somebody who polls meanwhile it would never end.
+    fn abort_serving_deliveries(&self) -> Result<(), KafkaError> {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    self.producer.poll(ABORT_POLL);
+                }
+            });
+            let aborted = self.producer.abort_transaction(CALL_TIMEOUT);
+            over.store(true, Ordering::Relaxed);
+            aborted
+        })
     }
 
     /// Reads on from what is committed: everything above it was given up. Partitions that are no
