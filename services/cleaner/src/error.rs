@@ -23,6 +23,8 @@ impl Error {
         match self {
             Self::Redis(_) => true,
             Self::Client(KafkaError::Transaction(error)) => !error.is_fatal(),
+            // Another cleaner has taken this one's name: it would get no partition ever again.
+            Self::Client(KafkaError::MessageConsumptionFatal(_)) => false,
             Self::Client(error) => {
                 error.rdkafka_error_code().is_none_or(|code| code != rdkafka::error::RDKafkaErrorCode::Fatal)
             }
