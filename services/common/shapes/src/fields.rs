@@ -4,7 +4,7 @@ use prost_types::{Struct, Value, value::Kind};
 use rapport_events::{EventTime, FieldError, is_currency};
 use rapport_proto::events::Event;
 
-use crate::tree::{Fields, must_be};
+use crate::tree::{Fields, kind_of, must_be};
 
 pub(crate) const TIME_IS: &str =
     "must be a stamp such as \"2026-11-24T06:00:00.250Z\", or milliseconds since 1970, of the years 1 to 9999";
@@ -140,6 +140,14 @@ pub(crate) fn currency(value: &Value) -> Option<String> {
 /// `None` for an empty object, so that an event without properties has none.
 pub(crate) fn some_struct(fields: Fields) -> Option<Struct> {
     (!fields.is_empty()).then_some(Struct { fields })
+}
+
+/// A value as a message shows it: a text by its beginning, anything else by its kind.
+pub(crate) fn shown(value: &Value) -> String {
+    match &value.kind {
+        Some(Kind::StringValue(text)) => format!("{:?}", cut(text)),
+        _ => kind_of(value).to_owned(),
+    }
 }
 
 /// The beginning of a text that a stranger wrote, for a message.

@@ -7,14 +7,19 @@
 
 pub mod bulk;
 pub mod cloudevents;
+mod context;
 mod event_name;
 mod fields;
 pub mod mapping;
 mod originals;
+mod own_json;
 pub mod posthog;
 pub mod segment;
+mod single;
 pub mod snowplow;
 mod tree;
+
+pub use single::one;
 
 use rapport_events::FieldError;
 use rapport_proto::events::Event;

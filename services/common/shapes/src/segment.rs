@@ -47,7 +47,7 @@ pub enum Call {
 }
 
 impl Call {
-    fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "track" => Self::Track,
             "identify" => Self::Identify,
