@@ -1,13 +1,14 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use rapport_events::{Tenant, pseudonym::Pseudonymiser};
 use rapport_kafka::KafkaArgs;
+use rapport_policy::Policies;
 use rapport_rpc::ServerArgs;
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
 
-use crate::{dedup::DedupArgs, error::Error, steps};
+use crate::{dedup::DedupArgs, error::Error};
 
 /// Raw events in, clean events or dead letters out, each exactly once.
 ///
@@ -36,6 +37,17 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_HASH_KEY", hide_env_values = true)]
     pub hash_key: String,
 
+    /// Folder of the tenants' policies, `<tenant>.yaml` each; looked at every two seconds. Who has no
+    /// policy, and everybody without this folder, is treated by the built-in rules. Check a policy
+    /// with `rapportctl policy check`
+    #[arg(long, env = "RAPPORT_POLICIES")]
+    pub policies: Option<PathBuf>,
+
+    /// Customers whose standing decisions about consent (topic privacy.v1) are kept in memory, about
+    /// 50 bytes each; a customer beyond counts as having refused. Only read with --policies
+    #[arg(long, env = "RAPPORT_CONSENT_CUSTOMERS", default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub consent_customers: u32,
+
     /// Under load, a transaction is committed after this time
     #[arg(long, env = "RAPPORT_COMMIT_EVERY", default_value = "100ms", value_parser = parse_duration)]
     pub commit_every: Duration,
@@ -57,11 +69,8 @@ pub struct Config {
 }
 
 impl Config {
-    pub(crate) fn steps(&self) -> Result<steps::Settings, Error> {
-        Ok(steps::Settings {
-            default_tenant: self.default_tenant.clone(),
-            pseudonymiser: Pseudonymiser::from_config(&self.hash_key).map_err(Error::Config)?,
-        })
+    pub(crate) fn pseudonymiser(&self) -> Result<Pseudonymiser, Error> {
+        Pseudonymiser::from_config(&self.hash_key).map_err(Error::Config)
     }
 }
 
@@ -83,6 +92,9 @@ impl ServiceConfig for Config {
         // Kafka aborts a transaction after ten seconds: commits must come well before.
         if self.commit_every > Duration::from_secs(2) {
             return Err(format!("--commit-every may be 2s at most, is {:?}", self.commit_every));
+        }
+        if let Some(dir) = &self.policies {
+            Policies::load(dir).map_err(|mistakes| format!("--policies: {mistakes}"))?;
         }
         self.dedup.check()
     }

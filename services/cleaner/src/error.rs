@@ -12,6 +12,8 @@ pub enum Error {
     #[error("redis: {0}")]
     Redis(#[from] redis::RedisError),
     #[error(transparent)]
+    Policies(#[from] rapport_policy::WatchError),
+    #[error(transparent)]
     Serve(#[from] rapport_rpc::ServeError),
     #[error("the operating system gives no thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -29,7 +31,7 @@ impl Error {
                 error.rdkafka_error_code().is_none_or(|code| code != rdkafka::error::RDKafkaErrorCode::Fatal)
             }
             Self::Kafka(error) => error.retryable(),
-            Self::Config(_) | Self::Serve(_) | Self::Thread(_) => false,
+            Self::Config(_) | Self::Policies(_) | Self::Serve(_) | Self::Thread(_) => false,
         }
     }
 }

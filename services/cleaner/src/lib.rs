@@ -1,18 +1,23 @@
 //! The cleaner: raw events in, clean events or dead letters out, each exactly once.
 //!
-//! A record's way:
-//! [`decode`] (protobuf or CloudEvents) -> [`validate`] (limits and rules) -> [`normalise`] (one
-//! spelling) -> [`clock`] (a believable event time) -> [`identity`] (somebody did it) ->
-//! [`privacy`] (direct identifiers become keyed hashes) -> [`dedup`] (seen once) -> clean or dead.
+//! A record's way, under its tenant's policy:
+//! [`decode`] (by content type and first byte) -> [`validate`] (limits, then the tenant's plan) ->
+//! [`normalise`] (one spelling) -> [`clock`] (a believable event time) -> [`consent`] (what the
+//! customer agreed to) -> [`identity`] (somebody did it, and who that was before) -> [`bots`] and
+//! [`enrich`] (what the visit says) -> [`privacy`] (direct identifiers become keyed hashes) ->
+//! [`dedup`] (seen once) -> clean or dead.
 //!
-//! Everything up to `dedup` is pure and lives in [`steps`]; [`copy`] is the only place that talks
-//! to Kafka, and [`dedup`] the only one that talks to Redis.
+//! Everything up to `dedup` is pure and composed in [`steps`]; [`copy`] is the only place that
+//! writes to Kafka, and Redis is asked for what must be remembered. [`decisions`] follows what
+//! customers agreed to.
 
 pub mod bots;
 pub mod clock;
 mod config;
+pub mod consent;
 mod copy;
 mod dead_letter;
+pub mod decisions;
 pub mod decode;
 mod dedup;
 pub mod enrich;
@@ -21,18 +26,28 @@ pub mod identity;
 mod metrics;
 pub mod normalise;
 pub mod privacy;
+mod properties;
 mod raw_record;
 pub mod sessions;
+mod step_counts;
 pub mod steps;
 pub mod validate;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rapport_kafka::wait_for_topics;
-use rapport_runtime::{Lifecycle, spawn_thread};
+use rapport_runtime::{Component, Lifecycle, OwnedThread, spawn_thread};
 
 pub use crate::{config::Config, error::Error, raw_record::RawRecord};
-use crate::{copy::Copy, dedup::Dedup, steps::Steps};
+use crate::{
+    copy::Copy,
+    decisions::Decisions,
+    dedup::Dedup,
+    steps::{Settings, Steps},
+};
+
+/// How often the copy looks whether what it needs has been read.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Runs until a drain is asked for: then the open transaction is committed and the group left.
 ///
@@ -41,20 +56,75 @@ use crate::{copy::Copy, dedup::Dedup, steps::Steps};
 /// instance's name.
 pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     metrics::register();
-    let steps = Steps::new(config.steps()?);
+    step_counts::StepCounts::register();
     let dedup = Dedup::new(&config.dedup)?;
-    // The thread has an owner: joined below, after the server has stopped.
-    let copying = {
+    wait_for_topics(&config.kafka, &lifecycle).await?;
+    let rules = Rules::read(&config, &lifecycle)?;
+    let steps = Steps::new(rules.settings);
+    // The threads have an owner: joined below, after the server has stopped.
+    let mut threads = rules.threads;
+    threads.push({
         let (config, lifecycle) = (config.clone(), lifecycle.clone());
         let component = lifecycle.component("copy");
-        wait_for_topics(&config.kafka, &lifecycle).await?;
         let thread_lifecycle = lifecycle.clone();
         spawn_thread(&lifecycle, "copy", move || {
+            if !wait_for(rules.decisions_read.as_ref(), &component, &thread_lifecycle) {
+                return Ok(());
+            }
             Copy::connect(&config, steps, dedup, component, thread_lifecycle)?.run()
         })?
-    };
+    });
     let routes = tonic::service::Routes::default();
     rapport_rpc::serve(config.grpc_addr, &config.server, routes, &[], &lifecycle).await?;
-    copying.join_within(Duration::from_secs(10)).await;
+    for thread in threads {
+        thread.join_within(Duration::from_secs(10)).await;
+    }
     Ok(())
+}
+
+/// What the steps go by, and who keeps it up to date.
+struct Rules {
+    settings: Settings,
+    /// Ready when the decisions of customers have been read.
+    decisions_read: Option<Component>,
+    threads: Vec<OwnedThread>,
+}
+
+impl Rules {
+    /// Without a folder of policies nobody asks for consent, and nothing is followed. With one, any
+    /// policy may begin to ask at any moment, so the decisions are known from the start.
+    fn read(config: &Config, lifecycle: &Lifecycle) -> Result<Self, Error> {
+        let decisions =
+            Arc::new(Decisions::of_at_most(usize::try_from(config.consent_customers).unwrap_or(usize::MAX)));
+        let (mut policies, mut decisions_read, mut threads) = (Arc::default(), None, Vec::new());
+        if let Some(dir) = &config.policies {
+            let watched = rapport_policy::watch(dir, lifecycle)?;
+            policies = watched.policies;
+            let component = lifecycle.component("decisions");
+            threads.push(watched.thread);
+            threads.push(decisions.follow(&config.kafka, lifecycle, component.clone())?);
+            decisions_read = Some(component);
+        }
+        let settings = Settings {
+            default_tenant: config.default_tenant.clone(),
+            pseudonymiser: config.pseudonymiser()?,
+            policies,
+            decisions,
+        };
+        Ok(Self { settings, decisions_read, threads })
+    }
+}
+
+/// Waits until `needed` is ready: an event that was judged before its customer's decision was known
+/// would be withheld for ever. `false` when a drain came first.
+fn wait_for(needed: Option<&Component>, waiting: &Component, lifecycle: &Lifecycle) -> bool {
+    while needed.is_some_and(|needed| !needed.is_ready()) {
+        if lifecycle.draining() {
+            return false;
+        }
+        waiting.beat();
+        waiting.waiting("the decisions of customers are being read");
+        std::thread::sleep(LOOK_EVERY);
+    }
+    true
 }

@@ -1,21 +1,37 @@
 //! The pure part of the cleaner, in the order that a record takes it.
 
-use std::time::Duration;
+mod consenting;
+mod contained;
+mod visit;
 
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
 use rapport_events::{EventTime, FieldError, Tenant, pseudonym::Pseudonymiser};
-use rapport_proto::events::{CleanEvent, Coordinates, DeadLetter, IdentityMerge};
+use rapport_policy::{Policies, Policy};
+use rapport_proto::events::{Bot, CleanEvent, Coordinates, DeadLetter, Event, IdentityMerge};
 use rdkafka::message::Headers;
 
-use crate::{RawRecord, clock, dead_letter, decode, identity, normalise, privacy, validate};
-
-/// The rules that clean events carry in `policy_version`. Grows when a rule changes.
-pub const POLICY_VERSION: &str = "builtin-1";
+use self::{consenting::Agreed, contained::contained, visit::LandingPage};
+use crate::{
+    RawRecord, clock, consent,
+    dead_letter::{self, Refusal},
+    decisions::Decisions,
+    decode,
+    enrich::Context,
+    identity, normalise, privacy,
+    step_counts::{Outcome, Step, StepCounts},
+    validate::{self, Refused},
+};
 
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Of records that name no tenant.
     pub default_tenant: Tenant,
     pub pseudonymiser: Pseudonymiser,
+    pub policies: Arc<ArcSwap<Policies>>,
+    /// What customers agreed to, for policies that ask.
+    pub decisions: Arc<Decisions>,
 }
 
 /// What becomes of a record, before it is known whether it was seen before.
@@ -45,9 +61,6 @@ pub struct SessionRule {
     pub client_session: bool,
 }
 
-/// The name of a step and why it refused: what a dead letter says.
-pub(crate) type Refusal = (&'static str, FieldError);
-
 #[derive(Debug, Clone)]
 pub struct Steps {
     settings: Settings,
@@ -58,157 +71,235 @@ impl Steps {
         Self { settings }
     }
 
-    /// Never fails and never panics: what cannot be cleaned becomes a dead letter.
+    /// Judges the records of one batch by the same rules: a policy that changes meanwhile holds
+    /// from the next batch on.
+    pub fn batch(&self, now: EventTime) -> Judge<'_> {
+        Judge {
+            settings: &self.settings,
+            policies: self.settings.policies.load_full(),
+            now,
+            counts: StepCounts::default(),
+            step: Step::Tenant,
+            last: None,
+        }
+    }
+
+    /// One record by itself.
     pub fn judge<H: Headers>(&self, record: &RawRecord<'_, H>, now: EventTime) -> Verdict {
-        match self.clean(record, now) {
-            Ok(event) => Verdict::Clean(Box::new(event)),
-            Err((stage, error)) => {
-                let tenant = self.tenant(record).unwrap_or_else(|_| self.settings.default_tenant.clone());
-                Verdict::Dead(Box::new(dead_letter::letter(record, &tenant, stage, error, now)))
-            }
-        }
-    }
-
-    fn clean<H: Headers>(&self, record: &RawRecord<'_, H>, now: EventTime) -> Result<Cleaned, Refusal> {
-        let at = |stage: &'static str| move |error: FieldError| (stage, error);
-        let tenant = self.tenant(record).map_err(at("tenant"))?;
-        let received_at = record.received_at(now);
-        let mut event = decode::event(record).map_err(at("decode"))?;
-        if event.event_id.is_empty() {
-            // A plain producer need not make ids: where the record stands is one, and a replay of
-            // the record has the same.
-            event.event_id = format!("{}-{}", record.partition, record.offset);
-        }
-        validate::event(&event).map_err(at("validate"))?;
-        normalise::event(&mut event).map_err(at("normalise"))?;
-        clock::settle(&mut event, received_at);
-        identity::settle(&mut event).map_err(at("identity"))?;
-        privacy::pseudonymise(&mut event, &tenant, &self.settings.pseudonymiser);
-        let event = CleanEvent {
-            event: Some(event),
-            tenant: tenant.as_str().to_owned(),
-            received_at: Some(received_at.to_proto()),
-            source: Some(Coordinates {
-                topic: record.topic.to_owned(),
-                partition: record.partition,
-                offset: record.offset,
-            }),
-            policy_version: POLICY_VERSION.to_owned(),
-            ..CleanEvent::default()
-        };
-        Ok(Cleaned { event, merge: None, session: SessionRule::default(), bot_rate: None })
-    }
-
-    fn tenant<H: Headers>(&self, record: &RawRecord<'_, H>) -> Result<Tenant, FieldError> {
-        match record.header(rapport_kafka::headers::TENANT) {
-            Some(name) => Tenant::parse(name),
-            None => Ok(self.settings.default_tenant.clone()),
-        }
+        self.batch(now).judge(record)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use prost::Message as _;
-    use rapport_kafka::headers;
-    use rapport_proto::events::{Event, dead_letter::Kind};
-    use rdkafka::message::OwnedHeaders;
+/// The steps of one batch. Its counts are told when it is dropped.
+#[derive(Debug)]
+pub struct Judge<'s> {
+    settings: &'s Settings,
+    policies: Arc<Policies>,
+    now: EventTime,
+    counts: StepCounts,
+    /// Where a record is: a fault is a fault of this step.
+    step: Step,
+    /// The rules of the last record, since the next one mostly has the same tenant.
+    last: Option<(Tenant, Arc<Policy>)>,
+}
 
-    use super::*;
+impl Drop for Judge<'_> {
+    fn drop(&mut self) {
+        self.counts.tell();
+    }
+}
 
-    const NOW: EventTime = EventTime::from_ms(1_800_000_000_000);
+impl Judge<'_> {
+    /// Never fails and never panics: what cannot be cleaned becomes a dead letter, and so does a
+    /// record that a step of ours breaks on.
+    pub fn judge<H: Headers>(&mut self, record: &RawRecord<'_, H>) -> Verdict {
+        self.step = Step::Tenant;
+        let (tenant, policy) = match self.rules(record) {
+            Ok(rules) => rules,
+            Err(error) => {
+                self.counts.add(Step::Tenant, Outcome::Refused);
+                let tenant = self.settings.default_tenant.clone();
+                let policy = Arc::clone(self.policies.of(&tenant));
+                return self.dead(record, &tenant, &policy, Refusal::at(Step::Tenant.name(), error));
+            }
+        };
+        self.counts.add(Step::Tenant, Outcome::Passed);
+        let refusal = match contained(|| self.clean(record, &tenant, &policy)) {
+            Ok(Ok(cleaned)) => return Verdict::Clean(Box::new(cleaned)),
+            Ok(Err(refusal)) => refusal,
+            Err(fault) => {
+                self.counts.add(self.step, Outcome::Refused);
+                dead_letter::internal(self.step.name(), &fault)
+            }
+        };
+        self.dead(record, &tenant, &policy, refusal)
+    }
 
-    fn steps() -> Steps {
-        Steps::new(Settings {
-            default_tenant: Tenant::parse("demo").unwrap(),
-            pseudonymiser: Pseudonymiser::new(&[7; 32]).unwrap(),
+    /// The way of a record. The order is the promise: nothing is counted as somebody's before
+    /// consent was asked, and nothing leaves that privacy has not seen.
+    fn clean<H: Headers>(
+        &mut self,
+        record: &RawRecord<'_, H>,
+        tenant: &Tenant,
+        policy: &Policy,
+    ) -> Result<Cleaned, Refusal> {
+        let settings = self.settings;
+        let received_at = record.received_at(self.now);
+        let mut event = self.run(Step::Decode, || Ok((Outcome::Passed, decoded(record)?)))?;
+        let mut seen = self.run(Step::Validate, || {
+            let kind = validate::event(&event)?;
+            let seen = validate::plan(&event, &kind, &policy.validate)?;
+            Ok((if seen.is_empty() { Outcome::Passed } else { Outcome::Observed }, seen))
+        })?;
+        let landing = LandingPage::of(&event, policy);
+        self.run(Step::Normalise, || {
+            normalise::event(&mut event)?;
+            Ok((Outcome::Passed, ()))
+        })?;
+        self.run(Step::Time, || {
+            Ok(match clock::settle(&mut event, received_at, &policy.time)? {
+                clock::Settled::AsStamped => (Outcome::Passed, ()),
+                clock::Settled::Mended => (Outcome::Changed, ()),
+                clock::Settled::Ancient(observation) => (Outcome::Observed, seen.push(observation)),
+            })
+        })?;
+        let agreed =
+            self.run(Step::Consent, || Ok(consenting::ask(settings, &mut event, &mut seen, tenant, policy)?))?;
+        let was = self.run(Step::Identity, || {
+            if agreed == Agreed::Stripped {
+                return Ok((Outcome::Passed, None));
+            }
+            let settled = identity::settle(&mut event)?;
+            let outcome = match &settled {
+                identity::Settled { was: Some(_), .. } => Outcome::Changed,
+                identity::Settled { observation: Some(_), .. } => Outcome::Observed,
+                identity::Settled { .. } => Outcome::Passed,
+            };
+            seen.extend(settled.observation);
+            Ok((outcome, settled.was))
+        })?;
+        // These two read addresses and user agents, which privacy cuts; what they find holds neither.
+        let reasons = self.run(Step::Bots, || Ok(visit::machine(&Context::of(&event), policy)?))?;
+        let visit = self.run(Step::Enrich, || Ok(visit::read(&event, landing.as_ref(), policy)))?;
+        self.run(Step::Privacy, || {
+            privacy::pseudonymise(&mut event, tenant, &settings.pseudonymiser);
+            Ok((Outcome::Passed, ()))
+        })?;
+
+        let source = Coordinates { topic: record.topic.to_owned(), partition: record.partition, offset: record.offset };
+        let merge = was.and_then(|was| merge(&was, &event, tenant, &settings.pseudonymiser, &source));
+        let session_id = match policy.enrich.sessions.client_ids {
+            true => Context::of(&event).session_id().to_owned(),
+            false => String::new(),
+        };
+        // Nobody has no visits, and no rate either.
+        let somebody = agreed != Agreed::Stripped;
+        Ok(Cleaned {
+            session: SessionRule {
+                inactivity: policy.enrich.sessions.inactivity.filter(|_| somebody),
+                client_session: !session_id.is_empty(),
+            },
+            bot_rate: policy.bots.rate.filter(|_| somebody),
+            merge,
+            event: CleanEvent {
+                event: Some(event),
+                tenant: tenant.as_str().to_owned(),
+                received_at: Some(received_at.to_proto()),
+                source: Some(source),
+                policy_version: policy.version.clone(),
+                session_id,
+                client: visit.client,
+                referrer: visit.referrer,
+                campaign: visit.campaign,
+                bot: (!reasons.is_empty()).then(|| Bot { reasons: reasons.into_iter().map(str::to_owned).collect() }),
+                purposes: match agreed {
+                    Agreed::To(agreed) => consent::names(&policy.consent, agreed),
+                    Agreed::NotAsked | Agreed::Stripped => Vec::new(),
+                },
+                observations: seen,
+            },
         })
     }
 
-    fn record<'a>(value: &'a [u8], headers: &'a OwnedHeaders) -> RawRecord<'a, OwnedHeaders> {
-        RawRecord {
-            topic: "raw",
-            partition: 3,
-            offset: 42,
-            timestamp: Some(NOW),
-            key: Some(b"k"),
-            value: Some(value),
-            headers: Some(headers),
-        }
-    }
-
-    #[test]
-    fn a_plain_producers_event_comes_out_complete() {
-        let event = Event {
-            r#type: " Rating ".into(),
-            customer_id: "7".into(),
-            item_id: "50".into(),
-            value: Some(5.0),
-            ..Event::default()
-        };
-        let none = OwnedHeaders::new();
-        let Verdict::Clean(clean) = steps().judge(&record(&event.encode_to_vec(), &none), NOW) else { panic!("dead") };
-        let clean = clean.event;
-        let event = clean.event.clone().unwrap();
-        assert_eq!((clean.tenant.as_str(), event.r#type.as_str(), event.event_id.as_str()), ("demo", "rating", "3-42"));
-        assert_eq!(event.event_time, Some(NOW.to_proto()));
-        assert!(rapport_events::CleanEvent::try_from(clean).is_ok(), "readers can parse what the cleaner writes");
-    }
-
-    #[test]
-    fn a_broken_payload_is_kept_whole_with_its_reason() {
-        let some = headers::with(OwnedHeaders::new(), "x-note", "mine");
-        let Verdict::Dead(letter) = steps().judge(&record(b"\xff\xff\xffnot protobuf", &some), NOW) else {
-            panic!("clean")
-        };
-        assert_eq!(letter.kind(), Kind::Decode);
-        assert_eq!(letter.original_value, b"\xff\xff\xffnot protobuf");
-        assert_eq!(letter.original_key.as_deref(), Some(&b"k"[..]));
-        assert_eq!(letter.original_headers[0].name, "x-note");
-        assert!(!letter.reason.is_empty());
-    }
-
-    #[test]
-    fn a_tenant_nobody_can_have_is_a_dead_letter_of_the_default_tenant() {
-        let bad = headers::with(OwnedHeaders::new(), headers::TENANT, "../etc");
-        let Verdict::Dead(letter) = steps().judge(&record(b"", &bad), NOW) else { panic!("clean") };
-        assert_eq!(
-            (letter.stage.as_str(), letter.field.as_str(), letter.tenant.as_str()),
-            ("tenant", "tenant", "demo")
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_comes_in_there_is_a_verdict(
-            value in proptest::collection::vec(any::<u8>(), 0..400),
-            content_type in proptest::option::of("(application/(x-protobuf|json|cloudevents\\+json)|.{0,20})"),
-            ce in proptest::option::of(".{0,30}"),
-        ) {
-            let mut all = OwnedHeaders::new();
-            if let Some(text) = &content_type { all = headers::with(all, headers::CONTENT_TYPE, text); }
-            if let Some(text) = &ce { all = headers::with(all, "ce_specversion", text); all = headers::with(all, "ce_id", text); }
-            match steps().judge(&record(&value, &all), NOW) {
-                Verdict::Clean(clean) => prop_assert!(rapport_events::CleanEvent::try_from(clean.event).is_ok()),
-                Verdict::Dead(letter) => prop_assert_eq!(letter.original_value, value),
+    /// One step: remembers where the record is, counts what came out, and names the step that
+    /// refused.
+    fn run<T>(&mut self, step: Step, work: impl FnOnce() -> Result<(Outcome, T), Refused>) -> Result<T, Refusal> {
+        self.step = step;
+        match work() {
+            Ok((outcome, value)) => {
+                self.counts.add(step, outcome);
+                Ok(value)
+            }
+            Err(Refused { error, plan_version }) => {
+                self.counts.add(step, Outcome::Refused);
+                Err(Refusal { stage: step.name(), error, rule_version: plan_version })
             }
         }
+    }
 
-        #[test]
-        fn every_well_formed_event_becomes_clean_or_names_its_field(
-            id in ".{0,140}", kind in "[a-zA-Z _.-]{0,70}", customer in ".{0,140}", item in ".{0,140}",
-            value in proptest::option::of(any::<f64>()), seconds: i64, nanos: i32,
-        ) {
-            let event = Event {
-                event_id: id, r#type: kind, customer_id: customer, item_id: item, value,
-                event_time: Some(prost_types::Timestamp { seconds, nanos }), ..Event::default()
-            };
-            let none = OwnedHeaders::new();
-            match steps().judge(&record(&event.encode_to_vec(), &none), NOW) {
-                Verdict::Clean(clean) => prop_assert!(rapport_events::CleanEvent::try_from(clean.event).is_ok()),
-                Verdict::Dead(letter) => prop_assert!(!letter.field.is_empty() && !letter.reason.is_empty()),
-            }
+    /// The record's tenant and its rules.
+    fn rules<H: Headers>(&mut self, record: &RawRecord<'_, H>) -> Result<(Tenant, Arc<Policy>), FieldError> {
+        let name = record.header(rapport_kafka::headers::TENANT);
+        if let Some((tenant, policy)) = &self.last
+            && name.is_some_and(|name| name == tenant.as_str())
+        {
+            return Ok((tenant.clone(), Arc::clone(policy)));
         }
+        let tenant = match name {
+            Some(name) => Tenant::parse(name)?,
+            None => self.settings.default_tenant.clone(),
+        };
+        let policy = Arc::clone(self.policies.of(&tenant));
+        self.last = Some((tenant.clone(), Arc::clone(&policy)));
+        Ok((tenant, policy))
+    }
+
+    fn dead<H: Headers>(
+        &self,
+        record: &RawRecord<'_, H>,
+        tenant: &Tenant,
+        policy: &Policy,
+        refusal: Refusal,
+    ) -> Verdict {
+        let letter = if consenting::may_be_kept(self.settings, record, tenant, policy, &refusal) {
+            dead_letter::letter(record, tenant.as_str(), refusal, &policy.version, self.now)
+        } else {
+            dead_letter::withheld(record, tenant.as_str(), refusal, &policy.version, self.now)
+        };
+        Verdict::Dead(Box::new(letter))
     }
 }
+
+/// A plain producer need not make ids: where the record stands is one, and a replay of the record
+/// has the same.
+fn decoded<H: Headers>(record: &RawRecord<'_, H>) -> Result<Event, FieldError> {
+    let mut event = decode::event(record)?;
+    if event.event_id.is_empty() {
+        event.event_id = format!("{}-{}", record.partition, record.offset);
+    }
+    Ok(event)
+}
+
+/// `None` for a customer that is itself a visitor: two visitors are never merged.
+fn merge(
+    was: &str,
+    event: &Event,
+    tenant: &Tenant,
+    keyed: &Pseudonymiser,
+    source: &Coordinates,
+) -> Option<IdentityMerge> {
+    if event.customer_id.starts_with(identity::ANONYMOUS_PREFIX) {
+        return None;
+    }
+    Some(IdentityMerge {
+        tenant: tenant.as_str().to_owned(),
+        from_id: identity::anonymous(was, tenant, keyed),
+        to_id: event.customer_id.clone(),
+        merged_at: event.event_time,
+        event_id: event.event_id.clone(),
+        source: Some(source.clone()),
+    })
+}
+
+#[cfg(test)]
+mod tests;

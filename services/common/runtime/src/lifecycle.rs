@@ -147,6 +147,12 @@ impl Component {
         self.update(|part| part.waiting_for = Some(reason.into()));
     }
 
+    /// Whether this part can do its work: for a part that must not begin before another.
+    pub fn is_ready(&self) -> bool {
+        let parts = self.lifecycle.shared.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.get(self.index).is_some_and(|part| part.waiting_for.is_none())
+    }
+
     /// The part is alive. Once it has beaten, it must go on beating.
     pub fn beat(&self) {
         self.update(|part| part.last_beat = Some(Instant::now()));
@@ -174,7 +180,9 @@ mod tests {
         assert_eq!(lifecycle.readiness(), Err(vec!["model: starting".into()]));
         model.ready();
         assert_eq!(lifecycle.readiness(), Ok(()));
+        assert!(consumer.is_ready());
         consumer.waiting("Redis does not answer");
+        assert!(!consumer.is_ready());
         assert_eq!(lifecycle.readiness(), Err(vec!["consumer: Redis does not answer".into()]));
     }
 

@@ -1,0 +1,424 @@
+use proptest::prelude::*;
+use prost::Message as _;
+use rapport_events::json;
+use rapport_kafka::headers;
+use rapport_proto::{events::dead_letter::Kind, privacy::Consent};
+use rdkafka::message::OwnedHeaders;
+use serde_json::{Value as Json, json};
+
+use super::*;
+
+const NOW: EventTime = EventTime::from_ms(1_800_000_000_000);
+
+fn steps() -> Steps {
+    under(Policies::builtin(), Decisions::of_at_most(100))
+}
+
+fn under(policies: Policies, decisions: Decisions) -> Steps {
+    Steps::new(Settings {
+        default_tenant: demo(),
+        pseudonymiser: Pseudonymiser::new(&[7; 32]).unwrap(),
+        policies: Arc::new(ArcSwap::from_pointee(policies)),
+        decisions: Arc::new(decisions),
+    })
+}
+
+fn demo() -> Tenant {
+    Tenant::parse("demo").unwrap()
+}
+
+/// The steps under this policy of the tenant `demo`.
+fn by(policy: &str) -> Steps {
+    let policy = Policy::from_yaml("demo", &format!("version: 3\n{policy}\n")).unwrap();
+    under([(demo(), Arc::new(policy))].into_iter().collect(), Decisions::of_at_most(100))
+}
+
+fn judged(steps: &Steps, event: &Event) -> Verdict {
+    steps.judge(&record(&event.encode_to_vec(), &OwnedHeaders::new()), NOW)
+}
+
+fn clean(steps: &Steps, event: &Event) -> Cleaned {
+    match judged(steps, event) {
+        Verdict::Clean(cleaned) => *cleaned,
+        Verdict::Dead(letter) => panic!("dead: {letter:?}"),
+    }
+}
+
+fn dead(steps: &Steps, event: &Event) -> DeadLetter {
+    match judged(steps, event) {
+        Verdict::Clean(cleaned) => panic!("clean: {cleaned:?}"),
+        Verdict::Dead(letter) => *letter,
+    }
+}
+
+fn view(properties: Json) -> Event {
+    Event {
+        event_id: "e1".into(),
+        r#type: "view".into(),
+        customer_id: "42".into(),
+        item_id: "50".into(),
+        properties: Some(json::to_struct("properties", properties).unwrap()),
+        ..Event::default()
+    }
+}
+
+fn record<'a>(value: &'a [u8], headers: &'a OwnedHeaders) -> RawRecord<'a, OwnedHeaders> {
+    RawRecord {
+        topic: "raw",
+        partition: 3,
+        offset: 42,
+        timestamp: Some(NOW),
+        key: Some(b"k"),
+        value: Some(value),
+        headers: Some(headers),
+    }
+}
+
+#[test]
+fn a_plain_producers_event_comes_out_complete() {
+    let event = Event {
+        r#type: " Rating ".into(),
+        customer_id: "7".into(),
+        item_id: "50".into(),
+        value: Some(5.0),
+        ..Event::default()
+    };
+    let none = OwnedHeaders::new();
+    let Verdict::Clean(clean) = steps().judge(&record(&event.encode_to_vec(), &none), NOW) else { panic!("dead") };
+    let clean = clean.event;
+    let event = clean.event.clone().unwrap();
+    assert_eq!((clean.tenant.as_str(), event.r#type.as_str(), event.event_id.as_str()), ("demo", "rating", "3-42"));
+    assert_eq!(event.event_time, Some(NOW.to_proto()));
+    assert!(rapport_events::CleanEvent::try_from(clean).is_ok(), "readers can parse what the cleaner writes");
+}
+
+#[test]
+fn a_broken_payload_is_kept_whole_with_its_reason() {
+    let some = headers::with(OwnedHeaders::new(), "x-note", "mine");
+    let Verdict::Dead(letter) = steps().judge(&record(b"\xff\xff\xffnot protobuf", &some), NOW) else {
+        panic!("clean")
+    };
+    assert_eq!(letter.kind(), Kind::Decode);
+    assert_eq!(letter.original_value, b"\xff\xff\xffnot protobuf");
+    assert_eq!(letter.original_key.as_deref(), Some(&b"k"[..]));
+    assert_eq!(letter.original_headers[0].name, "x-note");
+    assert!(!letter.reason.is_empty());
+}
+
+#[test]
+fn a_tenant_nobody_can_have_is_a_dead_letter_of_the_default_tenant() {
+    let bad = headers::with(OwnedHeaders::new(), headers::TENANT, "../etc");
+    let Verdict::Dead(letter) = steps().judge(&record(b"", &bad), NOW) else { panic!("clean") };
+    assert_eq!((letter.stage.as_str(), letter.field.as_str(), letter.tenant.as_str()), ("tenant", "tenant", "demo"));
+}
+
+#[test]
+fn a_refusal_names_its_rule_and_whose_version_that_has() {
+    let plan = "validate: {events: {view: {version: 2, schema: {required: [value]}}}}";
+    let letter = dead(&by(plan), &view(json!({})));
+    assert_eq!((letter.kind(), letter.stage.as_str(), letter.field.as_str()), (Kind::Schema, "validate", "value"));
+    assert_eq!((letter.rule.as_str(), letter.rule_version.as_str()), ("plan:view", "2"));
+
+    let letter = dead(&by("bots: {action: refuse}"), &view(json!({"context": {"bot": true}})));
+    assert_eq!((letter.kind(), letter.field.as_str()), (Kind::Policy, "properties.context.bot"));
+    assert_eq!((letter.rule.as_str(), letter.rule_version.as_str()), ("bot", "demo@3"));
+
+    let letter = dead(&by(""), &Event { item_id: "x".repeat(200), ..view(json!({})) });
+    assert_eq!((letter.rule.as_str(), letter.rule_version.as_str()), ("limit:item_id", rapport_policy::BUILTIN));
+    let letter = dead(&steps(), &Event { customer_id: "null".into(), ..view(json!({})) });
+    assert_eq!((letter.kind(), letter.rule.as_str()), (Kind::Identity, "identity:nobody"));
+    assert_eq!(letter.rule_version, rapport_policy::BUILTIN);
+}
+
+#[test]
+fn what_is_only_observed_passes_with_what_was_seen_and_by_whose_rules() {
+    let policy =
+        "validate: {mode: observe, events: {view: {version: 2, schema: {required: [value]}}}}\ntime: {oldest: 1d}";
+    let old = Event { event_time: Some(EventTime::from_ms(0).to_proto()), ..view(json!({})) };
+    let event = clean(&by(policy), &old).event;
+    let rules: Vec<&str> = event.observations.iter().map(|o| o.rule.as_str()).collect();
+    assert_eq!((rules.as_slice(), event.policy_version.as_str()), (&["plan:view", "time:ancient"][..], "demo@3"));
+    assert_eq!(clean(&steps(), &old).event.policy_version, rapport_policy::BUILTIN);
+}
+
+#[test]
+fn a_visitor_who_turns_out_to_be_a_customer_is_told_under_protected_ids() {
+    let mut event = Event { anonymous_id: "browser".into(), ..view(json!({})) };
+    event.customer_id = "ann@example.com".into();
+    let cleaned = clean(&steps(), &event);
+    let (merge, event) = (cleaned.merge.unwrap(), cleaned.event.event.unwrap());
+    assert_eq!((merge.from_id.as_str(), &merge.to_id), ("anon:browser", &event.customer_id));
+    assert!(merge.to_id.starts_with("hk1_"));
+    assert_eq!((merge.event_id.as_str(), merge.merged_at), ("e1", event.event_time));
+    let again = Event { customer_id: "anon:other".into(), anonymous_id: "browser".into(), ..view(json!({})) };
+    assert_eq!(clean(&steps(), &again).merge, None, "two visitors are never merged");
+}
+
+#[test]
+fn what_the_visit_says_is_found_before_privacy_and_normalising_remove_it() {
+    let event = view(json!({"context": {
+        "ip": "203.0.113.77", "userAgent": "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+        "page": {"url": "https://shop.example/?utm_source=mail&utm_campaign=may", "referrer": "https://www.google.com/"},
+        "sessionId": "s-9",
+    }}));
+    let cleaned = clean(&by("bots: {networks: [203.0.113.77]}"), &event);
+    assert_eq!(cleaned.event.bot.as_ref().unwrap().reasons, ["user_agent", "ip"]);
+    assert_eq!(cleaned.event.campaign.as_ref().unwrap().name, "may");
+    assert_eq!(cleaned.event.referrer.as_ref().unwrap().source, "Google");
+    assert_eq!((cleaned.event.session_id.as_str(), cleaned.session.client_session), ("s-9", true));
+    assert!(!format!("{cleaned:?}").contains("203.0.113.77"));
+    let quiet = clean(
+        &by(
+            "enrich: {client: false, referrer: false, campaign: false, sessions: {client_ids: false, inactivity: none}}",
+        ),
+        &event,
+    );
+    assert_eq!((quiet.event.client, quiet.event.referrer, quiet.event.campaign), (None, None, None));
+    assert_eq!(quiet.session, SessionRule::default());
+}
+
+#[test]
+fn every_step_counts_what_it_did_and_a_change_of_rules_holds_from_the_next_batch() {
+    let steps = by("bots: {action: refuse}");
+    let none = OwnedHeaders::new();
+    let bytes = view(json!({"context": {"bot": true}})).encode_to_vec();
+    let mut batch = steps.batch(NOW);
+    assert!(matches!(batch.judge(&record(&bytes, &none)), Verdict::Dead(_)));
+    steps.settings.policies.store(Arc::default());
+    assert!(matches!(batch.judge(&record(&bytes, &none)), Verdict::Dead(_)));
+    assert!(matches!(batch.judge(&record(b"\xff", &none)), Verdict::Dead(_)));
+    assert!(matches!(steps.batch(NOW).judge(&record(&bytes, &none)), Verdict::Clean(_)));
+    assert_eq!(batch.counts.of(Step::Decode, Outcome::Passed), 2);
+    assert_eq!(batch.counts.of(Step::Decode, Outcome::Refused), 1);
+    assert_eq!(batch.counts.of(Step::Time, Outcome::Changed), 2, "they had no time");
+    assert_eq!(batch.counts.of(Step::Bots, Outcome::Refused), 2);
+    assert_eq!(batch.counts.of(Step::Privacy, Outcome::Passed), 0);
+}
+
+const ASKS: &str = "
+consent:
+  mode: required
+  purposes:
+    ads: {granted_by: [Advertising], fields: [properties.ad, traits]}
+    analytics: {granted_by: [Analytics], fields: [item_id, value, properties.context.page, properties.price]}
+";
+
+fn with_consent(mut event: Event, categories: Json) -> Event {
+    let properties = event.properties.get_or_insert_default();
+    let consent = json::to_struct("x", json!({"context": {"consent": {"categoryPreferences": categories}}})).unwrap();
+    properties.fields.extend(consent.fields);
+    event
+}
+
+#[test]
+fn without_consent_nothing_is_kept_and_the_letter_says_why() {
+    let some = headers::with(OwnedHeaders::new(), headers::TENANT, "demo");
+    let some = headers::with(some, "x-mail", "ann@example.com");
+    let bytes = view(json!({"price": 5.0})).encode_to_vec();
+    let Verdict::Dead(letter) = by(ASKS).judge(&record(&bytes, &some), NOW) else { panic!("clean") };
+    assert_eq!(
+        (letter.kind(), letter.rule.as_str(), letter.rule_version.as_str()),
+        (Kind::Policy, "consent", "demo@3")
+    );
+    assert!(letter.withheld && letter.original_value.is_empty() && letter.original_key.is_none());
+    assert_eq!(letter.original_headers.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), [headers::TENANT]);
+    assert!(letter.reason.contains("ads, analytics"), "{}", letter.reason);
+}
+
+#[test]
+fn an_event_keeps_what_its_purposes_cover() {
+    let event = with_consent(view(json!({"price": 5.0, "ad": "x"})), json!({"Analytics": true, "Advertising": false}));
+    let cleaned = clean(&by(ASKS), &event).event;
+    assert_eq!(cleaned.purposes, ["analytics"]);
+    let event = cleaned.event.unwrap();
+    assert_eq!((event.item_id.as_str(), event.customer_id.as_str()), ("50", "42"));
+    assert_eq!(json::from_struct(&event.properties.unwrap()), json!({"price": 5.0}));
+}
+
+#[test]
+fn a_standing_decision_counts_for_the_customer_and_for_the_visitor_that_it_was() {
+    let policy = Policy::from_yaml("demo", &format!("version: 3\n{ASKS}")).unwrap();
+    let decisions = Decisions::of_at_most(100);
+    let keyed = Pseudonymiser::new(&[7; 32]).unwrap();
+    for (customer, purpose) in [(keyed.customer_id(&demo(), "ann@example.com"), "analytics"), ("anon:b7".into(), "ads")]
+    {
+        let consent = Consent {
+            tenant: "demo".into(),
+            customer_id: customer.clone(),
+            purposes: [(purpose.to_owned(), true)].into(),
+            ..Consent::default()
+        };
+        decisions.apply(format!("demo/{customer}").as_bytes(), Some(&consent.encode_to_vec())).unwrap();
+    }
+    let steps = under([(demo(), Arc::new(policy))].into_iter().collect(), decisions);
+    let of = |customer: &str, visitor: &str| Event {
+        customer_id: customer.into(),
+        anonymous_id: visitor.into(),
+        ..view(json!({}))
+    };
+    assert_eq!(clean(&steps, &of(" Ann@Example.com ", "")).event.purposes, ["analytics"]);
+    assert_eq!(clean(&steps, &of("", "b7")).event.purposes, ["ads"]);
+    assert_eq!(clean(&steps, &of("Ann@Example.com", "b7")).event.purposes, ["ads", "analytics"]);
+    assert!(dead(&steps, &of("43", "b8")).withheld);
+}
+
+#[test]
+fn an_event_that_another_rule_refuses_is_not_kept_either_when_nobody_agreed() {
+    let event = Event { item_id: "secret".repeat(40), ..view(json!({"note": "secret"})) };
+    let letter = dead(&by(ASKS), &event);
+    assert_eq!((letter.kind(), letter.field.as_str(), letter.withheld), (Kind::Size, "item_id", true));
+    assert!(!format!("{letter:?}").contains("secret"));
+    let letter = dead(&by(ASKS), &with_consent(event, json!({"Analytics": true})));
+    assert!(!letter.withheld && !letter.original_value.is_empty(), "who agreed to something is kept, to be mended");
+    let Verdict::Dead(letter) = by(ASKS).judge(&record(b"\xff\xff", &OwnedHeaders::new()), NOW) else {
+        panic!("clean")
+    };
+    assert!(!letter.withheld, "nobody can tell whose bytes those are");
+}
+
+#[test]
+fn a_fault_of_ours_is_kept_as_one_and_withheld_where_nobody_is_known_to_have_agreed() {
+    let steps = by(ASKS);
+    let none = OwnedHeaders::new();
+    let policy = Arc::clone(steps.settings.policies.load().of(&demo()));
+    let letter = |event: &Event| {
+        let bytes = event.encode_to_vec();
+        let refusal = dead_letter::internal("enrich", "index out of bounds");
+        match steps.batch(NOW).dead(&record(&bytes, &none), &demo(), &policy, refusal) {
+            Verdict::Dead(letter) => *letter,
+            Verdict::Clean(_) => panic!("clean"),
+        }
+    };
+    let agreed = letter(&with_consent(view(json!({})), json!({"Analytics": true})));
+    assert_eq!((agreed.kind(), agreed.stage.as_str(), agreed.withheld), (Kind::Internal, "enrich", false));
+    assert!(agreed.reason.contains("index out of bounds") && !agreed.original_value.is_empty());
+    assert!(letter(&view(json!({}))).withheld);
+}
+
+#[test]
+fn where_events_are_stripped_only_type_time_and_item_are_left_of_nobody() {
+    let steps = by(&format!("{ASKS}  without: strip\n"));
+    let event = Event { anonymous_id: "b7".into(), value: Some(1.0), ..view(json!({"price": 5.0})) };
+    let cleaned = clean(&steps, &event);
+    assert_eq!((cleaned.merge, cleaned.session, cleaned.bot_rate), (None, SessionRule::default(), None));
+    let left = cleaned.event.event.unwrap();
+    assert!(left.event_id.starts_with("hk1_"));
+    let expected = Event {
+        event_id: left.event_id.clone(),
+        r#type: "view".into(),
+        item_id: "50".into(),
+        customer_id: "anon".into(),
+        event_time: Some(NOW.to_proto()),
+        ..Event::default()
+    };
+    assert_eq!(left, expected);
+    assert_eq!(clean(&steps, &event).event.event.unwrap().event_id, left.event_id, "a second one is a duplicate");
+}
+
+/// Any JSON object, every text and name in it marked, so that it can be looked for.
+fn marked() -> impl Strategy<Value = Json> {
+    let name = prop_oneof![
+        "SECRET[a-z.]{0,4}",
+        proptest::sample::select(vec![
+            "context",
+            "page",
+            "url",
+            "referrer",
+            "userAgent",
+            "ip",
+            "campaign",
+            "sessionId",
+            "previous_id"
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let leaf = prop_oneof![
+        "SECRET[ -~]{0,12}".prop_map(Json::from),
+        Just(Json::from("https://SECRET.example/?utm_source=SECRET&q=SECRET")),
+        Just(Json::from(7_777_777.25)),
+    ];
+    let tree = leaf.prop_recursive(4, 24, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+            proptest::collection::btree_map(name.clone(), inner, 0..4)
+                .prop_map(|map| Json::Object(map.into_iter().collect())),
+        ]
+    });
+    proptest::collection::btree_map("(SECRET[a-z]{0,3}|context|previous_id|url)", tree, 0..5)
+        .prop_map(|map| Json::Object(map.into_iter().collect()))
+}
+
+fn holds_secret(verdict: &Verdict) -> bool {
+    let text = format!("{verdict:?}").to_lowercase();
+    text.contains("secret") || text.contains("7777777.25")
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_in_there_is_a_verdict(
+        value in proptest::collection::vec(any::<u8>(), 0..400),
+        content_type in proptest::option::of("(application/(x-protobuf|json|cloudevents\\+json)|.{0,20})"),
+        ce in proptest::option::of(".{0,30}"),
+    ) {
+        let mut all = OwnedHeaders::new();
+        if let Some(text) = &content_type { all = headers::with(all, headers::CONTENT_TYPE, text); }
+        if let Some(text) = &ce { all = headers::with(all, "ce_specversion", text); all = headers::with(all, "ce_id", text); }
+        match steps().judge(&record(&value, &all), NOW) {
+            Verdict::Clean(clean) => prop_assert!(rapport_events::CleanEvent::try_from(clean.event).is_ok()),
+            Verdict::Dead(letter) => prop_assert_eq!(letter.original_value, value),
+        }
+    }
+
+    #[test]
+    fn every_well_formed_event_becomes_clean_or_names_its_field(
+        id in ".{0,140}", kind in "[a-zA-Z _.-]{0,70}", customer in ".{0,140}", item in ".{0,140}",
+        value in proptest::option::of(any::<f64>()), seconds: i64, nanos: i32,
+    ) {
+        let event = Event {
+            event_id: id, r#type: kind, customer_id: customer, item_id: item, value,
+            event_time: Some(prost_types::Timestamp { seconds, nanos }), ..Event::default()
+        };
+        let none = OwnedHeaders::new();
+        match steps().judge(&record(&event.encode_to_vec(), &none), NOW) {
+            Verdict::Clean(clean) => prop_assert!(rapport_events::CleanEvent::try_from(clean.event).is_ok()),
+            Verdict::Dead(letter) => prop_assert!(!letter.field.is_empty() && !letter.reason.is_empty()),
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_field_that_nobody_agreed_to_leaves_in_any_way(
+        properties in marked(), traits in marked(), strip: bool, observe: bool, kind in "(view|alias|page)",
+    ) {
+        let event = Event {
+            event_id: "SECRET-id".into(),
+            r#type: kind,
+            customer_id: "SECRET-customer".into(),
+            anonymous_id: "SECRET-visitor".into(),
+            category: "SECRET".into(),
+            value: Some(7_777_777.25),
+            properties: Some(json::to_struct("properties", properties).unwrap()),
+            traits: Some(json::to_struct("traits", traits).unwrap()),
+            ..Event::default()
+        };
+        let mode = if observe { "observe" } else { "strict" };
+        let without = if strip { "strip" } else { "withhold" };
+        let plan = "{version: 1, schema: {properties: {properties: {additionalProperties: false}, value: {type: string}}}}";
+        let steps = by(&format!("{ASKS}  without: {without}\nvalidate: {{mode: {mode}, events: {{view: {plan}}}}}\n"));
+        let verdict = judged(&steps, &event);
+        prop_assert!(!holds_secret(&verdict), "{:?}", verdict);
+        if strip && observe {
+            prop_assert!(matches!(&verdict, Verdict::Clean(cleaned) if cleaned.event.purposes.is_empty()), "{:?}", verdict);
+        }
+
+        // With one purpose, its fields and the ids stay, and still nothing of any other field.
+        let named = Event {
+            event_id: "id".into(), customer_id: "42".into(), anonymous_id: String::new(), value: None, ..event
+        };
+        let verdict = judged(&steps, &with_consent(named, json!({"Advertising": true})));
+        if let Verdict::Clean(cleaned) = verdict {
+            let mut clean = cleaned.event.clone();
+            clean.event.as_mut().unwrap().traits = None;
+            prop_assert!(!holds_secret(&Verdict::Clean(Box::new(Cleaned { event: clean, ..(*cleaned).clone() }))), "{:?}", cleaned);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What the visit says: machines, clients, referrers, campaigns.
+
+use rapport_events::FieldError;
+use rapport_policy::{BotAction, Policy};
+use rapport_proto::events::{Campaign, Client, Event, Referrer};
+
+use crate::{
+    bots,
+    enrich::{self, Context},
+    properties,
+    step_counts::Outcome,
+};
+
+/// What the visit says, found before privacy removes what it is found in.
+#[derive(Debug, Default)]
+pub(super) struct Visit {
+    pub client: Option<Client>,
+    pub referrer: Option<Referrer>,
+    pub campaign: Option<Campaign>,
+}
+
+/// The page's address as it came: normalising drops the campaign's parameters from it.
+#[derive(Debug)]
+pub(super) struct LandingPage {
+    url: String,
+    /// Whether it stood in the context, and not in the properties of a page event.
+    in_context: bool,
+}
+
+/// Why the event is taken for a machine's.
+///
+/// # Errors
+/// Rule `bot`, where the policy refuses machines.
+pub(super) fn machine(context: &Context<'_>, policy: &Policy) -> Result<(Outcome, Vec<&'static str>), FieldError> {
+    let reasons = bots::reasons(context, &policy.bots);
+    match (reasons.first(), policy.bots.action) {
+        (None, _) => Ok((Outcome::Passed, reasons)),
+        (Some(_), BotAction::Mark) => Ok((Outcome::Changed, reasons)),
+        (Some(first), BotAction::Refuse) => {
+            let field = match *first {
+                "user_agent" => "properties.context.userAgent",
+                "ip" => "properties.context.ip",
+                _ => "properties.context.bot",
+            };
+            let reason = format!("the policy refuses machines; this one is known by {}", reasons.join(", "));
+            Err(FieldError::policy(field, reason).by_rule("bot"))
+        }
+    }
+}
+
+/// Client, referrer and campaign, as far as the policy wants them.
+pub(super) fn read(event: &Event, landing: Option<&LandingPage>, policy: &Policy) -> (Outcome, Visit) {
+    let (context, rules) = (Context::of(event), &policy.enrich);
+    let page = context.page_url();
+    // Only if consent has left the address where it was read.
+    let landing = landing.filter(|landing| !page.is_empty() && landing.in_context == page_in_context(event));
+    let visit = Visit {
+        client: if rules.client { enrich::client(context.user_agent()) } else { None },
+        referrer: if rules.referrer {
+            enrich::referrer(page, context.page_referrer(), &rules.internal_hosts)
+        } else {
+            None
+        },
+        campaign: if rules.campaign {
+            enrich::campaign(landing.map_or(page, |landing| landing.url.as_str()), context.campaign())
+        } else {
+            None
+        },
+    };
+    let found = visit.client.is_some() || visit.referrer.is_some() || visit.campaign.is_some();
+    (if found { Outcome::Changed } else { Outcome::Passed }, visit)
+}
+
+impl LandingPage {
+    pub(super) fn of(event: &Event, policy: &Policy) -> Option<Self> {
+        if !policy.enrich.campaign {
+            return None;
+        }
+        let url = Context::of(event).page_url();
+        url.contains('?').then(|| Self { url: url.to_owned(), in_context: page_in_context(event) })
+    }
+}
+
+fn page_in_context(event: &Event) -> bool {
+    properties::text_at(event, &["context", "page", "url"]).is_some_and(|url| !url.is_empty())
+}
