@@ -115,6 +115,7 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        self.kafka.check()?;
         Pseudonymiser::from_config(&self.hash_key).map_err(|e| format!("--hash-key: {e}"))?;
         for (flag, time, most) in [
             ("--aggregate-every", self.aggregate_every, Duration::from_secs(60)),

@@ -160,6 +160,7 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        self.kafka.check()?;
         self.pseudonymiser()?;
         self.views.load().map_err(|e| format!("--views: {e}"))?;
         for (flag, time) in [

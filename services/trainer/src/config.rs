@@ -128,6 +128,7 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        self.kafka.check()?;
         self.training.check()
     }
 }

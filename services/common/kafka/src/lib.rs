@@ -4,12 +4,14 @@
 pub mod compacted;
 pub mod headers;
 mod publisher;
+mod security;
 mod settings;
 mod topics;
 pub mod trace;
 mod watermark;
 
 pub use publisher::{Batch, DeliveryError, Publisher, PublisherSettings, Refused, Waiting};
+pub use security::{Mechanism, Protocol, Secret, SecurityArgs};
 pub use settings::KafkaArgs;
 pub use topics::{DEAD_RECORD_BYTES, Kept, TopicLayout, Topics, ensure_topics, wait_for_topics};
 pub use watermark::Watermark;

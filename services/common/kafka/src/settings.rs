@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
 
-use crate::Topics;
+use crate::{SecurityArgs, Topics};
 
 /// How to reach Kafka, the same for every service.
 #[derive(Debug, Clone, clap::Args)]
@@ -37,6 +37,9 @@ pub struct KafkaArgs {
     /// client.rack=eu-1
     #[arg(long = "kafka-setting", env = "RAPPORT_KAFKA_SETTINGS", value_delimiter = ',', value_parser = key_value)]
     pub settings: Vec<(String, String)>,
+
+    #[command(flatten)]
+    pub security: SecurityArgs,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
@@ -56,7 +59,18 @@ impl KafkaArgs {
             replication: 1,
             instance_id: None,
             settings: Vec::new(),
+            security: SecurityArgs::default(),
         }
+    }
+
+    /// Whether the settings fit together and librdkafka takes them.
+    ///
+    /// # Errors
+    /// Names the flag or the setting.
+    pub fn check(&self) -> Result<(), String> {
+        self.security.check()?;
+        let config = self.client("check");
+        config.create_native_config().map(drop).map_err(|error| format!("--kafka-setting: {error}"))
     }
 
     /// What every client needs. Reconnects quickly: a broker that restarts is back in seconds.
@@ -117,6 +131,8 @@ impl KafkaArgs {
             ("topic.metadata.refresh.interval.ms", "30000"),
         ]);
         all.extend(defaults.iter().copied());
+        let security = self.security.settings();
+        all.extend(security.iter().map(|(key, value)| (*key, value.as_str())));
         all.extend(self.settings.iter().map(|(key, value)| (key.as_str(), value.as_str())));
         let mut config = ClientConfig::new();
         for (key, value) in all {
@@ -141,5 +157,13 @@ mod tests {
         assert_eq!(args.producer("x").get("compression.codec"), Some("zstd"));
         assert_eq!(args.producer("x").get("acks"), Some("all"));
         assert!(key_value("nonsense").is_err());
+    }
+
+    #[test]
+    fn a_setting_that_librdkafka_does_not_know_is_told_before_the_start() {
+        let mut args = KafkaArgs::for_brokers("b:9092", "t.");
+        assert_eq!(args.check(), Ok(()));
+        args.settings = vec![key_value("no.such.setting=1").unwrap()];
+        assert!(args.check().unwrap_err().contains("no.such.setting"), "{:?}", args.check());
     }
 }
