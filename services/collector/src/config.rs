@@ -4,11 +4,15 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use rapport_events::{Tenant, limits};
 use rapport_kafka::KafkaArgs;
-use rapport_rpc::ServerArgs;
+use rapport_rpc::{ServerArgs, Tls};
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
 
-use crate::keys::{KeyList, Keys, KeysError};
+use crate::{
+    doors::HttpArgs,
+    hooks,
+    keys::{KeyList, Keys, KeysError},
+};
 
 /// Takes customer events over gRPC and HTTP and answers success only when Kafka has them.
 ///
@@ -22,7 +26,8 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_GRPC_ADDR", default_value = "127.0.0.1:7101")]
     pub grpc_addr: SocketAddr,
 
-    /// Where HTTP (POST /v1/batch and the other calls of Segment's shape) is served
+    /// Where HTTP is served: the calls of Segment's, Snowplow's and PostHog's clients, CloudEvents,
+    /// lines of JSON and webhooks
     #[arg(long, env = "RAPPORT_HTTP_ADDR", default_value = "127.0.0.1:7102")]
     pub http_addr: SocketAddr,
 
@@ -45,8 +50,15 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_INSECURE_TENANT")]
     pub insecure_tenant: Option<Tenant>,
 
+    /// A folder of policies, one YAML file per tenant, read again when they change (see docs/cleaner.md).
+    /// The collector heeds what they say under `collect`
+    #[arg(long, env = "RAPPORT_POLICIES")]
+    pub policies: Option<PathBuf>,
+
     #[command(flatten)]
     pub door: DoorArgs,
+    #[command(flatten)]
+    pub http: HttpArgs,
     #[command(flatten)]
     pub server: ServerArgs,
     #[command(flatten)]
@@ -108,7 +120,7 @@ pub struct DoorArgs {
 }
 
 /// A number within bounds, for clap.
-fn between<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
+pub(crate) fn between<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
         Ok(number) => Err(format!("must be between {MIN} and {MAX}, is {number}")),
@@ -140,11 +152,20 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        self.kafka.check()?;
+        Tls::load(&self.server.tls).map_err(|error| format!("TLS: {error}"))?;
         self.keys().map_err(|error| error.to_string())?;
         if let Some(url) = &self.quota_redis_url {
             redis::Client::open(url.as_str()).map_err(|error| format!("--quota-redis-url {url:?}: {error}"))?;
         }
-        let door = &self.door;
+        hooks::load(self.http.hooks.as_deref()).map_err(|error| format!("--hooks: {error}"))?;
+        let (door, http) = (&self.door, &self.http);
+        if http.max_bulk_bytes > door.max_in_flight_bytes / 2 {
+            return Err(format!(
+                "--max-bulk-bytes {} may be at most half of --max-in-flight-bytes {}: back-fills give way",
+                http.max_bulk_bytes, door.max_in_flight_bytes
+            ));
+        }
         if door.ack_timeout <= door.linger {
             return Err(format!("--ack-timeout {:?} must be longer than --linger {:?}", door.ack_timeout, door.linger));
         }

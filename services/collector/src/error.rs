@@ -16,6 +16,7 @@ use tonic::Status;
 
 use crate::{
     doors::body::BodyError,
+    hooks::SignatureError,
     keys::{KeysError, Unauthenticated},
     quota::{Exceeded, Limit},
 };
@@ -31,6 +32,8 @@ pub enum Error {
     Kafka(#[from] rapport_kafka::Error),
     #[error(transparent)]
     Grpc(#[from] rapport_rpc::ServeError),
+    #[error(transparent)]
+    Tls(#[from] rapport_rpc::TlsError),
     #[error("{addr} cannot be opened for HTTP: {source}")]
     Bind { addr: SocketAddr, source: std::io::Error },
     #[error("http server: {0}")]
@@ -70,10 +73,13 @@ pub enum Refusal {
     Deadline,
     #[error("this instance is stopping; send what was not answered again, to another one")]
     Draining { after: Duration },
-    #[error("nothing is served at this path; see POST /v1/batch")]
+    #[error("nothing is served at this path; docs/collector.md lists the paths of every client")]
     NotFound,
-    #[error("only POST is served here")]
-    NotPost,
+    #[error("this method is not served here; {allow} are")]
+    Method { allow: &'static str },
+    /// A webhook's signature does not prove that its sender knows the secret.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
 }
 
 fn seconds(time: Duration) -> String {
@@ -99,24 +105,26 @@ impl Refusal {
             Self::Malformed(Malformed::TooMany { .. }) | Self::TooLarge { .. } => "too_large",
             Self::Malformed(_) => "malformed",
             Self::Body(BodyError::TooLarge { .. } | BodyError::InflatesTooLarge { .. }) => "too_large",
-            Self::Body(BodyError::NotGzip(_) | BodyError::Broken(_)) => "malformed",
+            Self::Body(BodyError::NotPacked(..) | BodyError::Broken(_)) => "malformed",
             Self::Body(BodyError::Encoding(_)) => "unsupported_encoding",
             Self::Body(BodyError::TooSlow(_)) => "too_slow",
             Self::OverQuota(Exceeded { limit: Limit::Rate(_), .. }) => "rate_limited",
             Self::OverQuota(Exceeded { limit: Limit::Daily(_), .. }) => "quota_exceeded",
-            Self::Overloaded { .. } => "overloaded",
+            Self::Overloaded { .. } | Self::Body(BodyError::NoRoom) => "overloaded",
             Self::NotAcknowledged { .. } => "not_acknowledged",
             Self::Deadline => "deadline",
             Self::Draining { .. } => "draining",
             Self::NotFound => "not_found",
-            Self::NotPost => "method_not_allowed",
+            Self::Method { .. } => "method_not_allowed",
+            Self::Signature(_) => "bad_signature",
         }
     }
 
     /// What the caller should do about it.
-    fn detail(&self) -> &'static str {
+    pub fn detail(&self) -> &'static str {
         match self.code() {
             "unauthenticated" => "Send a known API key. Sending the same again fails again.",
+            "bad_signature" => "Sign the body as it is sent, with one of the hook's secrets, now.",
             "forbidden" => "Use a key that lists this door. Sending the same again fails again.",
             "too_large" => "Send fewer or smaller events in one call.",
             "overloaded" | "rate_limited" | "quota_exceeded" | "not_acknowledged" | "draining" | "deadline"
@@ -136,13 +144,14 @@ impl Refusal {
             | Self::TooLarge { .. }
             | Self::Deadline
             | Self::NotFound
-            | Self::NotPost => None,
+            | Self::Method { .. }
+            | Self::Signature(_) => None,
         }
     }
 
     pub fn http_status(&self) -> StatusCode {
         match self.code() {
-            "unauthenticated" => StatusCode::UNAUTHORIZED,
+            "unauthenticated" | "bad_signature" => StatusCode::UNAUTHORIZED,
             "forbidden" => StatusCode::FORBIDDEN,
             "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
             "unsupported_encoding" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -157,20 +166,31 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
+impl Refusal {
+    /// The answer over HTTP, with the status that a door chooses.
+    pub fn response(&self, status: StatusCode) -> Response {
         let body = Body { code: self.code(), message: self.to_string(), detail: self.detail() };
-        let mut response = (self.http_status(), Json(body)).into_response();
+        self.with_headers((status, Json(body)).into_response())
+    }
+
+    /// Adds what an answer of any form must say of when and how to call again.
+    pub fn with_headers(&self, mut response: Response) -> Response {
         if let Some(after) = self.retry_after() {
             let seconds = after.as_millis().div_ceil(1000).max(1);
             if let Ok(value) = HeaderValue::from_str(&seconds.to_string()) {
                 response.headers_mut().insert(header::RETRY_AFTER, value);
             }
         }
-        if matches!(self, Self::NotPost) {
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+        if let Self::Method { allow } = self {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         response
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        self.response(self.http_status())
     }
 }
 
@@ -187,7 +207,8 @@ impl From<Refusal> for Status {
             Refusal::NotAcknowledged { after, .. } | Refusal::Draining { after } => status::unavailable(message, after),
             Refusal::Deadline => Self::deadline_exceeded(message),
             Refusal::Malformed(_) | Refusal::Body(_) => Self::invalid_argument(message),
-            Refusal::NotFound | Refusal::NotPost => Self::unimplemented(message),
+            Refusal::Signature(_) => Self::unauthenticated(message),
+            Refusal::NotFound | Refusal::Method { .. } => Self::unimplemented(message),
         }
     }
 }
@@ -198,6 +219,7 @@ mod tests {
     use tonic_types::StatusExt as _;
 
     use super::*;
+    use crate::doors::body::Encoding;
 
     const AFTER: Duration = Duration::from_millis(1500);
 
@@ -232,6 +254,6 @@ mod tests {
         assert_eq!(Status::from(Refusal::from(Unauthenticated::Unknown)).code(), Code::Unauthenticated);
         assert_eq!(Refusal::from(Unauthenticated::Missing).http_status(), 401);
         assert_eq!(Refusal::from(Malformed::TooMany { field: "batch", limit: 1, has: 2 }).http_status(), 413);
-        assert_eq!(Refusal::from(BodyError::NotGzip("x".into())).http_status(), 400);
+        assert_eq!(Refusal::from(BodyError::NotPacked(Encoding::Gzip, "x".into())).http_status(), 400);
     }
 }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod credential;
 pub mod doors;
 pub mod error;
+pub mod hooks;
 pub mod key_file;
 pub mod key_list;
 pub mod keys;
@@ -25,6 +26,7 @@ pub use error::Error;
 use doors::{House, grpc::GrpcDoor, grpc_server::GrpcServer, http};
 use publish::Publish;
 use rapport_proto::collect::collector_server::SERVICE_NAME;
+use rapport_rpc::Tls;
 use rapport_runtime::Lifecycle;
 use tonic::service::Routes;
 
@@ -73,10 +75,16 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         quota_share::run(config.quota_redis_url.as_deref(), &keys, &lifecycle).await?;
         Ok(())
     };
-    let http = http::serve(house, config.http_addr);
-    tokio::try_join!(topics, grpc, http, gauges, follow_keys, share_quotas).map(drop).inspect_err(|_| {
-        lifecycle.drain();
-    })?;
+    let tls = Tls::load(&config.server.tls)?;
+    let follow_certificates = async {
+        if let Some(tls) = &tls {
+            tls.follow(&lifecycle).await;
+        }
+        Ok(())
+    };
+    let http = http::serve(house, config.http_addr, tls.clone());
+    let upkeep = async { tokio::try_join!(gauges, follow_keys, follow_certificates, share_quotas) };
+    tokio::try_join!(topics, grpc, http, upkeep).map(drop).inspect_err(|_| lifecycle.drain())?;
 
     let left = publish.publisher().flush(config.door.ack_timeout).await;
     if left > 0 {

@@ -10,26 +10,23 @@ use std::{
 };
 
 use axum::serve::Listener;
+use rapport_rpc::{Incoming, incoming::Stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep},
 };
 
-/// After an error of the system (too many open files), before the next attempt.
-const PAUSE: Duration = Duration::from_millis(200);
-
 /// Accepts at most `connections` at once; the next ones wait in the system's queue.
 pub struct BoundedListener {
-    listener: TcpListener,
+    incoming: Incoming,
     free: Arc<Semaphore>,
     idle: Duration,
 }
 
 impl BoundedListener {
-    pub fn new(listener: TcpListener, connections: usize, idle: Duration) -> Self {
-        Self { listener, free: Arc::new(Semaphore::new(connections)), idle }
+    pub fn new(incoming: Incoming, connections: usize, idle: Duration) -> Self {
+        Self { incoming, free: Arc::new(Semaphore::new(connections)), idle }
     }
 }
 
@@ -38,45 +35,28 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            let accepted = async {
-                let permit = Arc::clone(&self.free).acquire_owned().await.map_err(io::Error::other)?;
-                let (stream, peer) = self.listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok::<_, io::Error>((Connection::new(stream, permit, self.idle), peer))
-            };
-            match accepted.await {
-                Ok(connection) => return connection,
-                Err(error) if is_the_clients(&error) => tracing::debug!(%error, "a connection broke as it came"),
-                Err(error) => {
-                    tracing::warn!(%error, "no connection can be accepted");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
+        let permit = Arc::clone(&self.free).acquire_owned().await;
+        let (stream, peer) = self.incoming.accept().await;
+        (Connection::new(stream, permit.ok(), self.idle), peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.incoming.local_addr()
     }
-}
-
-fn is_the_clients(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | InvalidInput | NotConnected)
 }
 
 /// A connection that fails with `TimedOut` when nothing has moved on it for the idle time.
 pub struct Connection {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
+    stream: Stream,
+    /// Always there: nobody closes the semaphore.
+    _permit: Option<OwnedSemaphorePermit>,
     idle: Duration,
     last: Instant,
     alarm: Pin<Box<Sleep>>,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, permit: OwnedSemaphorePermit, idle: Duration) -> Self {
+    fn new(stream: Stream, permit: Option<OwnedSemaphorePermit>, idle: Duration) -> Self {
         Self { stream, _permit: permit, idle, last: Instant::now(), alarm: Box::pin(tokio::time::sleep(idle)) }
     }
 
@@ -135,14 +115,17 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
 
     #[tokio::test]
     async fn a_connection_that_says_nothing_is_closed_and_its_place_is_free_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut bounded = BoundedListener::new(listener, 1, Duration::from_millis(50));
+        let mut bounded = BoundedListener::new(Incoming::new(listener, None), 1, Duration::from_millis(50));
         let addr = bounded.local_addr().unwrap();
         let mut first = TcpStream::connect(addr).await.unwrap();
         let (mut connection, _) = bounded.accept().await;
