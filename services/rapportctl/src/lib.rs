@@ -12,11 +12,13 @@ mod clickstream;
 mod commands;
 mod context;
 mod error;
+mod import;
 mod lane;
 mod movielens;
 mod original;
 mod output;
 mod replay;
+mod rows;
 mod scan;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -115,19 +115,30 @@ pub struct Progress {
     unit: &'static str,
     started: Instant,
     last_line: Option<Mutex<Instant>>,
+    /// Shown as a share of the total instead of as numbers.
+    share: bool,
 }
 
 impl Progress {
     /// `total` 0 means that the end is not known.
     pub fn start(label: &str, total: u64, unit: &'static str) -> Self {
-        let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
-        bar.set_draw_target(ProgressDrawTarget::stderr());
-        let plain = bar.is_hidden();
         let template = if total == 0 {
             "{prefix:>16} {spinner} {human_pos} {msg}"
         } else {
             "{prefix:>16} [{bar:32}] {human_pos}/{human_len} {msg}"
         };
+        Self::with(label, total, unit, template, false)
+    }
+
+    /// How much of `total` is done, where its unit tells people nothing (bytes of a file).
+    pub fn share(label: &str, total: u64, unit: &'static str) -> Self {
+        Self::with(label, total.max(1), unit, "{prefix:>16} [{bar:24}] {percent:>3}% {msg}", true)
+    }
+
+    fn with(label: &str, total: u64, unit: &'static str, template: &str, share: bool) -> Self {
+        let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+        let plain = bar.is_hidden();
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
@@ -138,6 +149,7 @@ impl Progress {
             unit,
             started: Instant::now(),
             last_line: plain.then(|| Mutex::new(Instant::now())),
+            share,
         }
     }
 
@@ -154,8 +166,12 @@ impl Progress {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             if last.elapsed() >= PLAIN_INTERVAL {
                 *last = Instant::now();
-                let total = self.bar.length().map_or(String::new(), |total| format!("/{}", thousands(total)));
-                eprintln!("{:>16} {}{total}  {message}", self.label, thousands(position));
+                let done = match self.bar.length() {
+                    Some(total) if self.share => format!("{}%", position.saturating_mul(100) / total.max(1)),
+                    Some(total) => format!("{}/{}", thousands(position), thousands(total)),
+                    None => thousands(position),
+                };
+                eprintln!("{:>16} {done}  {message}", self.label);
             }
         }
         self.bar.set_message(message);
@@ -174,10 +190,21 @@ impl Progress {
         self.end(&line);
     }
 
+    /// Ends the bar and leaves nothing.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
     /// Ends the bar and leaves `line`.
     pub fn end(&self, line: &str) {
         self.bar.finish_and_clear();
         eprintln!("{line}");
+    }
+
+    /// How long the rest takes when it goes on as it went since `from`; `None` before one can tell.
+    pub fn time_left(&self, from: u64, position: u64) -> Option<Duration> {
+        let total = self.bar.length()?;
+        time_left(self.started.elapsed(), position.saturating_sub(from), total.saturating_sub(position))
     }
 
     fn rate(&self, position: u64) -> u64 {
@@ -190,6 +217,15 @@ impl Progress {
 // a rate for a person: rounding is wanted, and it is never negative
 pub fn per_second(count: u64, elapsed: Duration) -> u64 {
     (count as f64 / elapsed.as_secs_f64().max(1e-3)).round() as u64
+}
+
+/// `None` in the first second, and before anything is done.
+#[allow(clippy::cast_precision_loss)] // an estimate for a person
+fn time_left(elapsed: Duration, done: u64, left: u64) -> Option<Duration> {
+    if done == 0 || elapsed < Duration::from_secs(1) {
+        return None;
+    }
+    Duration::try_from_secs_f64(elapsed.as_secs_f64() * left as f64 / done as f64).ok()
 }
 
 /// 1234567 as `1,234,567`.
@@ -239,6 +275,19 @@ mod tests {
         assert_eq!(human(Duration::from_millis(2_310)), "2.31 s");
         assert_eq!(human(Duration::from_secs(86_400 * 3)), "3 d");
         assert_eq!(human(Duration::from_secs(27 * 31_557_600)), "27.0 y");
+    }
+
+    #[test]
+    fn the_time_left_follows_the_rate_so_far() {
+        let seconds = Duration::from_secs;
+        assert_eq!(time_left(seconds(10), 25, 75), Some(seconds(30)));
+        assert_eq!(time_left(seconds(10), 0, 75), None);
+        assert_eq!(time_left(Duration::from_millis(10), 25, 75), None);
+    }
+
+    #[test]
+    fn a_moment_is_shown_to_the_second() {
+        assert_eq!(moment(EventTime::from_ms(881_250_949_250)), "1997-12-04 15:55:49");
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Simulate {
             for (lane, events) in lanes.iter_mut().zip(batches) {
                 if !events.is_empty() {
                     made += events.len() as u64;
-                    lane.send(Batch { events, since }).await?;
+                    lane.send(Batch { events, since, receipt: None }).await?;
                 }
             }
             progress.at(acknowledged());

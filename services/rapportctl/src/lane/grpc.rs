@@ -213,16 +213,22 @@ fn settle(work: &mut Work, answer: CollectStreamResponse, tally: &Tally) -> anyh
             Verdict::Retry => again.push(event),
             Verdict::Refused | Verdict::Unspecified => {
                 tally.refuse(format!("event {}: {} {}", outcome.event_id, outcome.field, outcome.message));
+                if let Some(receipt) = &batch.receipt {
+                    receipt.refused(&event, outcome.field, outcome.message);
+                }
             }
         }
     }
     if accepted > 0 {
         tally.accept(accepted, batch.since);
+        if let Some(receipt) = &batch.receipt {
+            receipt.accepted(accepted);
+        }
     }
     let repeat = !again.is_empty();
     if repeat {
         tally.send_again(again.len() as u64);
-        work.waiting.push_front(Batch { events: again, since: batch.since });
+        work.waiting.push_front(Batch { events: again, since: batch.since, receipt: batch.receipt });
     }
     Ok(repeat)
 }
@@ -240,7 +246,7 @@ mod tests {
     fn work_with(events: usize) -> Work {
         let mut work = Work::default();
         let events = (0..events).map(|n| Event { event_id: n.to_string(), ..Event::default() }).collect();
-        work.waiting.push_back(Batch { events, since: std::time::Instant::now() });
+        work.waiting.push_back(Batch { events, since: std::time::Instant::now(), receipt: None });
         assert_eq!(work.next_request().unwrap().sequence, 1);
         work
     }
@@ -257,9 +263,9 @@ mod tests {
     #[test]
     fn what_has_no_answer_when_the_stream_breaks_goes_first_and_in_order() {
         let (mut work, tally) = (work_with(1), Tally::new().unwrap());
-        work.waiting.push_back(Batch { events: vec![Event::default(); 2], since: std::time::Instant::now() });
+        work.waiting.push_back(Batch { events: vec![Event::default(); 2], since: std::time::Instant::now(), receipt: None });
         assert_eq!(work.next_request().unwrap().sequence, 2);
-        work.waiting.push_back(Batch { events: vec![Event::default(); 3], since: std::time::Instant::now() });
+        work.waiting.push_back(Batch { events: vec![Event::default(); 3], since: std::time::Instant::now(), receipt: None });
         work.take_back(&tally);
         let sizes: Vec<usize> = work.waiting.iter().map(|batch| batch.events.len()).collect();
         assert_eq!(sizes, [1, 2, 3]);

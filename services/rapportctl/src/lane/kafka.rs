@@ -24,7 +24,7 @@ use rdkafka::{
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{Batch, Tally, backoff};
-use crate::{blocking::on_thread, context::Context};
+use crate::{blocking::on_thread, context::Context, import::Receipt};
 
 /// Events without an acknowledgement: enough for full requests, few enough that this lane does not
 /// fall behind the other one by librdkafka's whole queue.
@@ -35,6 +35,7 @@ struct Sent {
     event: Event,
     since: Instant,
     attempts: u32,
+    receipt: Option<Receipt>,
 }
 
 /// Takes the acknowledgements down; what failed waits to be sent again.
@@ -57,7 +58,12 @@ impl ProducerContext for Acknowledgements {
 
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
         match result {
-            Ok(_) => self.tally.accept(1, sent.since),
+            Ok(_) => {
+                self.tally.accept(1, sent.since);
+                if let Some(receipt) = &sent.receipt {
+                    receipt.accepted(1);
+                }
+            }
             Err((error, _)) => {
                 self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((*sent, error.clone()));
             }
@@ -108,7 +114,7 @@ impl Producer {
     fn run(self, mut batches: mpsc::Receiver<Batch>) -> anyhow::Result<()> {
         while let Some(batch) = batches.blocking_recv() {
             for event in batch.events {
-                self.send(Sent { event, since: batch.since, attempts: 0 })?;
+                self.send(Sent { event, since: batch.since, attempts: 0, receipt: batch.receipt.clone() })?;
             }
             self.settle(WINDOW)?;
         }
@@ -162,8 +168,11 @@ impl Producer {
                 Err((error, back)) => {
                     acknowledgements.open.fetch_sub(1, Ordering::AcqRel);
                     if matches!(error, KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) {
-                        let id = &back.delivery_opaque.event.event_id;
-                        acknowledgements.tally.refuse(format!("event {id}: larger than Kafka takes"));
+                        let Sent { event, receipt, .. } = &*back.delivery_opaque;
+                        acknowledgements.tally.refuse(format!("event {}: larger than Kafka takes", event.event_id));
+                        if let Some(receipt) = receipt {
+                            receipt.refused(event, "event".to_owned(), "larger than Kafka takes".to_owned());
+                        }
                         return Ok(());
                     }
                     return Err(self.explain(&error.to_string()));

@@ -17,7 +17,7 @@ use hdrhistogram::Histogram;
 use rapport_proto::events::Event;
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::context::Context;
+use crate::{context::Context, import::Receipt};
 
 /// Batches that wait in a lane: few, so that two lanes stay close to each other in time.
 const WAITING_BATCHES: usize = 4;
@@ -52,6 +52,8 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// When they were made: latencies count from here, time in queues included.
     pub since: Instant,
+    /// Where to say what came of each, for whoever must know more than the counts.
+    pub receipt: Option<Receipt>,
 }
 
 /// What has come of the events of one lane.

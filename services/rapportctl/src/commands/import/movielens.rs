@@ -6,14 +6,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Subcommand};
+use clap::Args;
 use rapport_proto::{catalog::Item, collect::PutItemsRequest, events::Event};
 use serde_json::{Value, json};
 
-use super::account::Waiting;
 use crate::{
     account::{self, Account, EventKey, Range, Wanted},
     blocking::on_thread,
+    commands::account::Waiting,
     context::Context,
     error::{self, Usage},
     lane::{self, Batch, Via},
@@ -26,12 +26,6 @@ use crate::{
 const BATCH: usize = 500;
 /// Items of one `PutItems` call.
 const ITEM_BATCH: usize = 500;
-
-#[derive(Debug, Subcommand)]
-pub enum Import {
-    /// MovieLens in RecBole's atomic files: NAME.inter (ratings) and NAME.item (movies)
-    Movielens(Movielens),
-}
 
 #[derive(Debug, Args)]
 pub struct Movielens {
@@ -67,16 +61,8 @@ struct Sent {
     p99: Duration,
 }
 
-impl Import {
-    pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        match self {
-            Self::Movielens(command) => command.run(context).await,
-        }
-    }
-}
-
 impl Movielens {
-    async fn run(self, context: &Context) -> anyhow::Result<()> {
+    pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mut files = read_folder(&self.folder)?;
         files.ratings.truncate(self.limit.unwrap_or(usize::MAX));
         let (movies, ratings) = (files.movies.len() as u64, files.ratings.len() as u64);
@@ -241,13 +227,13 @@ async fn send(context: &Context, events: Vec<Event>, via: Via, patience: Duratio
         filling[turn].push(event);
         if filling[turn].len() == BATCH {
             let events = std::mem::replace(&mut filling[turn], Vec::with_capacity(BATCH));
-            lanes[turn].send(Batch { events, since: Instant::now() }).await?;
+            lanes[turn].send(Batch { events, since: Instant::now(), receipt: None }).await?;
             progress.at(settled());
         }
     }
     for (lane, events) in lanes.iter_mut().zip(filling) {
         if !events.is_empty() {
-            lane.send(Batch { events, since: Instant::now() }).await?;
+            lane.send(Batch { events, since: Instant::now(), receipt: None }).await?;
         }
     }
 
