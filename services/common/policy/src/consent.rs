@@ -15,9 +15,10 @@ const FIELDS: &[&str] = &["item_id", "category", "value", "currency", "propertie
 ///
 /// Whether a purpose is agreed to is asked of the event's own
 /// `properties.context.consent.categoryPreferences`, then of the customer's standing decision (topic
-/// `privacy.v1`), then of `default`. An event keeps a field when `always` or a purpose that is
-/// agreed to names it (or something above it); a purpose with `fields: all` also keeps every field
-/// that no refused purpose names. Everything else is removed: a field that no rule names too.
+/// `privacy.v1`), then of `default`. The rule that names a field most closely decides about it:
+/// `always` and the purposes that are agreed to keep it, refused purposes remove it, and of two that
+/// are equally close the one that keeps it counts. A field that no rule names stays only where a
+/// purpose with `fields: all` is agreed to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Consent {

@@ -76,3 +76,40 @@ pub(crate) fn tenant_of(path: &Path) -> Result<Tenant, String> {
         format!("is named after no tenant: {}; name it <tenant>.yaml, with a-z, 0-9, '-' and '_'", error.reason)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../deploy/policies/example.yaml");
+
+    #[test]
+    fn the_example_is_right_and_shows_every_section() {
+        let policy = Policies::check_file(Path::new(EXAMPLE)).unwrap();
+        assert_eq!(policy.version, "example@3");
+        let text = std::fs::read_to_string(EXAMPLE).unwrap();
+        for section in read::SECTIONS {
+            assert!(text.contains(&format!("\n{section}:")), "{section}");
+        }
+        let names: Vec<&str> = policy.validate.events.keys().map(String::as_str).collect();
+        assert_eq!(names, ["purchase", "search"]);
+        assert!(policy.consent.required() && policy.bots.rate.is_some());
+        // What the comments call the default is it.
+        let silent = Policy::from_yaml("example", "version: 3").unwrap();
+        assert_eq!(silent.time.future, policy.time.future);
+        assert_eq!((silent.collect, silent.privacy.detect), (policy.collect, policy.privacy.detect));
+        assert_eq!(silent.enrich.sessions, policy.enrich.sessions);
+    }
+
+    #[test]
+    fn a_tenant_without_a_policy_is_treated_by_the_built_in_rules() {
+        let (acme, bolt) = (Tenant::parse("acme").unwrap(), Tenant::parse("bolt").unwrap());
+        let policy = Arc::new(Policy::from_yaml("acme", "version: 4").unwrap());
+        let policies: Policies = [(acme.clone(), policy)].into_iter().collect();
+        assert_eq!(
+            (policies.of(&acme).version.as_str(), policies.of(&bolt).version.as_str()),
+            ("acme@4", crate::BUILTIN)
+        );
+        assert_eq!(Policies::builtin().of(&acme).version, crate::BUILTIN);
+    }
+}

@@ -18,7 +18,7 @@ use crate::{
 const FILE_BYTES: u64 = 1024 * 1024;
 /// Who made more mistakes than this reads the first ones and tries again.
 const MISTAKES: usize = 50;
-const SECTIONS: &[&str] =
+pub(crate) const SECTIONS: &[&str] =
     &["version", "collect", "validate", "normalise", "time", "consent", "privacy", "bots", "enrich"];
 
 /// What reading a policy gave.
