@@ -183,8 +183,10 @@ impl Copy {
 
     fn write(&mut self, messages: &[BorrowedMessage<'_>]) -> Result<(), Error> {
         let now = EventTime::now();
-        let verdicts: Vec<Verdict> =
-            messages.iter().map(|message| self.steps.judge(&raw_record(message), now)).collect();
+        let verdicts: Vec<Verdict> = {
+            let mut judge = self.steps.batch(now);
+            messages.iter().map(|message| judge.judge(&raw_record(message))).collect()
+        };
         let sights: Vec<(&str, &str, Position)> = messages
             .iter()
             .zip(&verdicts)
