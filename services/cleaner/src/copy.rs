@@ -225,7 +225,10 @@ impl Copy {
                     let carried = headers::with(carried, headers::CONTENT_TYPE, headers::PROTOBUF);
                     let carried = headers::with(carried, headers::SOURCE, source(message));
                     let topic = self.topics.dead.clone();
-                    self.send(&topic, message.key().unwrap_or_default(), &letter.encode_to_vec(), carried)?;
+                    // A key names the customer, of whom a withheld letter holds nothing.
+                    let nobody = source(message);
+                    let key = if letter.withheld { nobody.as_bytes() } else { message.key().unwrap_or_default() };
+                    self.send(&topic, key, &letter.encode_to_vec(), carried)?;
                     Outcome::Dead
                 }
             };
