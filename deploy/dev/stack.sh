@@ -253,7 +253,13 @@ service_environment() {
   case $1 in
     collector)
       echo "RAPPORT_HTTP_ADDR=$host:$(port COLLECTOR_HTTP)"
-      echo "RAPPORT_API_KEYS=dev-key=demo" ;;
+      echo "RAPPORT_API_KEYS_FILE=$here/ingestion/keys.yaml"
+      echo "RAPPORT_POLICIES=${RAPPORT_POLICIES:-$here/ingestion/policies}" ;;
+    cleaner)
+      echo "RAPPORT_POLICIES=${RAPPORT_POLICIES:-$here/ingestion/policies}"
+      echo "RAPPORT_INSTANCE_ID=dev" ;;
+    # A name that stays: one that was killed takes its partitions up again at once.
+    feature-store) echo "RAPPORT_INSTANCE_ID=dev" ;;
     trainer)
       echo "LD_LIBRARY_PATH=$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
       echo "ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-}" ;;
