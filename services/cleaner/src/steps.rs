@@ -12,7 +12,7 @@ use rapport_policy::{Policies, Policy};
 use rapport_proto::events::{Bot, CleanEvent, Coordinates, DeadLetter, Event, IdentityMerge};
 use rdkafka::message::Headers;
 
-use self::{consenting::Agreed, contained::contained, visit::LandingPage};
+use self::{consenting::Agreed, contained::contained};
 use crate::{
     RawRecord, clock, consent,
     dead_letter::{self, Refusal},
@@ -151,9 +151,8 @@ impl Judge<'_> {
             let seen = validate::plan(&event, &kind, &policy.validate)?;
             Ok((if seen.is_empty() { Outcome::Passed } else { Outcome::Observed }, seen))
         })?;
-        let landing = LandingPage::of(&event, policy);
         self.run(Step::Normalise, || {
-            normalise::event(&mut event)?;
+            normalise::event(&mut event, &policy.normalise)?;
             Ok((Outcome::Passed, ()))
         })?;
         self.run(Step::Time, || {
@@ -178,11 +177,18 @@ impl Judge<'_> {
             seen.extend(settled.observation);
             Ok((outcome, settled.was))
         })?;
-        // These two read addresses and user agents, which privacy cuts; what they find holds neither.
+        // These two read addresses and user agents, which privacy cuts.
         let reasons = self.run(Step::Bots, || Ok(visit::machine(&Context::of(&event), policy)?))?;
-        let visit = self.run(Step::Enrich, || Ok(visit::read(&event, landing.as_ref(), policy)))?;
+        let mut visit = self.run(Step::Enrich, || {
+            let read = visit::read(&event, policy);
+            // The campaign was read: its parameters may leave the address.
+            normalise::addresses(&mut event, &policy.normalise);
+            Ok(read)
+        })?;
         self.run(Step::Privacy, || {
-            privacy::pseudonymise(&mut event, tenant, &settings.pseudonymiser);
+            let (keyed, rules) = (&settings.pseudonymiser, &policy.privacy);
+            privacy::protect(&mut event, tenant, keyed, rules);
+            privacy::protect_visit(visit.referrer.as_mut(), visit.campaign.as_mut(), tenant, keyed, rules);
             Ok((Outcome::Passed, ()))
         })?;
 

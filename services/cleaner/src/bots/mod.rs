@@ -42,7 +42,8 @@ mod tests {
 
     #[test]
     fn any_sign_of_a_machine_is_a_reason_and_people_have_none() {
-        let rules = Bots { networks: vec!["203.0.113.0/24".into(), "2001:db8::/32".into()], ..Bots::default() };
+        let mut rules = Bots::default();
+        rules.networks = vec!["203.0.113.0/24".into(), "2001:db8::/32".into()];
         let person = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) \
                       Version/17.5 Mobile/15E148 Safari/604.1";
         assert!(found(json!({"userAgent": person, "ip": "198.51.100.7", "bot": false}), &rules).is_empty());
@@ -55,14 +56,13 @@ mod tests {
 
     #[test]
     fn a_policy_adds_patterns_and_clears_its_own_software() {
-        let rules = Bots {
-            patterns: vec!["^acme-probe/".into()],
-            not_bots: vec!["Acme-Monitor".into()],
-            ..Bots::default()
-        };
+        let mut rules = Bots::default();
+        rules.patterns = vec!["^acme-probe/".into()];
+        rules.not_bots = vec!["Acme-Monitor".into()];
         assert_eq!(found(json!({"userAgent": "ACME-Probe/2"}), &rules), ["user_agent"]);
         assert!(found(json!({"userAgent": "acme-monitor Googlebot/2.1"}), &rules).is_empty());
-        let off = Bots { user_agents: false, client_flag: false, ..Bots::default() };
+        let mut off = Bots::default();
+        (off.user_agents, off.client_flag) = (false, false);
         assert!(found(json!({"userAgent": "Googlebot/2.1", "bot": true}), &off).is_empty());
     }
 }

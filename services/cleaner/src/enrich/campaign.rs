@@ -60,9 +60,24 @@ const NAMED: &[(&str, Field)] = &[
 ];
 
 /// They say nothing that is kept, and only track.
-const ALSO_TRACKING: &[&str] =
-    &["utm_id", "utm_source_platform", "utm_creative_format", "utm_marketing_tactic", "_ga", "_gl", "mc_cid", "mc_eid",
-      "_hsenc", "_hsmi", "igshid", "igsh", "mkt_tok", "vero_id", "spm", "scm"];
+const ALSO_TRACKING: &[&str] = &[
+    "utm_id",
+    "utm_source_platform",
+    "utm_creative_format",
+    "utm_marketing_tactic",
+    "_ga",
+    "_gl",
+    "mc_cid",
+    "mc_eid",
+    "_hsenc",
+    "_hsmi",
+    "igshid",
+    "igsh",
+    "mkt_tok",
+    "vero_id",
+    "spm",
+    "scm",
+];
 
 #[derive(Debug, Clone, Copy)]
 enum Field {
@@ -168,7 +183,10 @@ mod tests {
     fn utm_parameters_make_a_campaign_in_any_spelling() {
         let url = "https://shop.example/?UTM_Source=news%20letter&utm_medium=email&utm_campaign=spring+sale&x=1";
         let found = campaign(url, None).unwrap();
-        assert_eq!((found.source.as_str(), found.medium.as_str(), found.name.as_str()), ("news letter", "email", "spring sale"));
+        assert_eq!(
+            (found.source.as_str(), found.medium.as_str(), found.name.as_str()),
+            ("news letter", "email", "spring sale")
+        );
         let baidu = campaign("https://shop.example/?hmsr=%E7%99%BE%E5%BA%A6&hmpl=p1&bd_vid=77", None).unwrap();
         assert_eq!((baidu.source.as_str(), baidu.name.as_str(), baidu.click_network.as_str()), ("百度", "p1", "baidu"));
     }
@@ -176,8 +194,12 @@ mod tests {
     #[test]
     fn the_first_click_id_counts_and_names_its_network() {
         for (parameter, network) in [
-            ("gclid", "google"), ("wbraid", "google"), ("dclid", "google"), ("fbclid", "facebook"),
-            ("msclkid", "microsoft"), ("ttclid", "tiktok"),
+            ("gclid", "google"),
+            ("wbraid", "google"),
+            ("dclid", "google"),
+            ("fbclid", "facebook"),
+            ("msclkid", "microsoft"),
+            ("ttclid", "tiktok"),
         ] {
             let found = campaign(&format!("https://a.example/?{parameter}=Ab-1_2&twclid=no"), None).unwrap();
             assert_eq!((found.click_id.as_str(), found.click_network.as_str()), ("Ab-1_2", network));
@@ -193,7 +215,9 @@ mod tests {
 
     #[test]
     fn an_ordinary_address_names_none() {
-        for url in ["", "https://a.example/", "https://a.example/?q=utm_source", "https://a.example/?utm_source=&gclid="] {
+        for url in
+            ["", "https://a.example/", "https://a.example/?q=utm_source", "https://a.example/?utm_source=&gclid="]
+        {
             assert_eq!(campaign(url, None), None, "{url}");
         }
         assert_eq!(campaign("", Some(&Struct::default())), None);

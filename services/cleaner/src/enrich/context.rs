@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn values_of_the_wrong_kind_are_as_good_as_absent() {
-        let properties = json!({"context": {"ip": 7, "userAgent": ["x"], "page": "home", "bot": "TRUE", "sessionId": null}});
+        let properties =
+            json!({"context": {"ip": 7, "userAgent": ["x"], "page": "home", "bot": "TRUE", "sessionId": null}});
         let event = Event { properties: Some(to_struct("p", properties).unwrap()), ..Event::default() };
         let context = Context::of(&event);
         assert_eq!((context.ip(), context.user_agent(), context.page_url(), context.session_id()), (None, "", "", ""));

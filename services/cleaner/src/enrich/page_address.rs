@@ -50,7 +50,9 @@ pub fn is_within(host: &str, domain: &str) -> bool {
 pub fn decoded(value: &str) -> String {
     // A form has no other `&` or `=` than those that are encoded.
     let value = value.strip_prefix('=').unwrap_or(value);
-    url::form_urlencoded::parse(value.replace('=', "%3D").as_bytes()).next().map_or_else(String::new, |(name, _)| name.into_owned())
+    url::form_urlencoded::parse(value.replace('=', "%3D").as_bytes())
+        .next()
+        .map_or_else(String::new, |(name, _)| name.into_owned())
 }
 
 #[cfg(test)]

@@ -60,8 +60,18 @@ fn read(user_agent: &str) -> Known {
 static CRAWLERS: LazyLock<isbot::Bots> = LazyLock::new(|| {
     let mut bots = isbot::Bots::default();
     bots.remove(&[
-        "okhttp", "sogou", "qqdownload", "tiny", "disqus", "^duckduckgo", "^ddg_android", "^snapchat", "^spotify/",
-        "^unityplayer", "^viber$", "^javascript",
+        "okhttp",
+        "sogou",
+        "qqdownload",
+        "tiny",
+        "disqus",
+        "^duckduckgo",
+        "^ddg_android",
+        "^snapchat",
+        "^spotify/",
+        "^unityplayer",
+        "^viber$",
+        "^javascript",
     ]);
     bots.append(&[
         r"sogou .*spider",
@@ -80,11 +90,45 @@ static CRAWLERS: LazyLock<isbot::Bots> = LazyLock::new(|| {
 
 /// How user agents of programs begin that report what others did, in lower case.
 const SENDERS: &[&str] = &[
-    "analytics-", "analytics/", "analytics.", "segment", "rudder", "posthog", "snowplow", "rapport", "okhttp",
-    "python-requests", "python-urllib", "python-httpx", "python/", "aiohttp", "go-http-client", "axios", "node",
-    "undici", "java/", "java-http-client", "apache-httpclient", "ktor", "dart/", "curl/", "wget/", "guzzlehttp",
-    "php", "ruby", "faraday", "reqwest", "ureq", "dotnet", "grpc-", "postmanruntime", "vector/", "fluent-bit",
-    "kcat", "openapi-generator", "cloudevents",
+    "analytics-",
+    "analytics/",
+    "analytics.",
+    "segment",
+    "rudder",
+    "posthog",
+    "snowplow",
+    "rapport",
+    "okhttp",
+    "python-requests",
+    "python-urllib",
+    "python-httpx",
+    "python/",
+    "aiohttp",
+    "go-http-client",
+    "axios",
+    "node",
+    "undici",
+    "java/",
+    "java-http-client",
+    "apache-httpclient",
+    "ktor",
+    "dart/",
+    "curl/",
+    "wget/",
+    "guzzlehttp",
+    "php",
+    "ruby",
+    "faraday",
+    "reqwest",
+    "ureq",
+    "dotnet",
+    "grpc-",
+    "postmanruntime",
+    "vector/",
+    "fluent-bit",
+    "kcat",
+    "openapi-generator",
+    "cloudevents",
 ];
 
 fn sends_for_others(user_agent: &str) -> bool {
@@ -130,7 +174,12 @@ fn as_client(user_agent: &str, parsed: &WootheeResult<'_>, bot: bool) -> Client 
         Some((token, name)) => ((*name).to_owned(), version_after(user_agent, token)),
         None => (said(parsed.name), said(parsed.version)),
     };
-    Client { browser, browser_version, os: os(parsed.os).to_owned(), device: device(user_agent, parsed, bot).to_owned() }
+    Client {
+        browser,
+        browser_version,
+        os: os(parsed.os).to_owned(),
+        device: device(user_agent, parsed, bot).to_owned(),
+    }
 }
 
 /// woothee's word for what it does not know.
@@ -182,17 +231,67 @@ mod tests {
 
     /// browser, system, device
     const CLIENTS: &[(&str, &str, &str, &str)] = &[
-        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36", "Chrome", "Windows", "desktop"),
-        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36 Edg/126.0.2592.56", "Edge", "Windows", "desktop"),
-        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.4 Safari/605.1.15", "Safari", "macOS", "desktop"),
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+            "Chrome",
+            "Windows",
+            "desktop",
+        ),
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36 Edg/126.0.2592.56",
+            "Edge",
+            "Windows",
+            "desktop",
+        ),
+        (
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.4 Safari/605.1.15",
+            "Safari",
+            "macOS",
+            "desktop",
+        ),
         ("Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0", "Firefox", "Linux", "desktop"),
-        ("Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1", "Safari", "iOS", "mobile"),
-        ("Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.6 Mobile/15E148 Safari/604.1", "Safari", "iOS", "tablet"),
-        ("Mozilla/5.0 (Linux; Android 14; SM-S921B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/25.0 Chrome/121.0.0.0 Mobile Safari/537.36", "SamsungBrowser", "Android", "mobile"),
-        ("Mozilla/5.0 (Linux; Android 13; SM-X200) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36", "Chrome", "Android", "tablet"),
-        ("Mozilla/5.0 (iPhone; CPU iPhone OS 16_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2a) NetType/WIFI Language/zh_CN", "WeChat", "iOS", "mobile"),
-        ("Mozilla/5.0 (Linux; U; Android 12; zh-CN; M2102K1C) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/100.0.4896.58 UCBrowser/15.5.2.1206 Mobile Safari/537.36", "UC Browser", "Android", "mobile"),
-        ("Mozilla/5.0 (Linux; Android 9; SMART-TV) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/90.0.4430.210 Safari/537.36", "Chrome", "Android", "tv"),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1",
+            "Safari",
+            "iOS",
+            "mobile",
+        ),
+        (
+            "Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.6 Mobile/15E148 Safari/604.1",
+            "Safari",
+            "iOS",
+            "tablet",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 14; SM-S921B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/25.0 Chrome/121.0.0.0 Mobile Safari/537.36",
+            "SamsungBrowser",
+            "Android",
+            "mobile",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 13; SM-X200) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
+            "Chrome",
+            "Android",
+            "tablet",
+        ),
+        (
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 16_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2a) NetType/WIFI Language/zh_CN",
+            "WeChat",
+            "iOS",
+            "mobile",
+        ),
+        (
+            "Mozilla/5.0 (Linux; U; Android 12; zh-CN; M2102K1C) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/100.0.4896.58 UCBrowser/15.5.2.1206 Mobile Safari/537.36",
+            "UC Browser",
+            "Android",
+            "mobile",
+        ),
+        (
+            "Mozilla/5.0 (Linux; Android 9; SMART-TV) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/90.0.4430.210 Safari/537.36",
+            "Chrome",
+            "Android",
+            "tv",
+        ),
     ];
 
     #[test]
@@ -228,7 +327,9 @@ mod tests {
 
     #[test]
     fn a_server_that_reports_a_purchase_is_no_bot_and_no_browser() {
-        for agent in ["analytics-python/2.3.2", "okhttp/4.12.0", "python-requests/2.32.3", "curl/8.5.0", "axios/1.7", ""] {
+        for agent in
+            ["analytics-python/2.3.2", "okhttp/4.12.0", "python-requests/2.32.3", "curl/8.5.0", "axios/1.7", ""]
+        {
             assert!(!is_bot(agent) && client(agent).is_none(), "{agent}");
         }
     }

@@ -7,7 +7,6 @@ use rapport_proto::events::{Campaign, Client, Event, Referrer};
 use crate::{
     bots,
     enrich::{self, Context},
-    properties,
     step_counts::Outcome,
 };
 
@@ -17,14 +16,6 @@ pub(super) struct Visit {
     pub client: Option<Client>,
     pub referrer: Option<Referrer>,
     pub campaign: Option<Campaign>,
-}
-
-/// The page's address as it came: normalising drops the campaign's parameters from it.
-#[derive(Debug)]
-pub(super) struct LandingPage {
-    url: String,
-    /// Whether it stood in the context, and not in the properties of a page event.
-    in_context: bool,
 }
 
 /// Why the event is taken for a machine's.
@@ -49,11 +40,9 @@ pub(super) fn machine(context: &Context<'_>, policy: &Policy) -> Result<(Outcome
 }
 
 /// Client, referrer and campaign, as far as the policy wants them.
-pub(super) fn read(event: &Event, landing: Option<&LandingPage>, policy: &Policy) -> (Outcome, Visit) {
+pub(super) fn read(event: &Event, policy: &Policy) -> (Outcome, Visit) {
     let (context, rules) = (Context::of(event), &policy.enrich);
     let page = context.page_url();
-    // Only if consent has left the address where it was read.
-    let landing = landing.filter(|landing| !page.is_empty() && landing.in_context == page_in_context(event));
     let visit = Visit {
         client: if rules.client { enrich::client(context.user_agent()) } else { None },
         referrer: if rules.referrer {
@@ -62,25 +51,11 @@ pub(super) fn read(event: &Event, landing: Option<&LandingPage>, policy: &Policy
             None
         },
         campaign: if rules.campaign {
-            enrich::campaign(landing.map_or(page, |landing| landing.url.as_str()), context.campaign())
+            enrich::campaign(page, context.campaign())
         } else {
             None
         },
     };
     let found = visit.client.is_some() || visit.referrer.is_some() || visit.campaign.is_some();
     (if found { Outcome::Changed } else { Outcome::Passed }, visit)
-}
-
-impl LandingPage {
-    pub(super) fn of(event: &Event, policy: &Policy) -> Option<Self> {
-        if !policy.enrich.campaign {
-            return None;
-        }
-        let url = Context::of(event).page_url();
-        url.contains('?').then(|| Self { url: url.to_owned(), in_context: page_in_context(event) })
-    }
-}
-
-fn page_in_context(event: &Event) -> bool {
-    properties::text_at(event, &["context", "page", "url"]).is_some_and(|url| !url.is_empty())
 }
