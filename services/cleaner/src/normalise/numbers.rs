@@ -15,7 +15,7 @@ use super::paths::{each_holder, put, root};
 pub(super) fn declared(event: &mut Event, rules: &Normalise) -> Result<(), FieldError> {
     for path in &rules.numbers {
         let Some((object, rest)) = root(event, path) else { continue };
-        each_holder(&mut object.fields, rest, first(path), &mut |fields, name, at| {
+        each_holder(&mut object.fields, rest, first(path), &mut |fields, name, at| -> Result<(), FieldError> {
             let Some(kind) = fields.get_mut(name).and_then(|value| value.kind.as_mut()) else { return Ok(()) };
             match kind {
                 Kind::StringValue(text) if text.trim().is_empty() => {
