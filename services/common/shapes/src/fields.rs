@@ -4,7 +4,7 @@ use prost_types::{Struct, Value, value::Kind};
 use rapport_events::{EventTime, FieldError, is_currency};
 use rapport_proto::events::Event;
 
-use crate::tree::{Fields, kind_of, must_be};
+use crate::tree::{self, Fields, kind_of, must_be};
 
 pub(crate) const TIME_IS: &str =
     "must be a stamp such as \"2026-11-24T06:00:00.250Z\", or milliseconds since 1970, of the years 1 to 9999";
@@ -67,6 +67,12 @@ pub(crate) fn time_of(field: &str, value: &Value) -> Result<Option<EventTime>, F
         Some(_) => None,
     };
     time.map(Some).ok_or_else(|| FieldError::schema(field, TIME_IS))
+}
+
+/// Whether a JSON value is one that [`time`] reads: an envelope's that is none is worth no event, and
+/// must not become an event's own.
+pub(crate) fn is_time(json: &[u8]) -> bool {
+    tree::parse(json).is_ok_and(|tree| time_of("", &tree.value).is_ok())
 }
 
 /// `None` for what is no time of the years 1 to 9999.

@@ -33,7 +33,9 @@ use rapport_proto::events::Event;
 use crate::{
     Malformed, Parsed,
     event_name::event_type,
-    fields::{adopt, describe, flag, into_object, is_true, number, object, scalar, some_struct, take, text, time},
+    fields::{
+        adopt, describe, flag, into_object, is_time, is_true, number, object, scalar, some_struct, take, text, time,
+    },
     originals,
     tree::{self, Fields, Tree, bounded, object_value, text_value},
 };
@@ -108,7 +110,7 @@ pub fn originals(body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
     }
     let mut kept = originals::at(places, &originals::of_list(body, "batch"));
     for name in ["sent_at", "historical_migration"] {
-        if let Some(value) = originals::field(body, name) {
+        if let Some(value) = originals::field(body, name).filter(|value| name != "sent_at" || is_time(value)) {
             kept.iter_mut().for_each(|event| *event = originals::with_field(event, name, value));
         }
     }

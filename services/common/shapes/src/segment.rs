@@ -21,7 +21,7 @@ use serde_json::Value as Json;
 use crate::{
     Malformed, Parsed,
     event_name::event_type,
-    fields::{adopt, cut, describe, into_object, object, some_struct, text, time},
+    fields::{adopt, cut, describe, into_object, is_time, object, some_struct, text, time},
     originals,
     tree::{self, Fields, Tree, bounded, object_value},
 };
@@ -115,7 +115,7 @@ pub fn one(message: &[u8]) -> Result<Event, FieldError> {
 /// [`one`] reads each as it was read here.
 pub fn originals(body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
     let mut kept = originals::at(places, &originals::of_list(body, "batch"));
-    if let Some(sent_at) = originals::field(body, "sentAt") {
+    if let Some(sent_at) = originals::field(body, "sentAt").filter(|stamp| is_time(stamp)) {
         kept.iter_mut().for_each(|event| *event = originals::with_field(event, "sentAt", sent_at));
     }
     kept
