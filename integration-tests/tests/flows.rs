@@ -20,9 +20,15 @@ mod doors;
 mod exactly_once;
 #[path = "flows/harness_itself.rs"]
 mod harness_itself;
+#[path = "flows/import.rs"]
+mod import;
 #[path = "flows/models.rs"]
 mod models;
 #[path = "flows/operations.rs"]
 mod operations;
+#[path = "flows/policies.rs"]
+mod policies;
+#[path = "flows/replay.rs"]
+mod replay;
 #[path = "flows/same_features.rs"]
 mod same_features;

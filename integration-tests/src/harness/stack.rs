@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Output, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -201,11 +201,34 @@ impl Stack {
         (!samples.is_empty()).then(|| samples.iter().sum())
     }
 
-    /// Rapport's command line, pointed at this stack.
-    pub fn rapportctl(&self) -> Command {
+    /// Rapport's command line, pointed at this stack and at nothing else.
+    pub fn rapportctl(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(super::service::program("rapportctl"));
-        command.current_dir(&self.folder);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAPPORT_")) {
+            command.env_remove(name);
+        }
         command
+            .current_dir(&self.folder)
+            .env("RAPPORT_KAFKA_BROKERS", self.broker.address())
+            .env("RAPPORT_TOPIC_PREFIX", format!("{}.", self.name))
+            .env("RAPPORT_CLEANER_GROUP", self.group(Service::Cleaner))
+            .env("RAPPORT_COLLECTOR", self.grpc_uri(Service::Collector))
+            .env("RAPPORT_API_KEY", API_KEY)
+            .env("RAPPORT_HASH_KEY", HASH_KEY)
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// What the command line answers: its exit code, and its JSON.
+    pub fn ask(&self, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
+        let Output { status, stdout, stderr } =
+            self.rapportctl(&[&["--json"], arguments].concat()).output().expect("rapportctl can be started");
+        let (answer, said) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+        match serde_json::from_str(&answer) {
+            Ok(answer) => (status.code(), answer),
+            Err(error) => panic!("rapportctl {arguments:?} ended with {status}: {error}: {answer}{said}"),
+        }
     }
 }
 

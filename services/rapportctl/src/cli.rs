@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        account, dead_letters, features, history, import, models, rank, recommend, send, similar, simulate, topics,
-        train, watch_change,
+        account, consent, dead_letters, features, history, import, keys, models, policy, rank, recommend, send,
+        similar, simulate, topics, train, watch_change,
     },
     context::{Context, Global},
 };
@@ -26,7 +26,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Bring a data set in: its items and its events, and account for every row
+    /// Bring files in: events by a mapping, or a whole data set
     #[command(subcommand)]
     Import(import::Import),
     /// Send a made-up clickstream at a chosen rate
@@ -53,11 +53,20 @@ enum Command {
     /// Kafka topics: list, make
     #[command(subcommand)]
     Topics(topics::Topics),
-    /// Records that the cleaner refused
+    /// Records that were refused: count, look, send again
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
     /// Account for raw records: received = clean + dead + duplicate
     Account(account::AccountCommand),
+    /// Tenants' policies: check files, show what holds
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// What customers decided about their data
+    #[command(subcommand)]
+    Consent(consent::Consent),
+    /// API keys for the collector
+    #[command(subcommand)]
+    Keys(keys::Keys),
 }
 
 impl Cli {
@@ -80,6 +89,9 @@ impl Cli {
             Command::Topics(command) => command.run(&context).await,
             Command::DeadLetters(command) => command.run(&context).await,
             Command::Account(command) => command.run(&context).await,
+            Command::Policy(command) => command.run(&context),
+            Command::Consent(command) => command.run(&context).await,
+            Command::Keys(command) => command.run(&context),
         }
     }
 }

@@ -78,6 +78,7 @@ pub struct Context {
     pub feature_store_uri: String,
     pub trainer_uri: String,
     pub scorer_uri: String,
+    address_file: AddressFile,
 }
 
 impl Context {
@@ -104,7 +105,13 @@ impl Context {
             feature_store_uri: setting(global.feature_store, "RAPPORT_FEATURE_STORE", "http://127.0.0.1:7301"),
             trainer_uri: setting(global.trainer, "RAPPORT_TRAINER", "http://127.0.0.1:7401"),
             scorer_uri: setting(global.scorer, "RAPPORT_SCORER", "http://127.0.0.1:7501"),
+            address_file: file,
         })
+    }
+
+    /// A setting that only some commands need, from the address file.
+    pub fn of_address_file(&self, name: &str) -> Option<String> {
+        self.address_file.get(name)
     }
 
     /// # Errors

@@ -48,7 +48,7 @@ pub fn read(letter: &DeadLetter) -> Original {
 
 /// Without Schema Registry's frame: 0, four bytes of schema id, and for protobuf the message index
 /// of a first message (0).
-fn unframed(value: &[u8]) -> &[u8] {
+pub fn unframed(value: &[u8]) -> &[u8] {
     match value {
         [0, _, _, _, _, 0, rest @ ..] | [0, _, _, _, _, rest @ ..] => rest,
         _ => value,

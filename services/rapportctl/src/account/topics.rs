@@ -20,6 +20,7 @@ use super::{
     ledger::{Account, Ledger},
 };
 use crate::{
+    original,
     output::Progress,
     replay::REPLAY_OF,
     scan::{Group, Isolation, Offsets, Scan, behind},
@@ -95,12 +96,7 @@ pub struct Received {
 ///
 /// # Errors
 /// The raw topic cannot be read to its end.
-pub fn receive(
-    kafka: &KafkaArgs,
-    default_tenant: &Tenant,
-    range: &Range,
-    wanted: Wanted,
-) -> anyhow::Result<Received> {
+pub fn receive(kafka: &KafkaArgs, default_tenant: &Tenant, range: &Range, wanted: Wanted) -> anyhow::Result<Received> {
     let mut ledger = Ledger::default();
     let mut ends = Offsets::new();
     Scan::open(kafka, Isolation::Committed)?.read(&kafka.topics().raw, &range.from, &range.until, |record| {
@@ -191,15 +187,20 @@ fn raw_event(record: &BorrowedMessage<'_>, default_tenant: &Tenant) -> Option<Ev
     Some(EventKey { tenant, id })
 }
 
-/// The id in a raw record: a CloudEvent's in its header or JSON, any other's in the protobuf.
+/// The id in a raw record: that of a binary CloudEvent in its header, any other's in what the
+/// cleaner would read.
 fn event_id(content_type: Option<&str>, ce_id: Option<&str>, value: &[u8]) -> Option<String> {
-    let id = match (ce_id, content_type) {
-        (Some(id), _) => id.to_owned(),
-        (None, Some(kind)) if kind.to_ascii_lowercase().starts_with(headers::CLOUDEVENTS_JSON) => {
-            let json: serde_json::Value = serde_json::from_slice(value).ok()?;
-            json.get("id")?.as_str()?.to_owned()
+    let value = original::unframed(value);
+    let content_type = content_type.unwrap_or_default();
+    let id = match ce_id {
+        Some(id) => id.to_owned(),
+        None if content_type.contains("protobuf") => Event::decode(value).ok()?.event_id,
+        None if value.trim_ascii_start().first() == Some(&b'{') => {
+            let shape = content_type.split("shape=").nth(1).unwrap_or_default();
+            let shape = shape.split(';').next().unwrap_or_default().trim().trim_matches('"');
+            rapport_shapes::one(&shape.to_ascii_lowercase(), value).ok()?.event_id
         }
-        (None, _) => Event::decode(value).ok()?.event_id,
+        None => Event::decode(value).ok()?.event_id,
     };
     let id = id.trim();
     (!id.is_empty()).then(|| id.to_owned())
@@ -217,8 +218,17 @@ mod tests {
         assert_eq!(event_id(Some(headers::PROTOBUF_EVENT), None, &protobuf).as_deref(), Some("p1"));
         assert_eq!(event_id(None, None, &protobuf).as_deref(), Some("p1"));
         let kind = Some("application/cloudevents+json; charset=utf-8");
-        assert_eq!(event_id(kind, None, br#"{"id":"c1","data":{}}"#).as_deref(), Some("c1"));
+        assert_eq!(
+            event_id(kind, None, br#"{"specversion":"1.0","id":"c1","source":"/s","type":"t","data":{}}"#).as_deref(),
+            Some("c1")
+        );
         assert_eq!(event_id(Some("application/json"), Some("b1"), b"{}").as_deref(), Some("b1"));
+        let segment = br#"{"type":"track","event":"x","userId":"u","messageId":"s1"}"#;
+        assert_eq!(event_id(Some("application/json; shape=segment"), None, segment).as_deref(), Some("s1"));
+        let bulk = br#"{"event_id":"r1","type":"view","customer_id":"c"}"#;
+        assert_eq!(event_id(Some("application/json"), None, bulk).as_deref(), Some("r1"));
+        let framed = [&[0, 0, 0, 0, 1, 0], protobuf.as_slice()].concat();
+        assert_eq!(event_id(Some("application/x-protobuf"), None, &framed).as_deref(), Some("p1"));
         assert_eq!(event_id(kind, None, b"not json"), None);
         assert_eq!(event_id(None, None, b"\xff\xff\xff"), None);
     }

@@ -60,8 +60,7 @@ impl AccountCommand {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let (kafka, tenant) = (context.kafka.clone(), context.tenant.clone());
         let account = on_thread("account", move || {
-            let range =
-                Range { from: self.from.into_iter().collect(), until: self.until.into_iter().collect() };
+            let range = Range { from: self.from.into_iter().collect(), until: self.until.into_iter().collect() };
             let received = account::receive(&kafka, &tenant, &range, Wanted::All)?;
             if !self.waiting.no_wait {
                 let (group, patience) = (&self.waiting.cleaner_group, self.waiting.patience);

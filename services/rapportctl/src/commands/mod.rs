@@ -1,11 +1,14 @@
 //! One file for each command.
 
 pub mod account;
+pub mod consent;
 pub mod dead_letters;
 pub mod features;
 pub mod history;
 pub mod import;
+pub mod keys;
 pub mod models;
+pub mod policy;
 pub mod rank;
 pub mod recommend;
 pub mod send;

@@ -69,8 +69,8 @@ impl Recipe {
                 Ok(object) => mapping.apply(&object),
                 Err(error) => vec![Err(FieldError::decode("row", format!("is not JSON: {error}")))],
             },
-            (Shape::Bulk, Body::Line(line)) => bulk_line(line),
-            (Shape::Bulk, Body::Object(object)) => bulk_line(object.to_string().as_bytes()),
+            (Shape::Bulk, Body::Line(line)) => vec![bulk::one(line)],
+            (Shape::Bulk, Body::Object(object)) => vec![bulk::one(object.to_string().as_bytes())],
         }
     }
 
@@ -88,13 +88,6 @@ impl Recipe {
             return Err(FieldError::size("event", format!("may have {} bytes, has {bytes}", limits::EVENT_BYTES)));
         }
         Ok(event)
-    }
-}
-
-fn bulk_line(line: &[u8]) -> Vec<Result<Event, FieldError>> {
-    match bulk::parse(line, 1) {
-        Ok(parsed) => parsed.events,
-        Err(error) => vec![Err(FieldError::decode("row", error))],
     }
 }
 

@@ -65,10 +65,6 @@ impl RejectedFile {
         }
         Ok(self.bytes)
     }
-
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 #[cfg(test)]

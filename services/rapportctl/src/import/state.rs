@@ -62,7 +62,8 @@ impl FileIdentity {
         if !about.is_file() {
             return Err(Usage(format!("{} is not a file", path.display())).into());
         }
-        let since_1970 = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        let since_1970 =
+            about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         let (bytes, changed_at_ms) = (about.len(), u64::try_from(since_1970.as_millis()).unwrap_or(0));
         match known {
             Some(known) if known.bytes == bytes && known.changed_at_ms == changed_at_ms => Ok(known.clone()),
@@ -109,7 +110,8 @@ impl State {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let wrong = |why: String| Usage(format!("{} is no state of an import ({why}); --restart begins anew", path.display()));
+        let wrong =
+            |why: String| Usage(format!("{} is no state of an import ({why}); --restart begins anew", path.display()));
         let state: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if state.version != VERSION {
             return Err(wrong(format!("version {}, this program knows {VERSION}", state.version)).into());

@@ -263,9 +263,17 @@ mod tests {
     #[test]
     fn what_has_no_answer_when_the_stream_breaks_goes_first_and_in_order() {
         let (mut work, tally) = (work_with(1), Tally::new().unwrap());
-        work.waiting.push_back(Batch { events: vec![Event::default(); 2], since: std::time::Instant::now(), receipt: None });
+        work.waiting.push_back(Batch {
+            events: vec![Event::default(); 2],
+            since: std::time::Instant::now(),
+            receipt: None,
+        });
         assert_eq!(work.next_request().unwrap().sequence, 2);
-        work.waiting.push_back(Batch { events: vec![Event::default(); 3], since: std::time::Instant::now(), receipt: None });
+        work.waiting.push_back(Batch {
+            events: vec![Event::default(); 3],
+            since: std::time::Instant::now(),
+            receipt: None,
+        });
         work.take_back(&tally);
         let sizes: Vec<usize> = work.waiting.iter().map(|batch| batch.events.len()).collect();
         assert_eq!(sizes, [1, 2, 3]);

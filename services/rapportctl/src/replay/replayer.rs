@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,6 +30,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 6;
 /// rdkafka's own flush polls in steps of 100 ms.
 const FLUSH_POLL: Duration = Duration::from_micros(500);
+const ABORT_POLL: Duration = Duration::from_millis(5);
 
 /// Why a batch was not sent. Nothing of it is on the raw topic for a reader of committed records.
 #[derive(Debug, thiserror::Error)]
@@ -208,9 +212,7 @@ impl Replayer {
     ) -> Result<(), Failure> {
         let failed_at: BTreeMap<Position, EventTime> = letters
             .iter()
-            .map(|(at, letter)| {
-                (*at, letter.failed_at.as_ref().and_then(EventTime::from_proto).unwrap_or_default())
-            })
+            .map(|(at, letter)| (*at, letter.failed_at.as_ref().and_then(EventTime::from_proto).unwrap_or_default()))
             .collect();
         let typed = headers::with(OwnedHeaders::new(), headers::CONTENT_TYPE, "application/json");
         for Sent { letter, raw } in sent {
@@ -289,8 +291,22 @@ impl Replayer {
         self.producer.client().fatal_error().is_some_and(|(code, _)| is_fencing(code))
     }
 
+    /// librdkafka ends an abort only when the delivery report of every purged record has been taken,
+    /// and rdkafka's call takes none: somebody must poll meanwhile.
     fn abort(&self) -> Result<(), ReplayError> {
-        retry(|| self.producer.abort_transaction(CALL_TIMEOUT))
+        retry(|| {
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        self.producer.poll(ABORT_POLL);
+                    }
+                });
+                let aborted = self.producer.abort_transaction(CALL_TIMEOUT);
+                over.store(true, Ordering::Relaxed);
+                aborted
+            })
+        })
     }
 }
 

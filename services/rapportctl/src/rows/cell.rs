@@ -124,7 +124,10 @@ mod tests {
         assert_eq!(first(StringArray::from(vec!["x"])), json!("x"));
         assert_eq!(first(StringArray::from(vec![None::<&str>])), Value::Null);
         assert_eq!(first(Float64Array::from(vec![2.55])), json!(2.55));
-        assert_eq!(first(TimestampNanosecondArray::from(vec![1_291_191_960_250_000_000])), json!("2010-12-01T08:26:00.250Z"));
+        assert_eq!(
+            first(TimestampNanosecondArray::from(vec![1_291_191_960_250_000_000])),
+            json!("2010-12-01T08:26:00.250Z")
+        );
         assert_eq!(first(Date32Array::from(vec![14_944])), json!("2010-12-01"));
         let decimals = Decimal128Array::from(vec![1_250]).with_precision_and_scale(9, 2).unwrap();
         assert_eq!(first(decimals), json!("12.50"));

@@ -72,7 +72,8 @@ impl Delimited {
             .collect::<Result<_, _>>()
             .context("the header is not UTF-8; try: iconv -f latin1 -t utf-8")?;
         if let ([only], None) = (columns.as_slice(), &self.columns)
-            && let Some(other) = [';', '\t', '|', ','].iter().find(|&&c| u8::try_from(c) != Ok(self.delimiter) && only.contains(c))
+            && let Some(other) =
+                [';', '\t', '|', ','].iter().find(|&&c| u8::try_from(c) != Ok(self.delimiter) && only.contains(c))
         {
             let other = if *other == '\t' { "tab".to_owned() } else { format!("'{other}'") };
             bail!("the header is one column, {only:?}; try: --delimiter {other}");
@@ -189,7 +190,8 @@ mod tests {
 
     #[test]
     fn delimiter_quote_and_columns_can_be_told() {
-        let how = Delimited { delimiter: b';', quote: b'\'', header: false, columns: Some(vec!["a".into(), "b".into()]) };
+        let how =
+            Delimited { delimiter: b';', quote: b'\'', header: false, columns: Some(vec!["a".into(), "b".into()]) };
         let rows = all(&how, b"1;'x;y'\n", 0).unwrap();
         assert_eq!(object(&rows[0]), json!({"a": "1", "b": "x;y"}));
         let renamed = all(&Delimited { header: true, ..how }, b"x;y\n1;2\n", 0).unwrap();

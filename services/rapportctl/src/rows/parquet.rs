@@ -89,7 +89,8 @@ mod tests {
             Field::new("name", DataType::Utf8, true),
         ]));
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
-        let names: ArrayRef = Arc::new(StringArray::from_iter((0..rows).map(|n| (n % 2 == 0).then(|| format!("n{n}")))));
+        let names: ArrayRef =
+            Arc::new(StringArray::from_iter((0..rows).map(|n| (n % 2 == 0).then(|| format!("n{n}")))));
         let batch = RecordBatch::try_new(Arc::clone(&schema), vec![ids, names]).unwrap();
         let path = folder.join("a.parquet");
         let properties = WriterProperties::builder().set_max_row_group_row_count(Some(700)).build();

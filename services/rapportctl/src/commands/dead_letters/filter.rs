@@ -169,16 +169,18 @@ impl Settled {
                     .iter()
                     .any(|bytes| holds(bytes, text))
             })
-            && self.event_type.as_ref().is_none_or(|wanted| {
-                original::event_type(letter).is_some_and(|found| normal_type(&found) == *wanted)
-            })
+            && self
+                .event_type
+                .as_ref()
+                .is_none_or(|wanted| original::event_type(letter).is_some_and(|found| normal_type(&found) == *wanted))
     }
 }
 
 /// `properties` begins `properties.price`, and `plan` begins `plan:purchase`, but not `plans`.
 fn begins_path(path: &str, beginning: &str) -> bool {
-    path.strip_prefix(beginning)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', ':', '[', '/']) || beginning.ends_with([':', '.']))
+    path.strip_prefix(beginning).is_some_and(|rest| {
+        rest.is_empty() || rest.starts_with(['.', ':', '[', '/']) || beginning.ends_with([':', '.'])
+    })
 }
 
 fn holds(bytes: &[u8], text: &[u8]) -> bool {
@@ -188,8 +190,8 @@ fn holds(bytes: &[u8], text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use prost::Message as _;
     use proptest::prelude::*;
+    use prost::Message as _;
     use rapport_proto::events::Event;
 
     use super::*;

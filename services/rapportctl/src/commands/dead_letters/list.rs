@@ -108,8 +108,7 @@ mod tests {
     fn only_the_newest_are_kept_however_many_there_are() {
         let mut newest = Newest::new(3);
         for offset in [5, 1, 9, 7, 3] {
-            let letter =
-                DeadLetter { failed_at: Some(EventTime::from_ms(offset).to_proto()), ..DeadLetter::default() };
+            let letter = DeadLetter { failed_at: Some(EventTime::from_ms(offset).to_proto()), ..DeadLetter::default() };
             newest.add(Position { partition: 0, offset }, letter);
         }
         let kept: Vec<i64> = newest.newest_first().map(|(at, _)| at.offset).collect();

@@ -62,11 +62,7 @@ struct Reading {
 
 impl Reading {
     fn open(kafka: &KafkaArgs) -> anyhow::Result<Self> {
-        Ok(Self {
-            scan: Scan::open(kafka, Isolation::Committed)?,
-            topic: kafka.topics().dead,
-            strange: 0,
-        })
+        Ok(Self { scan: Scan::open(kafka, Isolation::Committed)?, topic: kafka.topics().dead, strange: 0 })
     }
 
     /// Hands every letter that the conditions take to `each`. Letters before `since` are not read.
@@ -81,9 +77,13 @@ impl Reading {
         };
         let ends = self.scan.ends(&self.topic)?;
         from.extend(ends.iter().filter(|(partition, _)| !conditions.takes_partition(**partition)));
-        self.all(&from, &ends, |at, letter| {
-            if conditions.takes(at.partition, &letter) { each(at, letter) } else { Ok(()) }
-        })
+        self.all(
+            &from,
+            &ends,
+            |at, letter| {
+                if conditions.takes(at.partition, &letter) { each(at, letter) } else { Ok(()) }
+            },
+        )
     }
 
     /// Hands every letter between the offsets to `each`.

@@ -142,7 +142,10 @@ impl Plan {
         let mut out = Vec::new();
         if !self.replayed.is_empty() {
             let count = thousands(self.replayed.len() as u64);
-            out.push(format!("{count} were replayed before and have not come back: not sent ({})", few(&self.replayed)));
+            out.push(format!(
+                "{count} were replayed before and have not come back: not sent ({})",
+                few(&self.replayed)
+            ));
         }
         if let Some((old, new)) = self.failed_again.first() {
             out.push(format!(
@@ -428,7 +431,11 @@ fn people(page: &mut Page, plan: &Plan, done: &Done, sent: u64) {
         return;
     }
     let back = done.came_back.len() as u64;
-    page.line(format!("the cleaner passed {} of them; {} came back", thousands(sent - back.min(sent)), thousands(back)));
+    page.line(format!(
+        "the cleaner passed {} of them; {} came back",
+        thousands(sent - back.min(sent)),
+        thousands(back)
+    ));
     for (old, new, why) in done.came_back.iter().take(5) {
         page.line(format!("{} came back as {}: {why}", place_text(*old), place_text(*new)));
     }
@@ -537,9 +544,10 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept_in_small_steps() {
-        assert_eq!([batch_size(None), batch_size(Some(1)), batch_size(Some(100)), batch_size(Some(1_000_000))], [
-            BATCH, 1, 25, BATCH
-        ]);
+        assert_eq!(
+            [batch_size(None), batch_size(Some(1)), batch_size(Some(100)), batch_size(Some(1_000_000))],
+            [BATCH, 1, 25, BATCH]
+        );
         assert_eq!(due(Some(50), 100), Some(Duration::from_secs(2)));
         assert_eq!(due(None, 100), None);
     }

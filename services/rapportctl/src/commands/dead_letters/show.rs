@@ -109,17 +109,25 @@ fn hint(letter: &DeadLetter) -> String {
     let at = if letter.field.is_empty() { "the record".to_owned() } else { format!("{:?}", letter.field) };
     let rule = if letter.rule.is_empty() { String::new() } else { format!(" (rule {})", letter.rule) };
     match letter.kind() {
-        Kind::Decode => "mend the producer: the bytes are not what content-type says; what comes after the mend passes, \
+        Kind::Decode => {
+            "mend the producer: the bytes are not what content-type says; what comes after the mend passes, \
                          this record does not, unless the cleaner learns its format"
-            .to_owned(),
+                .to_owned()
+        }
         Kind::Schema if letter.rule.is_empty() => {
             format!("mend {at} where the event is made; this record stays as it is")
         }
-        Kind::Schema => format!("mend {at} where the event is made, or the plan in the tenant's policy{rule}; then replay"),
+        Kind::Schema => {
+            format!("mend {at} where the event is made, or the plan in the tenant's policy{rule}; then replay")
+        }
         Kind::Size => format!("send less in {at}, or raise the limit in the tenant's policy{rule}; then replay"),
-        Kind::Identity => format!("send a real id in {at}: see where the client takes it from before the login is known"),
-        Kind::Policy => format!("if it should pass, change the tenant's policy{rule}, check it with `rapportctl policy \
-                                 check`, and replay"),
+        Kind::Identity => {
+            format!("send a real id in {at}: see where the client takes it from before the login is known")
+        }
+        Kind::Policy => format!(
+            "if it should pass, change the tenant's policy{rule}, check it with `rapportctl policy \
+                                 check`, and replay"
+        ),
         Kind::Internal => "a fault of the cleaner: report it with this page; replay once it is mended".to_owned(),
         Kind::Unspecified => "the letter says no kind: it is of a newer version than this program".to_owned(),
     }
@@ -223,7 +231,9 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_hint_and_a_withheld_letter_says_that_nothing_can_be_done() {
-        for kind in [Kind::Unspecified, Kind::Decode, Kind::Schema, Kind::Size, Kind::Identity, Kind::Policy, Kind::Internal] {
+        for kind in
+            [Kind::Unspecified, Kind::Decode, Kind::Schema, Kind::Size, Kind::Identity, Kind::Policy, Kind::Internal]
+        {
             let letter = DeadLetter { kind: kind.into(), rule: "plan:purchase".into(), ..DeadLetter::default() };
             assert!(hint(&letter).len() > 20, "{kind:?}");
             assert!(hint(&DeadLetter { withheld: true, ..letter }).starts_with("nothing"));

@@ -116,9 +116,7 @@ impl Tables {
     }
 
     fn show(&self, page: &mut Page) {
-        let times = |group: &Group| {
-            [Cell::new(output::moment(group.first)), Cell::new(output::moment(group.last))]
-        };
+        let times = |group: &Group| [Cell::new(output::moment(group.first)), Cell::new(output::moment(group.last))];
         let counts = |group: &Group| [right(thousands(group.count)), right(thousands(group.replayed))];
 
         let mut table = output::table(["tenant", "kind", "letters", "replayed", "first", "last"]);

@@ -445,7 +445,9 @@ impl Keeper {
     fn kept(&mut self, error: anyhow::Error) -> anyhow::Error {
         self.progress.clear();
         let place = match self.keep(true) {
-            Ok(_) => format!("row {} and all before it are done; run it again to go on", thousands(self.state.done_row)),
+            Ok(_) => {
+                format!("row {} and all before it are done; run it again to go on", thousands(self.state.done_row))
+            }
             Err(second) => format!("and the place could not be kept: {second:#}"),
         };
         error.context(place)
