@@ -11,7 +11,7 @@ use rapport_kafka::{KafkaArgs, Topics};
 
 use crate::harness::{
     RedisServer, Service,
-    cluster::Cluster,
+    cluster::{Cluster, NODES},
     process::{Process, Signal},
     service::Ports,
     stack::{API_KEY, HASH_KEY, TENANT, get, scratch},
@@ -19,7 +19,7 @@ use crate::harness::{
     wait_until_blocking,
 };
 
-use super::Sabotage;
+use super::{Sabotage, mover::Mover};
 
 /// Partitions of the event topics: with three cleaners, two each.
 pub const PARTITIONS: i32 = 6;
@@ -28,6 +28,10 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 /// A pause of seven seconds outlasts the session; two cores that are busy do not.
 const CONSUMER: &str = "session.timeout.ms=6000,heartbeat.interval.ms=1000";
+
+/// Of a line in a log: the time at its beginning, and as much as tells what happened.
+const TIMESTAMP: usize = 27;
+const LAST_WORDS: usize = 260;
 
 /// One process of ours, which is started again and again.
 pub struct Instance {
@@ -101,6 +105,17 @@ impl Fleet {
         GROUP
     }
 
+    /// Moves replicas of the topics that matter.
+    pub fn mover(&self) -> Mover {
+        let ours = [&self.topics.raw, &self.topics.clean, &self.topics.dead].map(String::clone);
+        let kafkas = ["__consumer_offsets", "__transaction_state"].map(str::to_owned);
+        Mover {
+            brokers: (0..NODES).map(|node| self.cluster.address(node)).collect(),
+            client: self.cluster.client(),
+            topics: ours.into_iter().chain(kafkas).collect(),
+        }
+    }
+
     /// Where the collectors take gRPC, and where HTTP.
     pub fn doors(&self) -> Vec<Door> {
         let door = |instance: &Instance| Door {
@@ -171,29 +186,50 @@ impl Fleet {
         command
     }
 
-    /// SIGTERM to all of one kind; how those ended that did not end well.
-    pub fn drain(instances: &mut [Instance]) -> Vec<String> {
-        let mut badly = Vec::new();
-        for instance in instances.iter() {
-            if let Some(process) = &instance.process {
-                process.signal(Signal::Term);
-            }
-        }
-        for instance in instances {
-            let Some(mut process) = instance.process.take() else { continue };
-            instance.wanted = false;
-            let started = std::time::Instant::now();
-            while process.ended().is_none() && started.elapsed() < DRAINED_WITHIN {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            match process.ended() {
-                Some(status) if status.success() => {}
-                Some(status) => badly.push(format!("{} ended with {status}", instance.name)),
-                None => badly.push(format!("{} did not end within {DRAINED_WITHIN:?} of SIGTERM", instance.name)),
-            }
-        }
-        badly
+    /// SIGTERM to all collectors; how those ended that did not end well.
+    pub fn drain_collectors(&mut self) -> Vec<String> {
+        drain(&mut self.collectors)
     }
+
+    /// SIGTERM to all cleaners, likewise. Copiers know no drain: they have committed when they are idle.
+    pub fn drain_cleaners(&mut self) -> Vec<String> {
+        if self.sabotage == Some(Sabotage::NoTransactions) {
+            self.cleaners.iter_mut().for_each(Instance::kill);
+        }
+        drain(&mut self.cleaners)
+    }
+
+    /// The last lines of the cleaners' logs.
+    pub fn cleaners_last_words(&self) -> Vec<String> {
+        let words = |instance: &Instance| {
+            let process = instance.process.as_ref()?;
+            Some(format!("{}: {}", instance.name, process.log_tail(4)))
+        };
+        self.cleaners.iter().filter_map(words).collect()
+    }
+}
+
+fn drain(instances: &mut [Instance]) -> Vec<String> {
+    let mut badly = Vec::new();
+    for instance in instances.iter() {
+        if let Some(process) = &instance.process {
+            process.signal(Signal::Term);
+        }
+    }
+    for instance in instances {
+        let Some(mut process) = instance.process.take() else { continue };
+        instance.wanted = false;
+        let started = std::time::Instant::now();
+        while process.ended().is_none() && started.elapsed() < DRAINED_WITHIN {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        match process.ended() {
+            Some(status) if status.success() => {}
+            Some(status) => badly.push(format!("{} ended with {status}", instance.name)),
+            None => badly.push(format!("{} did not end within {DRAINED_WITHIN:?} of SIGTERM", instance.name)),
+        }
+    }
+    badly
 }
 
 /// What the topics' names begin with.
@@ -260,7 +296,8 @@ impl Instance {
         }
         let process = self.process.as_mut()?;
         let status = process.ended()?;
-        Some(format!("{status}: {}", process.log_tail(3)))
+        let words: String = process.log_tail(1).chars().skip(TIMESTAMP).take(LAST_WORDS).collect();
+        Some(format!("{status}: {}", words.trim()))
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use crate::harness::{
     cluster::NODES,
-    kafka_admin,
     process::{Process, Signal},
 };
 
 use super::{
     fleet::Fleet,
     log::Log,
+    mover::Mover,
     schedule::{Fault, Group, Step},
     watch::Watch,
 };
@@ -50,21 +52,23 @@ pub struct Inflicted {
 
 pub struct Inflict<'a> {
     fleet: &'a mut Fleet,
-    log: &'a Log,
+    log: Arc<Log>,
     watch: &'a Watch,
     going: Vec<Going>,
     /// Woken cleaners that another has replaced.
     zombies: Vec<(Process, Instant)>,
     /// Instances that are to be started again.
     restarts: Vec<(Group, Instant)>,
+    /// Requests to the brokers that have no answer yet.
+    moves: Vec<JoinHandle<()>>,
     looked: Option<(Instant, bool)>,
     done: Inflicted,
 }
 
 impl<'a> Inflict<'a> {
-    pub fn new(fleet: &'a mut Fleet, log: &'a Log, watch: &'a Watch) -> Self {
-        let (going, zombies, restarts) = (Vec::new(), Vec::new(), Vec::new());
-        Self { fleet, log, watch, going, zombies, restarts, looked: None, done: Inflicted::default() }
+    pub fn new(fleet: &'a mut Fleet, log: Arc<Log>, watch: &'a Watch) -> Self {
+        let (going, zombies, restarts, moves) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { fleet, log, watch, going, zombies, restarts, moves, looked: None, done: Inflicted::default() }
     }
 
     /// Until the window is over and everything is undone.
@@ -82,6 +86,9 @@ impl<'a> Inflict<'a> {
                 break;
             }
             std::thread::sleep(TICK);
+        }
+        for moving in self.moves {
+            moving.join().expect("whoever moves replicas does not panic");
         }
         self.done.left_out = waiting.len() as u32;
         self.done
@@ -154,8 +161,10 @@ impl<'a> Inflict<'a> {
             Fault::PauseBroker(n) => fleet.cluster.freeze(n),
             Fault::CutOffBroker(n) => others(n).for_each(|other| fleet.cluster.freeze(other)),
             Fault::PauseRedis => fleet.redis.freeze(),
-            Fault::MoveReplicas { topic, without } => self.move_replicas(topic, Some(without)),
-            Fault::MoveLeaders { by } => self.move_leaders(by),
+            Fault::MoveReplicas { topic, without } => {
+                self.in_background(move |mover| mover.move_replicas(topic, Some(without)));
+            }
+            Fault::MoveLeaders { by } => self.in_background(move |mover| mover.move_leaders(by)),
         }
         self.going.push(Going { fault, until: Instant::now() + step.lasts, old });
     }
@@ -191,7 +200,7 @@ impl<'a> Inflict<'a> {
                 fleet.cluster.restart(n);
             }
             Fault::PauseRedis => fleet.redis.thaw(),
-            Fault::MoveReplicas { topic, .. } => self.move_replicas(topic, None),
+            Fault::MoveReplicas { topic, .. } => self.in_background(move |mover| mover.move_replicas(topic, None)),
             Fault::MoveLeaders { .. } => return,
         }
         self.log.line(&format!("undone: {}", going.fault));
@@ -241,61 +250,16 @@ impl<'a> Inflict<'a> {
         }
     }
 
-    /// Takes one broker out of the replicas of a topic, or puts all three back in another order.
-    fn move_replicas(&mut self, topic: usize, without: Option<usize>) {
-        let topics = &self.fleet.topics;
-        let all = [&topics.raw, &topics.clean, &topics.dead, "__consumer_offsets", "__transaction_state"];
-        let topic = all[topic % all.len()].to_owned();
-        let moved = self.fleet.cluster.placement(&[&topic]).and_then(|mut placement| {
-            for ((_, partition), replicas) in &mut placement {
-                *replicas = match without {
-                    Some(broker) => replicas.iter().copied().filter(|id| *id != broker as i32 + 1).collect(),
-                    None => rotated(*partition as usize + replicas.first().map_or(0, |id| *id as usize)),
-                };
-            }
-            self.any_broker(|broker| kafka_admin::reassign(broker, &placement))
-        });
-        let what = if without.is_some() { "leave" } else { "come back" };
-        match moved {
-            Ok(()) => self.log.line(&format!("replicas of {topic} {what}")),
-            Err(error) => self.log.line(&format!("replicas of {topic} do not {what}: {error}")),
-        }
-    }
-
-    /// Turns the order of the replicas of our topics and of Kafka's own, and lets the new first ones lead.
-    fn move_leaders(&mut self, by: usize) {
-        let topics = &self.fleet.topics;
-        let all: [&str; 5] = [&topics.raw, &topics.clean, &topics.dead, "__consumer_offsets", "__transaction_state"];
-        let moved = self.fleet.cluster.placement(&all).and_then(|mut placement| {
-            placement.retain(|_, replicas| replicas.len() == NODES);
-            placement.values_mut().for_each(|replicas| replicas.rotate_left(by));
-            let partitions: Vec<(String, i32)> = placement.keys().cloned().collect();
-            self.any_broker(|broker| kafka_admin::reassign(broker, &placement))?;
-            self.any_broker(|broker| kafka_admin::elect_preferred(broker, &partitions))
-        });
-        if let Err(error) = moved {
-            self.log.line(&format!("leaders do not move: {error}"));
-        }
-    }
-
-    /// Asks the brokers one after the other: any of them may be away.
-    fn any_broker(&self, ask: impl Fn(std::net::SocketAddr) -> Result<(), String>) -> Result<(), String> {
-        let mut last = String::new();
-        for node in 0..NODES {
-            match ask(self.fleet.cluster.address(node)) {
-                Ok(()) => return Ok(()),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+    /// In a thread of its own: brokers that are paused keep it waiting.
+    fn in_background(&mut self, work: impl FnOnce(&Mover) -> Result<String, String> + Send + 'static) {
+        let (mover, log) = (self.fleet.mover(), Arc::clone(&self.log));
+        self.moves.push(std::thread::spawn(move || match work(&mover) {
+            Ok(done) => log.line(&done),
+            Err(error) => log.line(&format!("not moved: {error}")),
+        }));
     }
 }
 
 fn others(node: usize) -> impl Iterator<Item = usize> {
     (0..NODES).filter(move |other| *other != node)
-}
-
-/// All brokers, beginning with another one for each `n`.
-fn rotated(n: usize) -> Vec<i32> {
-    (0..NODES).map(|step| ((n + step) % NODES) as i32 + 1).collect()
 }

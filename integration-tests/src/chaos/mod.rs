@@ -12,6 +12,7 @@ mod ids;
 mod inflict;
 mod ledger;
 mod log;
+mod mover;
 mod report;
 mod schedule;
 mod senders;
@@ -19,6 +20,7 @@ mod watch;
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -80,7 +82,7 @@ const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(120);
 /// Something does not start, or the topics cannot be read at the end.
 pub fn run(plan: &Plan) -> Report {
     let started = Instant::now();
-    let log = Log::start(plan.log.as_deref()).expect("the log can be written");
+    let log = Arc::new(Log::start(plan.log.as_deref()).expect("the log can be written"));
     log.line(&format!(
         "seed {}; starting three brokers, Redis, {COLLECTORS} collectors, {CLEANERS} cleaners",
         plan.seed
@@ -98,16 +100,19 @@ pub fn run(plan: &Plan) -> Report {
     let watch = Watch::start(&fleet.cluster.client(), &fleet.topics.clean, PARTITIONS);
     let sending = Instant::now();
     let mut senders = Senders::start(SENDERS, &course);
-    let inflicted = Inflict::new(&mut fleet, &log, &watch).run(steps, window);
+    let inflicted = Inflict::new(&mut fleet, Arc::clone(&log), &watch).run(steps, window);
     log.line("no more faults; waiting for the senders");
     senders.join();
     let sent_for = sending.elapsed();
-    let mut ended_badly = Fleet::drain(&mut fleet.collectors);
+    let mut ended_badly = fleet.drain_collectors();
     log.line("everything is sent; waiting for the cleaners");
     let count = Count::new(&fleet);
     let late = count.wait_caught_up(CAUGHT_UP_WITHIN).err();
+    if late.is_some() {
+        fleet.cleaners_last_words().iter().for_each(|words| log.line(words));
+    }
     let unhealed = count.wait_in_sync(&fleet.cluster, CAUGHT_UP_WITHIN).err();
-    ended_badly.extend(Fleet::drain(&mut fleet.cleaners));
+    ended_badly.extend(fleet.drain_cleaners());
     let watched = watch.end();
 
     log.line("counting");

@@ -27,6 +27,8 @@ use super::{
 pub const NODES: usize = 3;
 /// Three JVMs share the machine with everything else.
 const HEAP: [&str; 2] = ["-Xmx384m", "-Xms128m"];
+/// A look at the cluster that takes longer says that it is not well.
+const LOOK: Duration = Duration::from_secs(1);
 const STARTED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Nodes are counted from 0; Kafka knows them as 1, 2 and 3.
@@ -122,7 +124,7 @@ impl Cluster {
     }
 
     fn all_alive(&self) -> Result<(), String> {
-        let metadata = self.observer.fetch_metadata(None, Duration::from_secs(2)).map_err(|e| e.to_string())?;
+        let metadata = self.observer.fetch_metadata(None, LOOK).map_err(|e| e.to_string())?;
         let alive = metadata.brokers().len();
         super::wait::check(alive == NODES, || format!("{alive} of {NODES} brokers are there"))
     }
@@ -132,7 +134,7 @@ impl Cluster {
     /// # Errors
     /// What is missing.
     pub fn in_sync(&self) -> Result<(), String> {
-        let metadata = self.observer.fetch_metadata(None, Duration::from_secs(2)).map_err(|e| e.to_string())?;
+        let metadata = self.observer.fetch_metadata(None, LOOK).map_err(|e| e.to_string())?;
         let alive = metadata.brokers().len();
         super::wait::check(alive == NODES, || format!("{alive} of {NODES} brokers are there"))?;
         for topic in metadata.topics() {
@@ -145,21 +147,21 @@ impl Cluster {
         }
         Ok(())
     }
+}
 
-    /// Where the replicas of these topics are.
-    ///
-    /// # Errors
-    /// No broker answers.
-    pub fn placement(&self, topics: &[&str]) -> Result<Placement, String> {
-        let metadata = self.observer.fetch_metadata(None, Duration::from_secs(2)).map_err(|e| e.to_string())?;
-        let mut placement = BTreeMap::new();
-        for topic in metadata.topics().iter().filter(|topic| topics.contains(&topic.name())) {
-            for partition in topic.partitions() {
-                placement.insert((topic.name().to_owned(), partition.id()), partition.replicas().to_vec());
-            }
+/// Where the replicas of these topics are.
+///
+/// # Errors
+/// No broker answers.
+pub fn placement(observer: &BaseConsumer, topics: &[&str], within: Duration) -> Result<Placement, String> {
+    let metadata = observer.fetch_metadata(None, within).map_err(|e| e.to_string())?;
+    let mut placement = BTreeMap::new();
+    for topic in metadata.topics().iter().filter(|topic| topics.contains(&topic.name())) {
+        for partition in topic.partitions() {
+            placement.insert((topic.name().to_owned(), partition.id()), partition.replicas().to_vec());
         }
-        Ok(placement)
     }
+    Ok(placement)
 }
 
 impl Drop for Cluster {

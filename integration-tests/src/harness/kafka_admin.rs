@@ -11,7 +11,7 @@ use std::{
 
 const ALTER_PARTITION_REASSIGNMENTS: i16 = 45;
 const ELECT_LEADERS: i16 = 43;
-const TIMEOUT: Duration = Duration::from_secs(8);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// No answer to these requests comes near it.
 const ANSWER_BYTES: usize = 4 << 20;
 
