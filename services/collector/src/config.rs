@@ -159,13 +159,7 @@ impl ServiceConfig for Config {
             redis::Client::open(url.as_str()).map_err(|error| format!("--quota-redis-url {url:?}: {error}"))?;
         }
         hooks::load(self.http.hooks.as_deref()).map_err(|error| format!("--hooks: {error}"))?;
-        let (door, http) = (&self.door, &self.http);
-        if http.max_bulk_bytes > door.max_in_flight_bytes / 2 {
-            return Err(format!(
-                "--max-bulk-bytes {} may be at most half of --max-in-flight-bytes {}: back-fills give way",
-                http.max_bulk_bytes, door.max_in_flight_bytes
-            ));
-        }
+        let door = &self.door;
         if door.ack_timeout <= door.linger {
             return Err(format!("--ack-timeout {:?} must be longer than --linger {:?}", door.ack_timeout, door.linger));
         }

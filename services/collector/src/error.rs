@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use rapport_events::FieldError;
+use rapport_policy::WatchError;
 use rapport_rpc::status;
 use rapport_shapes::Malformed;
 use serde::Serialize;
@@ -16,7 +17,7 @@ use tonic::Status;
 
 use crate::{
     doors::body::BodyError,
-    hooks::SignatureError,
+    hooks::{HooksError, SignatureError},
     keys::{KeysError, Unauthenticated},
     quota::{Exceeded, Limit},
 };
@@ -26,6 +27,10 @@ use crate::{
 pub enum Error {
     #[error(transparent)]
     Keys(#[from] KeysError),
+    #[error(transparent)]
+    Hooks(#[from] HooksError),
+    #[error(transparent)]
+    Policies(#[from] WatchError),
     #[error("redis for the quotas: {0}")]
     Redis(#[from] redis::RedisError),
     #[error(transparent)]

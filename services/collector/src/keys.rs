@@ -41,6 +41,34 @@ pub enum Door {
     Webhook,
 }
 
+impl Door {
+    /// In metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Segment => "segment",
+            Self::Snowplow => "snowplow",
+            Self::PostHog => "posthog",
+            Self::CloudEvents => "cloudevents",
+            Self::Bulk => "bulk",
+            Self::Webhook => "webhook",
+        }
+    }
+
+    /// The stage of a dead letter that was refused here.
+    pub const fn stage(self) -> &'static str {
+        match self {
+            Self::Grpc => "collector/grpc",
+            Self::Segment => "collector/segment",
+            Self::Snowplow => "collector/snowplow",
+            Self::PostHog => "collector/posthog",
+            Self::CloudEvents => "collector/cloudevents",
+            Self::Bulk => "collector/bulk",
+            Self::Webhook => "collector/webhook",
+        }
+    }
+}
+
 /// Why the keys cannot be used. Names an entry by its place, never by its text.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {

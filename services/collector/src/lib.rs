@@ -25,6 +25,7 @@ pub use error::Error;
 
 use doors::{House, grpc::GrpcDoor, grpc_server::GrpcServer, http};
 use publish::Publish;
+use rapport_policy::Watched;
 use rapport_proto::collect::collector_server::SERVICE_NAME;
 use rapport_rpc::Tls;
 use rapport_runtime::Lifecycle;
@@ -48,12 +49,14 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     tracing::info!(keys = keys.len(), "API keys read");
     let keys = Arc::new(keys);
     let publish = Arc::new(Publish::new(&config.kafka, &config.door)?);
-    let house = House {
-        keys: Arc::clone(&keys),
-        publish: Arc::clone(&publish),
-        limits: Arc::new(config.door.clone()),
-        lifecycle: lifecycle.clone(),
+    let (policies, following) = match &config.policies {
+        Some(folder) => {
+            let Watched { policies, thread } = rapport_policy::watch(folder, &lifecycle)?;
+            (policies, Some(thread))
+        }
+        None => (Arc::default(), None),
     };
+    let house = House::new(&config, Arc::clone(&keys), Arc::clone(&publish), policies, lifecycle.clone())?;
     let max_bytes = config.server.max_request_bytes;
     let service = GrpcServer::new(GrpcDoor::new(house.clone(), max_bytes), max_bytes.saturating_mul(DECODE_SLACK));
 
@@ -86,6 +89,9 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let upkeep = async { tokio::try_join!(gauges, follow_keys, follow_certificates, share_quotas) };
     tokio::try_join!(topics, grpc, http, upkeep).map(drop).inspect_err(|_| lifecycle.drain())?;
 
+    if let Some(thread) = following {
+        thread.join_within(config.door.ack_timeout).await;
+    }
     let left = publish.publisher().flush(config.door.ack_timeout).await;
     if left > 0 {
         tracing::warn!(left, "records were not acknowledged before the end; nobody was told that they were");

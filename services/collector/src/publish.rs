@@ -35,11 +35,6 @@ pub const OVERHEAD_BYTES: usize = 512;
 pub const ORIGINAL_BYTES: usize = 900_000;
 const RECORD_BYTES: usize = 1 << 20;
 
-/// Which step refused a dead letter, and its version.
-const STAGE: &str = "collector/segment";
-/// Content type of the original of a dead letter: one call of Segment's shape.
-const SEGMENT_JSON: &str = "application/json; shape=segment";
-
 /// Publishes for all doors.
 pub struct Publish {
     publisher: Publisher,
@@ -61,6 +56,39 @@ impl Room {
         let spare = self.permit.num_permits().saturating_sub(bytes);
         drop(self.permit.split(spare));
     }
+
+    /// Takes other room to this.
+    pub fn join(&mut self, other: Self) {
+        self.permit.merge(other.permit);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.permit.num_permits()
+    }
+}
+
+/// An event as it came, as a record that the cleaner can read: what a dead letter keeps.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Original {
+    /// Its content type, and what else stands beside the value.
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub value: Vec<u8>,
+}
+
+impl Original {
+    pub fn new(content_type: &str, value: Vec<u8>) -> Self {
+        Self { headers: vec![(headers::CONTENT_TYPE.into(), content_type.into())], value }
+    }
+}
+
+/// An event that was refused and whose sender cannot be told.
+pub struct Letter<'a> {
+    pub error: &'a FieldError,
+    /// Which step refused it (`collector/segment`).
+    pub stage: &'static str,
+    /// Whom it is about; empty where that is not known.
+    pub who: &'a str,
+    pub original: Original,
 }
 
 /// What became of one event.
@@ -218,10 +246,13 @@ impl Submission<'_> {
         self.slots.push(Slot::Settled(Fate::Refused(error)));
     }
 
-    /// An event that was refused and whose sender cannot be told: it is kept on the dead topic.
-    pub fn dead_letter(&mut self, error: &FieldError, who: &str, original: Vec<u8>) {
+    /// Keeps an event on the dead topic: replaying what is kept gives the record that it would have been.
+    pub fn dead_letter(&mut self, letter: Letter<'_>) {
+        let Letter { error, stage, who, original } = letter;
         let received = self.received_at.as_ms().to_string();
-        let header = |name: &str, value: &str| Header { name: name.into(), value: Some(value.as_bytes().to_vec()) };
+        let own = [(headers::TENANT, self.tenant.as_str()), (headers::RECEIVED_AT, &received)];
+        let own = own.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        let header = |(name, value)| Header { name, value: Some(value) };
         self.key.truncate(self.tenant_bytes);
         self.key.push_str(who);
         let key = (!who.is_empty()).then_some(self.key.as_bytes());
@@ -229,18 +260,15 @@ impl Submission<'_> {
             kind: Kind::from(error.kind).into(),
             field: error.field.clone(),
             reason: error.reason.clone(),
-            stage: STAGE.into(),
+            stage: stage.into(),
             processor_version: env!("CARGO_PKG_VERSION").into(),
             tenant: self.tenant.to_string(),
             failed_at: Some(self.received_at.to_proto()),
             source: None,
             original_key: key.map(<[u8]>::to_vec),
-            original_value: original,
-            original_headers: vec![
-                header(headers::CONTENT_TYPE, SEGMENT_JSON),
-                header(headers::TENANT, self.tenant.as_str()),
-                header(headers::RECEIVED_AT, &received),
-            ],
+            original_value: original.value,
+            original_headers: original.headers.into_iter().chain(own).map(header).collect(),
+            rule: error.rule.as_deref().unwrap_or_default().to_owned(),
             ..DeadLetter::default()
         };
         let record_headers = self.other_headers.clone();

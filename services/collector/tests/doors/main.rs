@@ -3,19 +3,36 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail the test")]
 
+mod bulk;
+mod cloudevents;
+mod devices;
 mod grpc;
-mod http;
 mod keys_and_quotas;
+mod posthog;
 mod room;
+mod segment;
+mod snowplow;
+mod webhooks;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use axum::{
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request},
+};
 use clap::Parser as _;
-use rapport_collector::{Config, doors::House, publish::Publish};
+use prost::Message as _;
+use rapport_collector::{
+    Config,
+    doors::{House, http::router},
+    publish::Publish,
+};
+use rapport_events::json::from_struct;
 use rapport_kafka::{KafkaArgs, headers};
+use rapport_proto::events::{DeadLetter, Event};
 use rapport_runtime::Lifecycle;
 use rdkafka::{
     ClientConfig, Message as _,
@@ -23,6 +40,8 @@ use rdkafka::{
     mocking::MockCluster,
     producer::DefaultProducerContext,
 };
+use serde_json::Value as Json;
+use tower::ServiceExt as _;
 
 const RAW: &str = "rapport.events.raw.v1";
 const DEAD: &str = "rapport.events.dead.v1";
@@ -41,15 +60,15 @@ fn cluster() -> Cluster {
 
 /// A collector's doors in front of some brokers: the key `k` is the tenant `acme`.
 fn house(brokers: &str, flags: &[&str]) -> (House, Config) {
-    let given = ["collector", "--api-keys", "k=acme", "--kafka-brokers", brokers, "--linger", "1ms"];
+    house_with_keys(["--api-keys", "k=acme"], brokers, flags)
+}
+
+fn house_with_keys(keys: [&str; 2], brokers: &str, flags: &[&str]) -> (House, Config) {
+    let given = ["collector", keys[0], keys[1], "--kafka-brokers", brokers, "--linger", "1ms"];
     let config = Config::try_parse_from(given.iter().chain(flags)).unwrap();
-    let house = House {
-        keys: Arc::new(config.keys().unwrap()),
-        publish: Arc::new(Publish::new(&config.kafka, &config.door).unwrap()),
-        limits: Arc::new(config.door.clone()),
-        lifecycle: Lifecycle::new(),
-    };
-    (house, config)
+    let publish = Arc::new(Publish::new(&config.kafka, &config.door).unwrap());
+    let house = House::new(&config, Arc::new(config.keys().unwrap()), publish, Arc::default(), Lifecycle::new());
+    (house.unwrap(), config)
 }
 
 /// No broker is there, and who waits for it waits a short time.
@@ -68,6 +87,42 @@ impl Record {
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
+}
+
+/// The first `count` events of the raw topic.
+fn events(cluster: &Cluster, count: usize) -> Vec<Event> {
+    let decode = |record: &Record| Event::decode(record.value.as_deref().unwrap()).unwrap();
+    records(cluster, RAW, count).iter().map(decode).collect()
+}
+
+/// The first `count` dead letters.
+fn letters(cluster: &Cluster, count: usize) -> Vec<DeadLetter> {
+    let decode = |record: &Record| DeadLetter::decode(record.value.as_deref().unwrap()).unwrap();
+    records(cluster, DEAD, count).iter().map(decode).collect()
+}
+
+/// A header of the original of a dead letter.
+fn original_header<'a>(letter: &'a DeadLetter, name: &str) -> Option<&'a str> {
+    let header = letter.original_headers.iter().find(|header| header.name == name)?;
+    std::str::from_utf8(header.value.as_deref()?).ok()
+}
+
+/// An event's properties as JSON.
+fn properties(event: &Event) -> Json {
+    event.properties.as_ref().map(from_struct).unwrap_or_default()
+}
+
+/// Sends a request to the doors: the status, the headers, and the body.
+async fn send(house: &House, request: Request<Body>) -> (u16, HeaderMap, Vec<u8>) {
+    let response = router(house.clone()).oneshot(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    (head.status.as_u16(), head.headers, to_bytes(body, 1 << 20).await.unwrap().to_vec())
+}
+
+/// The same, where the answer is JSON.
+async fn ask(house: &House, request: Request<Body>) -> (u16, Json) {
+    let (status, _, body) = send(house, request).await;
+    (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
 /// The first `count` records of a topic, oldest first.

@@ -139,7 +139,7 @@ async fn bodies_may_be_gzip_and_have_a_limit_before_and_after() {
     assert_eq!(packed("gzip", gzip(&" ".repeat(20_001))).await, refused(413, "too_large"));
     assert_eq!(packed("identity", vec![b' '; 20_001]).await, refused(413, "too_large"));
     assert_eq!(packed("gzip", b"not gzip".to_vec()).await, refused(400, "malformed"));
-    assert_eq!(packed("br", b"x".to_vec()).await, refused(415, "unsupported_encoding"));
+    assert_eq!(packed("lzw", b"x".to_vec()).await, refused(415, "unsupported_encoding"));
     assert_eq!(packed("identity", b"{".to_vec()).await, refused(400, "malformed"));
     assert_eq!(packed("identity", batch(&vec![view("m"); 4]).into_bytes()).await, refused(413, "too_large"));
 }
