@@ -40,12 +40,23 @@ pub(crate) fn field<'a>(object: &'a [u8], name: &str) -> Option<&'a [u8]> {
     found
 }
 
-/// An object with one more field at its front, so that a field of that name in the object itself
-/// still counts (the last one does). What is no object comes back as it was.
-pub(crate) fn with_field(object: &[u8], name: &str, value: &[u8]) -> Vec<u8> {
-    let Some(rest) = after(object, b'{') else { return object.to_vec() };
-    let comma: &[u8] = if after(rest, b'}').is_some() { b"" } else { b"," };
-    [b"{\"", name.as_bytes(), b"\":", value, comma, rest].concat()
+/// An object with one more field, unless it has that one and it says something. What is no object
+/// comes back as it was.
+pub(crate) fn with_default(object: &[u8], name: &str, value: &[u8]) -> Vec<u8> {
+    let says_something =
+        |own: &[u8]| own != b"null" && !serde_json::from_slice::<String>(own).is_ok_and(|text| text.trim().is_empty());
+    let own = field(object, name);
+    let Some(rest) = after(object, b'{').filter(|_| !own.is_some_and(says_something)) else { return object.to_vec() };
+    let pair = [b"\"", name.as_bytes(), b"\":", value].concat();
+    if own.is_none() {
+        let comma: &[u8] = if after(rest, b'}').is_some() { b"" } else { b"," };
+        return [b"{", pair.as_slice(), comma, rest].concat();
+    }
+    // Of two fields of one name the last counts.
+    match object.trim_ascii_end().strip_suffix(b"}") {
+        Some(open) => [open, b",", &pair, b"}"].concat(),
+        None => object.to_vec(),
+    }
 }
 
 /// What stands at the given places, copied; empty where nothing stands.
@@ -84,11 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn a_field_of_the_envelope_never_wins_over_the_events_own() {
-        let with = with_field(br#" {"sentAt": 2}"#, "sentAt", b"1");
-        assert_eq!(serde_json::from_slice::<Json>(&with).unwrap(), serde_json::json!({"sentAt": 2}));
-        assert_eq!(with_field(b"{ }", "a", b"1"), br#"{"a":1 }"#.to_vec());
-        assert_eq!(with_field(b"17", "a", b"1"), b"17".to_vec());
+    fn a_field_of_the_envelope_stands_in_for_one_that_says_nothing() {
+        let with = |object: &str| -> Json {
+            serde_json::from_slice(&with_default(object.as_bytes(), "sentAt", b"1")).unwrap()
+        };
+        assert_eq!(with(r#" {"sentAt": 2}"#), serde_json::json!({"sentAt": 2}));
+        for blank in [r#"{"sentAt": null}"#, r#"{"sentAt": " "} "#, "{ }"] {
+            assert_eq!(with(blank), serde_json::json!({"sentAt": 1}), "{blank}");
+        }
+        assert_eq!(with(r#"{"a": 0}"#), serde_json::json!({"a": 0, "sentAt": 1}));
+        assert_eq!(with("17"), 17);
     }
 
     proptest! {
@@ -96,7 +112,7 @@ mod tests {
         fn arbitrary_bytes_never_panic(body: Vec<u8>, text in "[\\[\\]{}\",:0-9a ]{0,40}") {
             for body in [body.as_slice(), text.as_bytes()] {
                 prop_assert!(of_list(body, "a").len() <= body.len());
-                prop_assert!(with_field(body, "a", b"1").len() >= body.len().min(body.trim_ascii_start().len()));
+                prop_assert!(with_default(body, "a", b"1").len() >= body.trim_ascii().len());
             }
         }
     }

@@ -111,7 +111,7 @@ pub fn originals(body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
     let mut kept = originals::at(places, &originals::of_list(body, "batch"));
     for name in ["sent_at", "historical_migration"] {
         if let Some(value) = originals::field(body, name).filter(|value| name != "sent_at" || is_time(value)) {
-            kept.iter_mut().for_each(|event| *event = originals::with_field(event, name, value));
+            kept.iter_mut().for_each(|event| *event = originals::with_default(event, name, value));
         }
     }
     kept.into_iter().map(without_key).collect()

@@ -116,7 +116,7 @@ pub fn one(message: &[u8]) -> Result<Event, FieldError> {
 pub fn originals(body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
     let mut kept = originals::at(places, &originals::of_list(body, "batch"));
     if let Some(sent_at) = originals::field(body, "sentAt").filter(|stamp| is_time(stamp)) {
-        kept.iter_mut().for_each(|event| *event = originals::with_field(event, "sentAt", sent_at));
+        kept.iter_mut().for_each(|event| *event = originals::with_default(event, "sentAt", sent_at));
     }
     kept
 }
