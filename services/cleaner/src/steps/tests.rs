@@ -353,6 +353,51 @@ fn holds_secret(verdict: &Verdict) -> bool {
     text.contains("secret") || text.contains("7777777.25")
 }
 
+/// `cargo test --release -p rapport-cleaner --lib -- --ignored --nocapture cost`
+#[test]
+#[ignore = "a measurement, not a promise"]
+#[expect(clippy::print_stderr, reason = "the measurement is for a person")]
+fn the_cost_of_all_steps_for_one_event() {
+    const ROUNDS: u32 = 200_000;
+    let plain = view(json!({}));
+    let rating = Event { properties: None, value: Some(5.0), ..plain.clone() };
+    let visit = Event {
+        anonymous_id: "4f1e2d3c-0000-4000-8000-1234567890ab".into(),
+        ..view(json!({
+            "price": 19.9, "currency": "EUR", "name": "Blue running shoe", "position": 3,
+            "context": {
+                "ip": "203.0.113.77", "locale": "de-DE", "timezone": "Europe/Berlin",
+                "userAgent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1",
+                "page": {"url": "https://shop.example/shoes?utm_source=mail&utm_campaign=may", "referrer": "https://www.google.com/", "title": "Shoes"},
+                "library": {"name": "analytics.js", "version": "2.1"},
+                "consent": {"categoryPreferences": {"Analytics": true, "Advertising": false}},
+            },
+        }))
+    };
+    let plan = "validate: {events: {view: {version: 1, schema: {required: [item_id], properties: {properties: {properties: {price: {type: number}}}}}}}}";
+    let cases = [
+        ("a rating, built-in rules", steps(), &rating),
+        ("a page view with its context, built-in rules", steps(), &visit),
+        ("... with a plan", by(plan), &visit),
+        ("... with consent", by(ASKS), &visit),
+        ("... with a plan and consent", by(&format!("{ASKS}{plan}")), &visit),
+    ];
+    for (name, steps, event) in cases {
+        let (bytes, none) = (event.encode_to_vec(), OwnedHeaders::new());
+        let mut batch = steps.batch(NOW);
+        let began = std::time::Instant::now();
+        for _ in 0..ROUNDS {
+            assert!(matches!(batch.judge(&record(&bytes, &none)), Verdict::Clean(_)));
+        }
+        let whole = began.elapsed() / ROUNDS;
+        let began = std::time::Instant::now();
+        for _ in 0..ROUNDS {
+            assert!(Event::decode(bytes.as_slice()).is_ok());
+        }
+        eprintln!("{name}: {whole:?}, of which {:?} decode {} bytes", began.elapsed() / ROUNDS, bytes.len());
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_comes_in_there_is_a_verdict(
