@@ -36,9 +36,9 @@ pub struct HttpArgs {
 fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let address = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse().or_else(|_| address()).map_err(|_| {
-        format!("must be an address or a network, for example 192.0.2.7 or 10.0.0.0/8, is {text:?}")
-    })
+    text.parse()
+        .or_else(|_| address())
+        .map_err(|_| format!("must be an address or a network, for example 192.0.2.7 or 10.0.0.0/8, is {text:?}"))
 }
 
 #[cfg(test)]

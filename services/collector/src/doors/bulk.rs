@@ -56,7 +56,9 @@ impl<'a> Answer<'a> {
         Self {
             accepted: account.accepted,
             refused: account.refused,
-            errors: errors.map(|(line, error)| Line { line: *line, field: &error.field, reason: &error.reason }).collect(),
+            errors: errors
+                .map(|(line, error)| Line { line: *line, field: &error.field, reason: &error.reason })
+                .collect(),
             code: refusal.map(Refusal::code),
             message: refusal.map(ToString::to_string),
             detail: refusal.map(Refusal::detail),

@@ -49,9 +49,10 @@ impl Client {
                 continue;
             }
             let properties = event.properties.get_or_insert_default();
-            let context = properties.fields.entry("context".into()).or_insert_with(|| Value {
-                kind: Some(Kind::StructValue(Struct::default())),
-            });
+            let context = properties
+                .fields
+                .entry("context".into())
+                .or_insert_with(|| Value { kind: Some(Kind::StructValue(Struct::default())) });
             if let Some(Kind::StructValue(context)) = &mut context.kind {
                 context.fields.entry(name.into()).or_insert_with(|| Value { kind: Some(Kind::StringValue(text)) });
             }

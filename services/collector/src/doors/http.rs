@@ -8,10 +8,7 @@ use std::{
 
 use axum::{
     RequestPartsExt as _, Router,
-    extract::{
-        ConnectInfo, Path, Request, State,
-        connect_info::Connected,
-    },
+    extract::{ConnectInfo, Path, Request, State, connect_info::Connected},
     http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse as _, Response},
     routing::any,
@@ -61,6 +58,15 @@ impl Connected<IncomingStream<'_, BoundedListener>> for Peer {
 /// The port cannot be opened, or the server failed.
 pub async fn serve(house: House, addr: SocketAddr, tls: Option<Tls>) -> Result<(), Error> {
     let listener = TcpListener::bind(addr).await.map_err(|source| Error::Bind { addr, source })?;
+    tracing::info!(%addr, "serving HTTP");
+    serve_on(house, listener, tls).await
+}
+
+/// [`serve`] on a port that is open already.
+///
+/// # Errors
+/// The server failed.
+pub async fn serve_on(house: House, listener: TcpListener, tls: Option<Tls>) -> Result<(), Error> {
     let incoming = Incoming::new(listener, tls);
     let bounded = BoundedListener::new(incoming, house.limits.max_connections, house.limits.idle_timeout);
     let ready = house.lifecycle.component("http");
@@ -104,8 +110,7 @@ pub fn router(house: House) -> Router {
 /// The same answer for every question.
 fn always(text: &'static str, request: &Request) -> Response {
     let asks = request.method() == Method::OPTIONS;
-    let mut response =
-        if asks { StatusCode::NO_CONTENT.into_response() } else { shape::ok("application/json", text) };
+    let mut response = if asks { StatusCode::NO_CONTENT.into_response() } else { shape::ok("application/json", text) };
     Cors::Anyone.preflight(request.headers(), "GET, POST, OPTIONS", response.headers_mut());
     response
 }
@@ -114,7 +119,8 @@ fn always(text: &'static str, request: &Request) -> Response {
 async fn call(route: Arc<str>, shape: Arc<dyn Shape>, house: Arc<House>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(Peer(ip))| *ip);
-    let key = if route.contains("{key}") { parts.extract::<Path<String>>().await.ok().map(|Path(key)| key) } else { None };
+    let key =
+        if route.contains("{key}") { parts.extract::<Path<String>>().await.ok().map(|Path(key)| key) } else { None };
     let head = Head { method: parts.method, uri: parts.uri, headers: parts.headers, peer, key };
     if head.method == Method::OPTIONS {
         let mut response = StatusCode::NO_CONTENT.into_response();

@@ -23,8 +23,7 @@ use crate::{
     publish::Original,
 };
 
-const POST_PATHS: [&str; 2] =
-    ["/com.snowplowanalytics.snowplow/tp2", "/k/{key}/com.snowplowanalytics.snowplow/tp2"];
+const POST_PATHS: [&str; 2] = ["/com.snowplowanalytics.snowplow/tp2", "/k/{key}/com.snowplowanalytics.snowplow/tp2"];
 const GET_PATHS: [&str; 2] = ["/i", "/k/{key}/i"];
 const ORIGINAL: &str = "application/json; shape=snowplow";
 
@@ -42,10 +41,7 @@ const PIXEL: &[u8] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xf
 const NO_CACHE: &str = "no-cache, no-store, must-revalidate";
 
 pub fn endpoints(_: &House) -> Vec<Endpoint> {
-    vec![
-        Endpoint::new(&POST_PATHS, Snowplow { by_post: true }),
-        Endpoint::new(&GET_PATHS, Snowplow { by_post: false }),
-    ]
+    vec![Endpoint::new(&POST_PATHS, Snowplow { by_post: true }), Endpoint::new(&GET_PATHS, Snowplow { by_post: false })]
 }
 
 struct Snowplow {

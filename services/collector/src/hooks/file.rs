@@ -174,7 +174,8 @@ impl Entry {
             return Err(format!("secrets: must be 1 to {SECRETS}, are {}", self.secrets.len()));
         }
         let secrets = self.secrets.into_iter().enumerate();
-        let secrets = secrets.map(|(n, secret)| secret.read(folder).map_err(|reason| format!("secrets[{n}]: {reason}")));
+        let secrets =
+            secrets.map(|(n, secret)| secret.read(folder).map_err(|reason| format!("secrets[{n}]: {reason}")));
         let mapping = read(&folder.join(&self.mapping)).map_err(|error| format!("mapping: {error}"))?;
         Ok(Hook {
             tenant: Tenant::parse(&self.tenant).map_err(|error| error.to_string())?,
@@ -213,7 +214,9 @@ impl SignatureEntry {
             _ => None,
         };
         if before_body.is_none() && signed != "{body}" {
-            return Err(format!("signature.signed: must be \"{{body}}\" or \"{{timestamp}}...{{body}}\", is {signed:?}"));
+            return Err(format!(
+                "signature.signed: must be \"{{body}}\" or \"{{timestamp}}...{{body}}\", is {signed:?}"
+            ));
         }
         let in_pairs = pairs.as_ref().is_some_and(|pairs| pairs.timestamp.is_some());
         match &timestamp {
@@ -225,7 +228,9 @@ impl SignatureEntry {
             }
             // Whoever records a call could put any time beside it.
             Some(_) if before_body.is_none() => {
-                return Err("signature.signed: a time that is not signed proves nothing; say \"{timestamp}.{body}\"".into());
+                return Err(
+                    "signature.signed: a time that is not signed proves nothing; say \"{timestamp}.{body}\"".into()
+                );
             }
             Some(_) | None => {}
         }

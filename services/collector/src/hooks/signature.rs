@@ -25,7 +25,9 @@ pub enum SignatureError {
     Malformed(HeaderName, &'static str),
     #[error("{0}: the signature is wrong; check that the sender and the hook have the same secret")]
     Wrong(HeaderName),
-    #[error("{header}: the call was signed {age_s} s ago, at most {window_s} s are allowed; is it sent again, or is a clock wrong?")]
+    #[error(
+        "{header}: the call was signed {age_s} s ago, at most {window_s} s are allowed; is it sent again, or is a clock wrong?"
+    )]
     Old { header: HeaderName, age_s: i64, window_s: i64 },
     #[error("{header}: the call was signed {ahead_s} s in the future; is a clock wrong?")]
     Early { header: HeaderName, ahead_s: i64 },
@@ -94,7 +96,10 @@ impl Scheme {
         let signed_time = time.as_ref().map_or("", |(text, _)| *text);
         let mut decoded = signatures.iter().filter_map(|signature| self.decoded(signature)).peekable();
         if decoded.peek().is_none() {
-            return Err(SignatureError::Malformed(self.header.clone(), "holds no signature of the form that the hook says"));
+            return Err(SignatureError::Malformed(
+                self.header.clone(),
+                "holds no signature of the form that the hook says",
+            ));
         }
         // Every secret is tried with every signature: how long it takes tells nothing.
         let good = decoded.fold(false, |good, signature| {
@@ -130,7 +135,8 @@ impl Scheme {
             }
         };
         let at = (text.len() <= TIMESTAMP_BYTES).then(|| rule.format.read(text)).flatten();
-        let at = at.ok_or_else(|| SignatureError::Malformed(name.clone(), "holds no time of the format that the hook says"))?;
+        let at = at
+            .ok_or_else(|| SignatureError::Malformed(name.clone(), "holds no time of the format that the hook says"))?;
         Ok(Some((text, at)))
     }
 

@@ -32,7 +32,8 @@ fn binary(id: &str, data: &str) -> Request<Body> {
 async fn an_event_is_understood_in_all_three_modes() {
     let cluster = cluster();
     let (house, _) = house(&cluster.bootstrap_servers(), &[]);
-    let (status, _, answer) = send(&house, post("application/cloudevents+json; charset=utf-8", structured("c1").to_string())).await;
+    let (status, _, answer) =
+        send(&house, post("application/cloudevents+json; charset=utf-8", structured("c1").to_string())).await;
     assert_eq!((status, answer.as_slice()), (204, b"".as_slice()), "a body would be taken for an event in reply");
     assert_eq!(send(&house, binary("c2", r#"{"item_id": "i2"}"#)).await.0, 204);
     let batch = json!([structured("c3"), structured("c4")]).to_string();

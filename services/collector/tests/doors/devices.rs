@@ -6,8 +6,8 @@ use axum::{
     http::{Request, header},
 };
 use rapport_collector::doors::{House, http};
-use rapport_policy::{Policies, Policy};
 use rapport_events::Tenant;
+use rapport_policy::{Policies, Policy};
 use serde_json::{Value as Json, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,7 +31,9 @@ fn context(event: &rapport_proto::events::Event) -> Json {
 async fn a_browsers_user_agent_is_noted_and_a_servers_is_not() {
     let cluster = cluster();
     let (house, _) = house(&cluster.bootstrap_servers(), &[]);
-    for (path, agent) in [("/v1/t", "analytics-kotlin/1.2"), ("/v1/track", BROWSER), ("/v1/track", "analytics-python/2.3")] {
+    for (path, agent) in
+        [("/v1/t", "analytics-kotlin/1.2"), ("/v1/track", BROWSER), ("/v1/track", "analytics-python/2.3")]
+    {
         assert_eq!(send(&house, track(path, agent)).await.0, 200);
     }
     let events = events(&cluster, 3);
@@ -48,7 +50,11 @@ async fn a_wrong_event_of_a_page_is_kept_although_it_was_told() {
     assert_eq!(send(&house, request).await.0, 400);
     let letter = &letters(&cluster, 1)[0];
     let original: Json = serde_json::from_slice(&letter.original_value).unwrap();
-    assert_eq!(original, json!({"event": "view", "type": "track"}), "as one call that the cleaner reads, without the key");
+    assert_eq!(
+        original,
+        json!({"event": "view", "type": "track"}),
+        "as one call that the cleaner reads, without the key"
+    );
 }
 
 /// Sends over a real connection: the doors then know where it comes from.
@@ -70,7 +76,7 @@ async fn over_the_wire(house: &House, addr: std::net::SocketAddr, forwarded: &st
 async fn serve(house: &House) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    tokio::spawn(http::serve_on(house.clone(), listener));
+    tokio::spawn(http::serve_on(house.clone(), listener, None));
     addr
 }
 

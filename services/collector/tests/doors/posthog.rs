@@ -60,8 +60,12 @@ async fn a_body_may_be_packed_as_its_header_or_its_query_says() {
     assert_eq!(send(&house, by_header.unwrap().map(Body::from)).await.0, 200);
     let by_query = post("/e/?compression=gzip-js&ver=1.2", gzip(&json!([with_token(ONE[1])]).to_string()));
     assert_eq!(send(&house, by_query).await.0, 200);
-    let form = format!("data={}", base64::engine::general_purpose::STANDARD.encode(with_token("m3").to_string()).replace('+', "%2B"));
-    let form = Request::post("/e/?compression=base64").header("content-type", "application/x-www-form-urlencoded").body(form);
+    let form = format!(
+        "data={}",
+        base64::engine::general_purpose::STANDARD.encode(with_token("m3").to_string()).replace('+', "%2B")
+    );
+    let form =
+        Request::post("/e/?compression=base64").header("content-type", "application/x-www-form-urlencoded").body(form);
     assert_eq!(send(&house, form.unwrap().map(Body::from)).await.0, 200);
     let (status, answer) = ask(&house, post("/e/?compression=gzip", "not gzip")).await;
     assert_eq!((status, &answer["code"]), (400, &json!("malformed")));

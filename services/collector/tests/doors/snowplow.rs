@@ -60,10 +60,14 @@ async fn a_tracker_that_posts_hears_ok_and_its_app_id_names_the_tenant() {
 async fn a_tracker_that_gets_hears_a_pixel_that_no_cache_keeps() {
     let cluster = cluster();
     let house = house(&cluster, &[]);
-    let (status, headers, pixel) = send(&house, get("e=pv&eid=e1&aid=shop&uid=ann&url=https%3A%2F%2Fshop.example%2F")).await;
+    let (status, headers, pixel) =
+        send(&house, get("e=pv&eid=e1&aid=shop&uid=ann&url=https%3A%2F%2Fshop.example%2F")).await;
     assert_eq!((status, headers[header::CONTENT_TYPE].to_str().unwrap()), (200, "image/gif"));
     assert!(headers[header::CACHE_CONTROL].to_str().unwrap().contains("no-store"));
-    assert_eq!((&pixel[..6], &pixel[6..10], pixel.last()), (b"GIF89a".as_slice(), [1, 0, 1, 0].as_slice(), Some(&b';')));
+    assert_eq!(
+        (&pixel[..6], &pixel[6..10], pixel.last()),
+        (b"GIF89a".as_slice(), [1, 0, 1, 0].as_slice(), Some(&b';'))
+    );
     assert_eq!(events(&cluster, 1)[0].event_id, "e1");
 }
 
@@ -116,7 +120,8 @@ async fn no_answer_makes_a_tracker_send_the_same_again_for_ever() {
     let many = sent(&[page("e1"), page("e2"), page("e3")]);
     let packed = post(TP2).header("content-encoding", "lzw").body(Body::from("x")).unwrap();
     let no_json = post(TP2).body(Body::from("{")).unwrap();
-    let other_schema = post(TP2).body(Body::from(r#"{"schema": "iglu:com.acme/x/jsonschema/1-0-0", "data": []}"#)).unwrap();
+    let other_schema =
+        post(TP2).body(Body::from(r#"{"schema": "iglu:com.acme/x/jsonschema/1-0-0", "data": []}"#)).unwrap();
     for (request, expected) in [(large, 422), (many, 422), (packed, 422), (no_json, 400), (other_schema, 400)] {
         let (status, answer) = ask(&house, request).await;
         assert_eq!(status, expected, "{answer}");
@@ -153,7 +158,10 @@ async fn who_asks_for_anonymity_is_not_told_from_others() {
     visitor["ip"] = json!("203.0.113.7");
     let request = |id: &str| {
         visitor["eid"] = json!(id);
-        post(TP2).header("origin", "https://shop.example").header("user-agent", "Mozilla/5.0").body(body(&[visitor.clone()]))
+        post(TP2)
+            .header("origin", "https://shop.example")
+            .header("user-agent", "Mozilla/5.0")
+            .body(body(&[visitor.clone()]))
     };
     let mut request = request;
     let anonymous = request("e1").unwrap();

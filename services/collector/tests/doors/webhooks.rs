@@ -90,7 +90,11 @@ async fn a_signed_body_becomes_the_events_that_its_mapping_says() {
     let folder = folder(HOOKS);
     let house = house_with_hooks(&cluster, folder.path());
     assert_eq!(ask(&house, order(SECRET, &paid())).await, (200, json!({"accepted": 2, "refused": 0})));
-    assert_eq!(ask(&house, order("the-secret-from-before", &json!({"line_items": []}))).await.0, 200, "it is live, too");
+    assert_eq!(
+        ask(&house, order("the-secret-from-before", &json!({"line_items": []}))).await.0,
+        200,
+        "it is live, too"
+    );
     let events = events(&cluster, 2);
     assert_eq!([&events[0].event_id, &events[1].event_id], ["shop-820-1", "shop-820-2"]);
     assert_eq!((events[1].customer_id.as_str(), events[1].item_id.as_str()), ("7", "i2"));
