@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down restart status logs test check check-deps bench soak clean-run
+.PHONY: help setup build demo up down restart status logs test check check-deps bench soak chaos clean-run
 
 # Every recipe finds the cache, libtorch and ONNX Runtime through it.
 env := . deploy/dev/env.sh
@@ -69,6 +69,11 @@ bench: ## benchmarks, each against a ceiling taken in the same run (BENCH="--qui
 soak: ## ten minutes of full load with Kafka stalled for two of them: does memory stay flat? (SOAK="--seconds 60 --stalled 12")
 	@deploy/dev/setup.sh
 	@$(env) && cargo build --release --workspace --bins && "$$CARGO_TARGET_DIR/release/bench" soak $(SOAK)
+
+chaos: ## a million events while brokers, collectors and cleaners are killed; then all are counted (CHAOS="--minutes 5 --events 300000 --seed 7")
+	@deploy/dev/setup.sh
+	@$(env) && cargo build --release -p rapport-collector -p rapport-cleaner -p rapport-integration-tests --bins \
+	  && "$$CARGO_TARGET_DIR/release/chaos" $(CHAOS)
 
 clean-run: ## stop everything and forget its data (topics, features, models); caches stay
 	@if [ -f deploy/dev/stack.sh ]; then deploy/dev/stack.sh down; fi

@@ -18,7 +18,7 @@ const SEED: u64 = 41;
 fn nothing_acknowledged_is_lost_and_nothing_is_counted_twice_while_everything_is_killed_paused_and_moved() {
     let seed = std::env::var("RAPPORT_CHAOS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED);
     let report = chaos::run(&Plan {
-        lasts: Duration::from_secs(60),
+        faults_for: Duration::from_secs(30),
         events: 60_000,
         seed,
         fault_every: Duration::from_secs_f64(1.8),

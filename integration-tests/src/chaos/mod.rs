@@ -48,8 +48,8 @@ pub enum Sabotage {
 /// One run.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// All of it: start, faults, catching up, counting.
-    pub lasts: Duration,
+    /// How long faults come. Starting is before it, catching up and counting are after it.
+    pub faults_for: Duration,
     pub events: u32,
     pub seed: u64,
     /// About so much time from one fault to the next.
@@ -69,10 +69,6 @@ const BROKEN_ONE_IN: u64 = 400;
 const DOUBLED_ONE_IN: u64 = 150;
 /// The events go out in this share of the faults' time: outages cost some of it.
 const SENDING: f64 = 0.8;
-/// What is kept for catching up and counting: this share of the whole, within these bounds.
-const AFTERWARDS: f64 = 0.2;
-const AFTERWARDS_AT_LEAST: Duration = Duration::from_secs(15);
-const AFTERWARDS_AT_MOST: Duration = Duration::from_secs(120);
 /// How long senders may go on with what is not acknowledged yet when the faults are over.
 const LAST_TRIES: Duration = Duration::from_secs(45);
 /// How long the cleaners may take for what is left, and brokers for being in sync.
@@ -89,8 +85,7 @@ pub fn run(plan: &Plan) -> Report {
     ));
     let mut fleet = Fleet::start(COLLECTORS, CLEANERS, plan.sabotage);
 
-    let afterwards = plan.lasts.mul_f64(AFTERWARDS).clamp(AFTERWARDS_AT_LEAST, AFTERWARDS_AT_MOST);
-    let window = plan.lasts.saturating_sub(started.elapsed() + afterwards).max(Duration::from_secs(10));
+    let window = plan.faults_for;
     let natures = natures(plan);
     let course = course(plan, &fleet, natures, window);
     let size = Size { collectors: COLLECTORS, cleaners: CLEANERS, longest: plan.longest_fault };

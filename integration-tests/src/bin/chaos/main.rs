@@ -71,12 +71,16 @@ fn number_between(text: &str, least: f64, most: f64) -> Result<f64, String> {
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
-    number_between(text, 1.0, 240.0)
+    number_between(text, 2.0, 240.0)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
     number_between(text, 0.5, 600.0)
 }
+
+/// What is kept of the time for starting, and for catching up and counting.
+const STARTING: Duration = Duration::from_secs(25);
+const ENDING: Duration = Duration::from_secs(50);
 
 /// Ctrl-C and every other end take all processes along: see the harness's reaper.
 fn main() -> ExitCode {
@@ -86,7 +90,7 @@ fn main() -> ExitCode {
     }
     let by_the_clock = || rapport_integration_tests::events::now_ms().unsigned_abs() % 1_000_000;
     let plan = Plan {
-        lasts: Duration::from_secs_f64(args.minutes * 60.0),
+        faults_for: Duration::from_secs_f64(args.minutes * 60.0).saturating_sub(STARTING + ENDING),
         events: args.events,
         seed: args.seed.unwrap_or_else(by_the_clock),
         fault_every: Duration::from_secs_f64(args.fault_every),
