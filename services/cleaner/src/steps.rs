@@ -125,7 +125,7 @@ impl Judge<'_> {
         };
         self.counts.add(Step::Tenant, Outcome::Passed);
         let refusal = match contained(|| self.clean(record, &tenant, &policy)) {
-            Ok(Ok(cleaned)) => return Verdict::Clean(Box::new(cleaned)),
+            Ok(Ok(cleaned)) => return Verdict::Clean(cleaned),
             Ok(Err(refusal)) => refusal,
             Err(fault) => {
                 self.counts.add(self.step, Outcome::Refused);
@@ -142,7 +142,7 @@ impl Judge<'_> {
         record: &RawRecord<'_, H>,
         tenant: &Tenant,
         policy: &Policy,
-    ) -> Result<Cleaned, Refusal> {
+    ) -> Result<Box<Cleaned>, Refusal> {
         let settings = self.settings;
         let received_at = record.received_at(self.now);
         let mut event = self.run(Step::Decode, || Ok((Outcome::Passed, decoded(record)?)))?;
@@ -200,7 +200,8 @@ impl Judge<'_> {
         };
         // Nobody has no visits, and no rate either.
         let somebody = agreed != Agreed::Stripped;
-        Ok(Cleaned {
+        // Large, and on its way through several hands: it is made where it stays.
+        Ok(Box::new(Cleaned {
             session: SessionRule {
                 inactivity: policy.enrich.sessions.inactivity.filter(|_| somebody),
                 client_session: !session_id.is_empty(),
@@ -224,7 +225,7 @@ impl Judge<'_> {
                 },
                 observations: seen,
             },
-        })
+        }))
     }
 
     /// One step: remembers where the record is, counts what came out, and names the step that

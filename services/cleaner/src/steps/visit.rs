@@ -42,9 +42,9 @@ pub(super) fn machine(context: &Context<'_>, policy: &Policy) -> Result<(Outcome
 /// Client, referrer and campaign, as far as the policy wants them.
 pub(super) fn read(event: &Event, policy: &Policy) -> (Outcome, Visit) {
     let (context, rules) = (Context::of(event), &policy.enrich);
-    let page = context.page_url();
+    let (page, agent) = (context.page_url(), context.user_agent());
     let visit = Visit {
-        client: if rules.client { enrich::client(context.user_agent()) } else { None },
+        client: if rules.client && !agent.is_empty() { enrich::client(agent) } else { None },
         referrer: if rules.referrer {
             enrich::referrer(page, context.page_referrer(), &rules.internal_hosts)
         } else {
