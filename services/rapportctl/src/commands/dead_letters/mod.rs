@@ -1,6 +1,7 @@
 //! What the cleaner (or a door) refused: look at it, count it, send it again.
 
 mod filter;
+mod hint;
 mod list;
 mod replay;
 mod show;

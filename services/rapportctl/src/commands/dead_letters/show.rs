@@ -3,10 +3,10 @@ use std::fmt::Write as _;
 use anyhow::bail;
 use clap::Args;
 use rapport_events::Position;
-use rapport_proto::events::{DeadLetter, dead_letter::Kind};
+use rapport_proto::events::DeadLetter;
 use serde_json::{Value, json};
 
-use super::{Reading, failed_at, kind, place, rule, source};
+use super::{Reading, failed_at, hint::hint, kind, place, rule, source};
 use crate::{
     account::place_text,
     blocking::on_thread,
@@ -54,7 +54,7 @@ impl Show {
                 for (name, value) in [
                     ("field", letter.field.clone()),
                     ("rule", rule(&letter)),
-                    ("step", format!("{}, version {}", letter.stage, letter.processor_version)),
+                    ("step", format!("{} of {}", letter.stage, letter.processor_version)),
                     ("tenant", letter.tenant.clone()),
                     ("failed at", time_text(letter.failed_at.as_ref()).unwrap_or_default()),
                     ("raw record", source(&letter)),
@@ -71,7 +71,7 @@ impl Show {
                 }
                 show_original(page, &letter, self.all);
                 if !letter.withheld && replayed.is_none() {
-                    page.line(format!("\nonce it is fixed: rapportctl dead-letters replay {}", place_text(at)));
+                    page.line(format!("\nto send it again: rapportctl dead-letters replay {}", place_text(at)));
                 }
             },
         );
@@ -98,38 +98,6 @@ fn one(reading: &mut Reading, at: Position) -> anyhow::Result<DeadLetter> {
     match found {
         Some(letter) => Ok(letter),
         None => bail!("{topic} has no dead letter at {}; try: rapportctl dead-letters list", place_text(at)),
-    }
-}
-
-/// What a person does about it.
-fn hint(letter: &DeadLetter) -> String {
-    if letter.withheld {
-        return "nothing: the customer agreed to no purpose, so the original was not kept".to_owned();
-    }
-    let at = if letter.field.is_empty() { "the record".to_owned() } else { format!("{:?}", letter.field) };
-    let rule = if letter.rule.is_empty() { String::new() } else { format!(" (rule {})", letter.rule) };
-    match letter.kind() {
-        Kind::Decode => {
-            "mend the producer: the bytes are not what content-type says; what comes after the mend passes, \
-                         this record does not, unless the cleaner learns its format"
-                .to_owned()
-        }
-        Kind::Schema if letter.rule.is_empty() => {
-            format!("mend {at} where the event is made; this record stays as it is")
-        }
-        Kind::Schema => {
-            format!("mend {at} where the event is made, or the plan in the tenant's policy{rule}; then replay")
-        }
-        Kind::Size => format!("send less in {at}, or raise the limit in the tenant's policy{rule}; then replay"),
-        Kind::Identity => {
-            format!("send a real id in {at}: see where the client takes it from before the login is known")
-        }
-        Kind::Policy => format!(
-            "if it should pass, change the tenant's policy{rule}, check it with `rapportctl policy \
-                                 check`, and replay"
-        ),
-        Kind::Internal => "a fault of the cleaner: report it with this page; replay once it is mended".to_owned(),
-        Kind::Unspecified => "the letter says no kind: it is of a newer version than this program".to_owned(),
     }
 }
 
@@ -227,17 +195,6 @@ mod tests {
     fn a_header_that_is_no_text_is_shown_as_hex() {
         assert_eq!(readable(b"demo"), "demo");
         assert_eq!(readable(&[0xff, 0x01]), "0xff01");
-    }
-
-    #[test]
-    fn every_kind_has_a_hint_and_a_withheld_letter_says_that_nothing_can_be_done() {
-        for kind in
-            [Kind::Unspecified, Kind::Decode, Kind::Schema, Kind::Size, Kind::Identity, Kind::Policy, Kind::Internal]
-        {
-            let letter = DeadLetter { kind: kind.into(), rule: "plan:purchase".into(), ..DeadLetter::default() };
-            assert!(hint(&letter).len() > 20, "{kind:?}");
-            assert!(hint(&DeadLetter { withheld: true, ..letter }).starts_with("nothing"));
-        }
     }
 
     proptest! {
