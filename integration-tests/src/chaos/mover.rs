@@ -20,6 +20,9 @@ pub struct Mover {
 /// For the brokers that are awake to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 
+const ROUNDS: usize = 3;
+const BETWEEN_ROUNDS: Duration = Duration::from_secs(1);
+
 impl Mover {
     /// Takes one broker out of the replicas of a topic, or puts all three back in another order.
     ///
@@ -60,16 +63,21 @@ impl Mover {
         self.client.create().map_err(|error| error.to_string())
     }
 
-    /// Asks the brokers one after the other: any of them may be away.
+    /// Asks the brokers one after the other, a few rounds long: any of them may be away, and so may the
+    /// controller.
     fn any_broker(&self, ask: impl Fn(SocketAddr) -> Result<(), String>) -> Result<(), String> {
-        let mut last = "there is no broker".to_owned();
-        for broker in &self.brokers {
-            match ask(*broker) {
-                Ok(()) => return Ok(()),
-                Err(error) => last = error,
+        let mut errors = Vec::new();
+        for _ in 0..ROUNDS {
+            errors.clear();
+            for broker in &self.brokers {
+                match ask(*broker) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => errors.push(error),
+                }
             }
+            std::thread::sleep(BETWEEN_ROUNDS);
         }
-        Err(last)
+        Err(errors.join("; "))
     }
 }
 
