@@ -1,3 +1,5 @@
+use std::{collections::HashMap, sync::LazyLock};
+
 use prost_types::Struct;
 use rapport_proto::events::Campaign;
 
@@ -6,78 +8,84 @@ use super::{
     page_address::{PageAddress, decoded},
 };
 
-/// Advertisers' click ids, and whose they are.
-const CLICK_IDS: &[(&str, &str)] = &[
-    ("gclid", "google"),
-    ("gbraid", "google"),
-    ("wbraid", "google"),
-    ("dclid", "google"),
-    ("gclsrc", ""),
-    ("gad_source", ""),
-    ("gad_campaignid", ""),
-    ("msclkid", "microsoft"),
-    ("fbclid", "facebook"),
-    ("ttclid", "tiktok"),
-    ("twclid", "x"),
-    ("li_fat_id", "linkedin"),
-    ("epik", "pinterest"),
-    ("rdt_cid", "reddit"),
-    ("sccid", "snapchat"),
-    ("yclid", "yandex"),
-    ("ymclid", "yandex"),
-    ("bd_vid", "baidu"),
-    ("qhclickid", "360"),
-    ("gdt_vid", "tencent"),
-    ("qz_gdt", "tencent"),
-    ("clickid", "oceanengine"),
-    ("irclickid", "impact"),
-    ("awc", "awin"),
-    ("cjevent", "cj"),
+/// What a parameter of a page's address tells.
+#[derive(Debug, Clone, Copy)]
+enum Parameter {
+    /// Something of the campaign. Google's, Matomo's, and Baidu Tongji's.
+    Names(Field),
+    /// A click on an advertisement of this network.
+    PaidClick(&'static str),
+    /// A click id that says nothing of payment (Facebook puts one on every link), or whose name is
+    /// too common to be dropped from an address.
+    Click { network: &'static str, only_tracks: bool },
+    /// Nothing that is kept.
+    OnlyTracks,
+}
+
+use Parameter::{Click, Names, OnlyTracks, PaidClick};
+
+#[rustfmt::skip]
+const PARAMETERS: &[(&str, Parameter)] = &[
+    ("utm_source", Names(Field::Source)),
+    ("utm_medium", Names(Field::Medium)),
+    ("utm_campaign", Names(Field::Name)),
+    ("utm_term", Names(Field::Term)),
+    ("utm_content", Names(Field::Content)),
+    ("mtm_source", Names(Field::Source)),
+    ("mtm_medium", Names(Field::Medium)),
+    ("mtm_campaign", Names(Field::Name)),
+    ("mtm_kwd", Names(Field::Term)),
+    ("mtm_content", Names(Field::Content)),
+    ("pk_campaign", Names(Field::Name)),
+    ("pk_kwd", Names(Field::Term)),
+    ("hmsr", Names(Field::Source)),
+    ("hmmd", Names(Field::Medium)),
+    ("hmpl", Names(Field::Name)),
+    ("hmkw", Names(Field::Term)),
+    ("hmci", Names(Field::Content)),
+    ("gclid", PaidClick("google")),
+    ("gbraid", PaidClick("google")),
+    ("wbraid", PaidClick("google")),
+    ("dclid", PaidClick("google")),
+    ("msclkid", PaidClick("microsoft")),
+    ("ttclid", PaidClick("tiktok")),
+    ("twclid", PaidClick("x")),
+    ("li_fat_id", PaidClick("linkedin")),
+    ("epik", PaidClick("pinterest")),
+    ("rdt_cid", PaidClick("reddit")),
+    ("sccid", PaidClick("snapchat")),
+    ("yclid", PaidClick("yandex")),
+    ("ymclid", PaidClick("yandex")),
+    ("bd_vid", PaidClick("baidu")),
+    ("qhclickid", PaidClick("360")),
+    ("gdt_vid", PaidClick("tencent")),
+    ("qz_gdt", PaidClick("tencent")),
+    ("irclickid", PaidClick("impact")),
+    ("awc", PaidClick("awin")),
+    ("cjevent", PaidClick("cj")),
+    ("fbclid", Click { network: "facebook", only_tracks: true }),
+    ("clickid", Click { network: "oceanengine", only_tracks: false }),
+    ("gclsrc", OnlyTracks), ("gad_source", OnlyTracks), ("gad_campaignid", OnlyTracks), ("utm_id", OnlyTracks),
+    ("utm_source_platform", OnlyTracks), ("utm_creative_format", OnlyTracks), ("utm_marketing_tactic", OnlyTracks),
+    ("_ga", OnlyTracks), ("_gl", OnlyTracks), ("mc_cid", OnlyTracks), ("mc_eid", OnlyTracks), ("_hsenc", OnlyTracks),
+    ("_hsmi", OnlyTracks), ("igshid", OnlyTracks), ("igsh", OnlyTracks), ("mkt_tok", OnlyTracks),
+    ("vero_id", OnlyTracks), ("spm", OnlyTracks), ("scm", OnlyTracks),
 ];
 
-/// Not a paid click: Facebook puts it on every link.
-const UNPAID: &[&str] = &["fbclid", "clickid"];
+static BY_NAME: LazyLock<HashMap<&[u8], Parameter>> =
+    LazyLock::new(|| PARAMETERS.iter().map(|(name, parameter)| (name.as_bytes(), *parameter)).collect());
 
-/// Parameters of a campaign, by what they say. Google's, Matomo's, and Baidu Tongji's.
-const NAMED: &[(&str, Field)] = &[
-    ("utm_source", Field::Source),
-    ("utm_medium", Field::Medium),
-    ("utm_campaign", Field::Name),
-    ("utm_term", Field::Term),
-    ("utm_content", Field::Content),
-    ("mtm_source", Field::Source),
-    ("mtm_medium", Field::Medium),
-    ("mtm_campaign", Field::Name),
-    ("mtm_kwd", Field::Term),
-    ("mtm_content", Field::Content),
-    ("pk_campaign", Field::Name),
-    ("pk_kwd", Field::Term),
-    ("hmsr", Field::Source),
-    ("hmmd", Field::Medium),
-    ("hmpl", Field::Name),
-    ("hmkw", Field::Term),
-    ("hmci", Field::Content),
-];
+/// The longest name on the list has 20 bytes.
+const NAME_BYTES: usize = 24;
 
-/// They say nothing that is kept, and only track.
-const ALSO_TRACKING: &[&str] = &[
-    "utm_id",
-    "utm_source_platform",
-    "utm_creative_format",
-    "utm_marketing_tactic",
-    "_ga",
-    "_gl",
-    "mc_cid",
-    "mc_eid",
-    "_hsenc",
-    "_hsmi",
-    "igshid",
-    "igsh",
-    "mkt_tok",
-    "vero_id",
-    "spm",
-    "scm",
-];
+/// What a parameter with this name tells; letter case does not count.
+fn parameter(name: &str) -> Option<Parameter> {
+    let mut lower = [0u8; NAME_BYTES];
+    let lower = lower.get_mut(..name.len())?;
+    lower.copy_from_slice(name.as_bytes());
+    lower.make_ascii_lowercase();
+    BY_NAME.get(&*lower).copied()
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Field {
@@ -122,42 +130,37 @@ pub fn campaign(page_url: &str, context: Option<&Struct>) -> Option<Campaign> {
     }
     let query = page_url.find('?').and_then(|_| PageAddress::parse(page_url));
     for (name, value) in query.iter().flat_map(PageAddress::parameters).filter(|(_, value)| value.len() > 1) {
-        if let Some((_, which)) = NAMED.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
-            let slot = field(&mut found, *which);
-            if slot.is_empty() {
-                *slot = cut(decoded(value).trim(), VALUE_BYTES).to_owned();
-                any |= !slot.is_empty();
+        match parameter(name) {
+            Some(Names(which)) => {
+                let slot = field(&mut found, which);
+                if slot.is_empty() {
+                    *slot = cut(decoded(value).trim(), VALUE_BYTES).to_owned();
+                    any |= !slot.is_empty();
+                }
             }
-        } else if found.click_id.is_empty()
-            && let Some((_, network)) = click_id(name).filter(|(_, network)| !network.is_empty())
-        {
-            found.click_id = cut(&decoded(value), VALUE_BYTES).to_owned();
-            (*network).clone_into(&mut found.click_network);
-            any = true;
+            Some(PaidClick(network) | Click { network, .. }) if found.click_id.is_empty() => {
+                found.click_id = cut(&decoded(value), VALUE_BYTES).to_owned();
+                network.clone_into(&mut found.click_network);
+                any = true;
+            }
+            Some(PaidClick(_) | Click { .. } | OnlyTracks) | None => {}
         }
     }
     any.then_some(found)
 }
 
-fn click_id(name: &str) -> Option<&'static (&'static str, &'static str)> {
-    CLICK_IDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))
-}
-
 /// Whether a parameter only tells where a visit came from, so that two addresses that differ in it
 /// are one page.
-pub fn is_tracking(parameter: &str) -> bool {
-    let known = |name: &&str| name.eq_ignore_ascii_case(parameter);
-    NAMED.iter().any(|(name, _)| known(name))
-        || (click_id(parameter).is_some() && !parameter.eq_ignore_ascii_case("clickid"))
-        || ALSO_TRACKING.iter().any(known)
+pub fn is_tracking(name: &str) -> bool {
+    parameter(name).is_some_and(|parameter| !matches!(parameter, Click { only_tracks: false, .. }))
 }
 
 /// Whether an advertisement was clicked: an advertiser's click id, or a medium that is paid.
 pub(super) fn is_paid(page: &PageAddress<'_>) -> bool {
-    page.parameters().filter(|(_, value)| value.len() > 1).any(|(name, value)| {
-        let clicked = click_id(name).is_some_and(|(known, network)| !network.is_empty() && !UNPAID.contains(known));
-        let medium = || ["utm_medium", "mtm_medium", "hmmd"].iter().any(|known| known.eq_ignore_ascii_case(name));
-        clicked || (medium() && is_paid_medium(&decoded(value)))
+    page.parameters().filter(|(_, value)| value.len() > 1).any(|(name, value)| match parameter(name) {
+        Some(PaidClick(_)) => true,
+        Some(Names(Field::Medium)) => is_paid_medium(&decoded(value)),
+        Some(Names(_) | Click { .. } | OnlyTracks) | None => false,
     })
 }
 

@@ -48,11 +48,13 @@ pub fn is_within(host: &str, domain: &str) -> bool {
 
 /// A parameter's value as text: `+` and `%20` are spaces. Bytes that are no UTF-8 become `\u{fffd}`.
 pub fn decoded(value: &str) -> String {
-    // A form has no other `&` or `=` than those that are encoded.
     let value = value.strip_prefix('=').unwrap_or(value);
-    url::form_urlencoded::parse(value.replace('=', "%3D").as_bytes())
-        .next()
-        .map_or_else(String::new, |(name, _)| name.into_owned())
+    if !value.contains(['%', '+']) {
+        return value.to_owned();
+    }
+    // One name without a value: a form's marks that are not encoded stand for themselves.
+    let one_name = value.replace('=', "%3D").replace('&', "%26");
+    url::form_urlencoded::parse(one_name.as_bytes()).map(|(name, _)| name.into_owned()).next().unwrap_or_default()
 }
 
 #[cfg(test)]

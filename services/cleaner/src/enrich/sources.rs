@@ -1,7 +1,7 @@
 //! Sites that people come from. Curated: the ones that send visits to shops in numbers, of Europe,
 //! America and China. A domain covers its subdomains; `*` at its end any public suffix.
 
-use super::page_address::is_within;
+use std::{collections::HashMap, sync::LazyLock};
 
 pub(super) struct Source {
     domains: &'static [&'static str],
@@ -19,7 +19,7 @@ const fn search(domains: &'static [&'static str], name: &'static str, terms: &'s
     Source { domains, medium: "search", name, terms }
 }
 
-/// The first that holds a host wins: mail.google.com stands before google.
+/// The entry with the longest domain that holds a host wins: mail.google.com before google.
 #[rustfmt::skip]
 const SOURCES: &[Source] = &[
     site(&["mail.google.com", "com.google.android.gm"], "email", "Gmail"),
@@ -119,15 +119,34 @@ const SOURCES: &[Source] = &[
 
 /// The site that a host belongs to.
 pub(super) fn of_host(host: &str) -> Option<&'static Source> {
-    SOURCES.iter().find(|source| source.domains.iter().any(|domain| holds(domain, host)))
+    let host = host.to_ascii_lowercase();
+    // From the whole host to its last two labels: the most particular entry counts.
+    std::iter::successors(Some(host.as_str()), |rest| rest.split_once('.').map(|(_, parent)| parent)).find_map(
+        |domain| {
+            let place = BY_DOMAIN.get(domain).or_else(|| BY_NAME.get(without_public_suffix(domain)?))?;
+            SOURCES.get(*place)
+        },
+    )
 }
 
-fn holds(domain: &str, host: &str) -> bool {
-    let Some(name) = domain.strip_suffix(".*") else { return is_within(host, domain) };
-    // The public suffix is one label, or two short ones (co.uk, com.br).
-    let Some((before, last)) = host.rsplit_once('.') else { return false };
-    let two = before.rsplit_once('.').filter(|(_, second)| second.len() <= 3 && last.len() == 2);
-    is_within(before, name) || two.is_some_and(|(rest, _)| is_within(rest, name))
+/// The public suffix is one label, or two short ones (co.uk, com.br).
+fn without_public_suffix(domain: &str) -> Option<&str> {
+    let (name, last) = domain.rsplit_once('.')?;
+    match name.rsplit_once('.') {
+        Some((name, second)) if second.len() <= 3 && last.len() == 2 => Some(name),
+        _ => Some(name),
+    }
+}
+
+static BY_DOMAIN: LazyLock<HashMap<&str, usize>> = LazyLock::new(|| places(|domain| (!domain.ends_with(".*")).then_some(domain)));
+/// Of entries for any public suffix.
+static BY_NAME: LazyLock<HashMap<&str, usize>> = LazyLock::new(|| places(|domain| domain.strip_suffix(".*")));
+
+fn places(key: impl Fn(&'static str) -> Option<&'static str>) -> HashMap<&'static str, usize> {
+    let all = SOURCES.iter().enumerate();
+    all.flat_map(|(place, source)| source.domains.iter().filter_map(move |domain| Some((*domain, place))))
+        .filter_map(|(domain, place)| Some((key(domain)?, place)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -12,14 +12,14 @@ use woothee::parser::{Parser, WootheeResult};
 /// The client that a user agent names; `None` when it is empty, or a program's that sends for
 /// somebody (an SDK on a server): that says nothing of the customer.
 pub fn client(user_agent: &str) -> Option<Client> {
-    known(user_agent).client.clone()
+    if user_agent.is_empty() { None } else { known(user_agent).client.clone() }
 }
 
 /// Whether it is a crawler, a monitor or a browser without a person. A program that sends events
 /// for others (`analytics-python`, `okhttp`, `curl`) is not: how else would a server report a
 /// purchase?
 pub fn is_bot(user_agent: &str) -> bool {
-    known(user_agent).bot
+    !user_agent.is_empty() && known(user_agent).bot
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ fn known(user_agent: &str) -> Rc<Known> {
 }
 
 fn read(user_agent: &str) -> Known {
-    if user_agent.is_empty() || sends_for_others(user_agent) {
+    if sends_for_others(user_agent) {
         return Known::default();
     }
     let parsed = Parser::new().parse(user_agent).unwrap_or_default();

@@ -1,57 +1,54 @@
-use std::{borrow::Cow, convert::Infallible};
+use std::{borrow::Cow, collections::BTreeMap};
 
-use prost_types::value::Kind;
+use prost_types::{Value, value::Kind};
 use rapport_policy::{Normalise, Urls};
 use rapport_proto::events::Event;
 
-use super::paths::{each_holder, root};
+use super::paths::each;
 use crate::enrich::{is_tracking, page_address::PageAddress};
-
-/// Where clients put addresses of pages.
-const FIELDS: &[&str] = &[
-    "properties.context.page.url",
-    "properties.context.page.referrer",
-    "properties.url",
-    "properties.referrer",
-];
-/// Where they put a query by itself.
-const QUERIES: &[&str] = &["properties.context.page.search", "properties.search"];
 
 /// One address for one page: no user and password, host and scheme in lower case, and, as the policy
 /// says, no fragment and no parameters that only track. The rest stays as it was written. For after
 /// the campaign was read.
 pub fn addresses(event: &mut Event, rules: &Normalise) {
-    if event.properties.is_none() && rules.urls.fields.is_empty() {
-        return;
-    }
-    let own = rules.urls.fields.iter().map(String::as_str);
-    for path in FIELDS.iter().copied().chain(own) {
-        at(event, path, |text| spelled(text, &rules.urls));
-    }
-    if rules.urls.drop_tracking || !rules.urls.drop_parameters.is_empty() {
-        for path in QUERIES {
-            at(event, path, |text| {
-                // A shop's search events have words in `search`, not a query.
-                let query = text.strip_prefix('?')?;
-                let kept = kept(query, &rules.urls)?;
-                Some(if kept.is_empty() { kept } else { format!("?{kept}") })
-            });
+    let rules = &rules.urls;
+    if let Some(properties) = &mut event.properties {
+        // A page event has its page's address in its properties, others in their context.
+        page(&mut properties.fields, rules);
+        let context = inner(&mut properties.fields, "context");
+        if let Some(fields) = context.and_then(|context| inner(context, "page")) {
+            page(fields, rules);
         }
+    }
+    for path in &rules.fields {
+        each(event, path, |fields, name, _| respell(fields, name, |text| spelled(text, rules)));
     }
 }
 
-/// Replaces the text at a path where `change` gives another.
-fn at(event: &mut Event, path: &str, change: impl Fn(&str) -> Option<String>) {
-    let Some((object, rest)) = root(event, path) else { return };
-    let done: Result<(), Infallible> = each_holder(&mut object.fields, rest, "", &mut |fields, name, _| {
-        if let Some(Kind::StringValue(text)) = fields.get_mut(name).and_then(|value| value.kind.as_mut())
-            && let Some(changed) = change(text)
-        {
-            *text = changed;
-        }
-        Ok(())
+fn page(fields: &mut BTreeMap<String, Value>, rules: &Urls) {
+    respell(fields, "url", |text| spelled(text, rules));
+    respell(fields, "referrer", |text| spelled(text, rules));
+    // A shop's search events have words in `search`, not a query.
+    respell(fields, "search", |text| {
+        let kept = kept(text.strip_prefix('?')?, rules)?;
+        Some(if kept.is_empty() { kept } else { format!("?{kept}") })
     });
-    done.unwrap_or(());
+}
+
+fn inner<'v>(fields: &'v mut BTreeMap<String, Value>, name: &str) -> Option<&'v mut BTreeMap<String, Value>> {
+    match &mut fields.get_mut(name)?.kind {
+        Some(Kind::StructValue(inner)) => Some(&mut inner.fields),
+        _ => None,
+    }
+}
+
+/// Replaces a text where `change` gives another.
+fn respell(fields: &mut BTreeMap<String, Value>, name: &str, change: impl Fn(&str) -> Option<String>) {
+    if let Some(Kind::StringValue(text)) = fields.get_mut(name).and_then(|value| value.kind.as_mut())
+        && let Some(changed) = change(text)
+    {
+        *text = changed;
+    }
 }
 
 /// `None` when there is nothing to do, and for what is no address.

@@ -39,8 +39,9 @@ pub fn event(event: &mut Event, rules: &Normalise) -> Result<(), FieldError> {
     }
     numbers::declared(event, rules)?;
     money::currency(event, rules)?;
-    money::minor_units(event, rules)?;
-    numbers::units(event, rules)
+    money::minor_units(event, rules);
+    numbers::units(event, rules);
+    Ok(())
 }
 
 /// Trims and composes, without a copy when there is nothing to do.

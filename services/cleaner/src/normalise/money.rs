@@ -71,18 +71,11 @@ fn has_alias(code: &str, rules: &Normalise) -> bool {
 
 /// Amounts in cents become amounts in the currency's unit: divided by 10 to the power of the
 /// currency's decimals, 100 for most. The field with cents goes; a client's own amount stays.
-///
-/// # Errors
-/// None so far.
-pub(super) fn minor_units(event: &mut Event, rules: &Normalise) -> Result<(), FieldError> {
-    if rules.minor_units.is_empty() {
-        return Ok(());
-    }
+pub(super) fn minor_units(event: &mut Event, rules: &Normalise) {
     let divisor = 10f64.powi(decimals(&event.currency));
     for (from, into) in &rules.minor_units {
         convert(event, from, into, false, |amount| rounded(amount / divisor));
     }
-    Ok(())
 }
 
 /// How many decimals a currency has (ISO 4217, the exceptions from two).

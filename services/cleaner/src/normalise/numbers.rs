@@ -5,7 +5,7 @@ use rapport_events::FieldError;
 use rapport_policy::Normalise;
 use rapport_proto::events::Event;
 
-use super::paths::{each_holder, put, root};
+use super::paths::{Trail, each, put};
 
 /// Makes every declared field a number, also where a client sent text. An empty text is no number
 /// and goes.
@@ -13,45 +13,49 @@ use super::paths::{each_holder, put, root};
 /// # Errors
 /// Of kind schema, rule `normalise`: a text that is none.
 pub(super) fn declared(event: &mut Event, rules: &Normalise) -> Result<(), FieldError> {
+    let mut wrong = None;
     for path in &rules.numbers {
-        let Some((object, rest)) = root(event, path) else { continue };
-        each_holder(&mut object.fields, rest, first(path), &mut |fields, name, at| -> Result<(), FieldError> {
-            let Some(kind) = fields.get_mut(name).and_then(|value| value.kind.as_mut()) else { return Ok(()) };
-            match kind {
-                Kind::StringValue(text) if text.trim().is_empty() => {
-                    fields.remove(name);
-                }
-                Kind::StringValue(text) => *kind = Kind::NumberValue(number(text).ok_or_else(|| is_none(at, text))?),
-                Kind::ListValue(list) => {
-                    for value in &mut list.values {
-                        if let Some(Kind::StringValue(text)) = &value.kind {
-                            let number = number(text).ok_or_else(|| is_none(at, text))?;
-                            value.kind = Some(Kind::NumberValue(number));
-                        }
-                    }
-                }
-                _ => {}
+        each(event, path, |fields, name, trail| match fields.get_mut(name).and_then(|value| value.kind.as_mut()) {
+            Some(Kind::StringValue(text)) if text.trim().is_empty() => {
+                fields.remove(name);
             }
-            Ok(())
-        })?;
+            Some(Kind::ListValue(list)) => {
+                for kind in list.values.iter_mut().filter_map(|value| value.kind.as_mut()) {
+                    wrong = wrong.take().or(as_number(kind).map(|text| is_none(name, trail, text)));
+                }
+            }
+            Some(kind) => wrong = wrong.take().or(as_number(kind).map(|text| is_none(name, trail, text))),
+            None => {}
+        });
     }
-    Ok(())
+    wrong.map_or(Ok(()), Err)
 }
 
-fn is_none(at: &str, text: &str) -> FieldError {
-    FieldError::schema(at, format!("the policy says it is a number like 12.5; {text:?} is none")).by_rule("normalise")
+/// Makes a text a number; the text when it is none.
+fn as_number(kind: &mut Kind) -> Option<&str> {
+    if let Kind::StringValue(text) = kind
+        && let Some(number) = number(text)
+    {
+        *kind = Kind::NumberValue(number);
+    }
+    match kind {
+        Kind::StringValue(text) => Some(text),
+        _ => None,
+    }
 }
 
-/// Puts every declared quantity into its unit. With a target of its own, the original stays.
-///
-/// # Errors
-/// None so far that [`declared`] has not told: what is no number stays.
-pub(super) fn units(event: &mut Event, rules: &Normalise) -> Result<(), FieldError> {
+fn is_none(name: &str, trail: &Trail<'_>, text: &str) -> FieldError {
+    let reason = format!("the policy says it is a number like 12.5; {text:?} is none");
+    FieldError::schema(format!("{trail}.{name}"), reason).by_rule("normalise")
+}
+
+/// Puts every declared quantity into its unit. With a target of its own, the original stays. What is
+/// no number stays as it is.
+pub(super) fn units(event: &mut Event, rules: &Normalise) {
     for unit in &rules.units {
         let into = unit.into.as_deref().unwrap_or(&unit.field);
         convert(event, &unit.field, into, unit.into.is_some(), |amount| rounded(amount * unit.multiply));
     }
-    Ok(())
 }
 
 /// Converts the number at `from` and puts it at `into`; both are paths, or `value`. A target that is
@@ -63,40 +67,31 @@ pub(super) fn convert(event: &mut Event, from: &str, into: &str, keep: bool, cha
         _ => None,
     };
     if let Some(target) = beside {
-        let Some((object, rest)) = root(event, from) else { return };
-        let done: Result<(), std::convert::Infallible> =
-            each_holder(&mut object.fields, rest, "", &mut |fields, name, _| {
-                let Some(amount) = fields.get(name).and_then(amount) else { return Ok(()) };
-                if name == target {
-                    set(fields, name, change(amount));
-                } else {
-                    if !keep {
-                        fields.remove(name);
-                    }
-                    if !fields.contains_key(target) {
-                        set(fields, target, change(amount));
-                    }
-                }
-                Ok(())
-            });
-        return done.unwrap_or(());
+        each(event, from, |fields, name, _| {
+            let Some(amount) = fields.get(name).and_then(amount) else { return };
+            if name == target {
+                set(fields, name, change(amount));
+                return;
+            }
+            if !keep {
+                fields.remove(name);
+            }
+            if !fields.contains_key(target) {
+                set(fields, target, change(amount));
+            }
+        });
+        return;
     }
     let mut taken = None;
     if from == "value" {
-        taken = event.value;
-        if !keep {
-            event.value = None;
-        }
-    } else if let Some((object, rest)) = root(event, from) {
-        let done: Result<(), std::convert::Infallible> =
-            each_holder(&mut object.fields, rest, "", &mut |fields, name, _| {
-                taken = fields.get(name).and_then(amount);
-                if taken.is_some() && !keep {
-                    fields.remove(name);
-                }
-                Ok(())
-            });
-        done.unwrap_or(());
+        taken = if keep { event.value } else { event.value.take() };
+    } else {
+        each(event, from, |fields, name, _| {
+            taken = fields.get(name).and_then(amount);
+            if taken.is_some() && !keep {
+                fields.remove(name);
+            }
+        });
     }
     let Some(amount) = taken.map(change) else { return };
     if into == "value" {
@@ -140,10 +135,6 @@ fn amount(value: &Value) -> Option<f64> {
 /// Twelve significant digits, so that 0.1 + 0.2 of a conversion is 0.3.
 pub(super) fn rounded(number: f64) -> f64 {
     format!("{number:.11e}").parse().unwrap_or(number)
-}
-
-fn first(path: &str) -> &str {
-    path.split('.').next().unwrap_or(path)
 }
 
 /// A number as people and spreadsheets write it: `1299`, `-12.5`, `1e3`, `1,299.00`, `1.299,00`,

@@ -1,74 +1,108 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use prost_types::{Struct, Value, value::Kind};
 use rapport_proto::events::Event;
 
-/// The object that a path's first step names, and the rest of the path.
-pub(super) fn root<'e, 'p>(event: &'e mut Event, path: &'p str) -> Option<(&'e mut Struct, &'p str)> {
-    let (root, rest) = path.split_once('.')?;
+/// Does `work` for every object below `properties` or `traits` that holds the last step of a whole
+/// path; see [`each_holder`].
+pub(super) fn each(
+    event: &mut Event,
+    path: &str,
+    mut work: impl FnMut(&mut BTreeMap<String, Value>, &str, &Trail<'_>),
+) {
+    let Some((root, rest)) = path.split_once('.') else { return };
     let object = match root {
-        "properties" => event.properties.as_mut()?,
-        "traits" => event.traits.as_mut()?,
-        _ => return None,
+        "properties" => &mut event.properties,
+        "traits" => &mut event.traits,
+        _ => return,
     };
-    Some((object, rest))
+    if let Some(object) = object {
+        each_holder(&mut object.fields, rest, &Trail::from(root), &mut work);
+    }
 }
 
-/// Does `work` for every object that holds the path's last step, with that step's name; `*` is every
-/// element of a list, or every field of an object. The path in the call names elements by number.
-pub(super) fn each_holder<E>(
+/// The way to an object, for errors only: written out when one is told.
+#[derive(Clone, Copy)]
+pub(super) struct Trail<'t> {
+    before: Option<&'t Trail<'t>>,
+    step: Step<'t>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'t> {
+    Field(&'t str),
+    Element(usize),
+}
+
+impl<'t> Trail<'t> {
+    fn from(root: &'t str) -> Self {
+        Self { before: None, step: Step::Field(root) }
+    }
+
+    fn then(&'t self, step: Step<'t>) -> Self {
+        Self { before: Some(self), step }
+    }
+}
+
+impl fmt::Display for Trail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(before) = self.before {
+            write!(f, "{before}")?;
+        }
+        match self.step {
+            Step::Field(name) if self.before.is_some() => write!(f, ".{name}"),
+            Step::Field(name) => f.write_str(name),
+            Step::Element(i) => write!(f, "[{i}]"),
+        }
+    }
+}
+
+/// Does `work` for every object that holds the path's last step, with that step's name and the way
+/// to the object; `*` is every element of a list, or every field of an object.
+fn each_holder(
     fields: &mut BTreeMap<String, Value>,
     path: &str,
-    at: &str,
-    work: &mut impl FnMut(&mut BTreeMap<String, Value>, &str, &str) -> Result<(), E>,
-) -> Result<(), E> {
+    trail: &Trail<'_>,
+    work: &mut impl FnMut(&mut BTreeMap<String, Value>, &str, &Trail<'_>),
+) {
     match path.split_once('.') {
         None if path == "*" => {
             let names: Vec<String> = fields.keys().cloned().collect();
-            names.iter().try_for_each(|name| work(fields, name, &format!("{at}.{name}")))
+            names.iter().for_each(|name| work(fields, name, trail));
         }
-        None if fields.contains_key(path) => work(fields, path, &format!("{at}.{path}")),
-        None => Ok(()),
+        None if fields.contains_key(path) => work(fields, path, trail),
+        None => {}
         Some(("*", rest)) => {
-            fields.iter_mut().try_for_each(|(name, value)| into(value, rest, &format!("{at}.{name}"), work))
-        }
-        Some((step, rest)) => match fields.get_mut(step) {
-            Some(value) => into(value, rest, &format!("{at}.{step}"), work),
-            None => Ok(()),
-        },
-    }
-}
-
-fn into<E>(
-    value: &mut Value,
-    rest: &str,
-    at: &str,
-    work: &mut impl FnMut(&mut BTreeMap<String, Value>, &str, &str) -> Result<(), E>,
-) -> Result<(), E> {
-    match &mut value.kind {
-        Some(Kind::StructValue(inner)) => each_holder(&mut inner.fields, rest, at, work),
-        Some(Kind::ListValue(list)) => {
-            // `items.*.price`; a list's own elements (`prices.*`) have no holder with names, and are
-            // reached as the list's value.
-            let Some((step, rest)) = rest.split_once('.') else { return Ok(()) };
-            if step != "*" {
-                return Ok(());
+            for (name, value) in fields {
+                into(value, rest, &trail.then(Step::Field(name)), work);
             }
-            list.values.iter_mut().enumerate().try_for_each(|(i, v)| into_element(v, rest, &format!("{at}[{i}]"), work))
         }
-        _ => Ok(()),
+        Some((step, rest)) => {
+            if let Some(value) = fields.get_mut(step) {
+                into(value, rest, &trail.then(Step::Field(step)), work);
+            }
+        }
     }
 }
 
-fn into_element<E>(
+fn into(
     value: &mut Value,
     rest: &str,
-    at: &str,
-    work: &mut impl FnMut(&mut BTreeMap<String, Value>, &str, &str) -> Result<(), E>,
-) -> Result<(), E> {
+    trail: &Trail<'_>,
+    work: &mut impl FnMut(&mut BTreeMap<String, Value>, &str, &Trail<'_>),
+) {
     match &mut value.kind {
-        Some(Kind::StructValue(inner)) => each_holder(&mut inner.fields, rest, at, work),
-        _ => Ok(()),
+        Some(Kind::StructValue(inner)) => each_holder(&mut inner.fields, rest, trail, work),
+        // `items.*.price`: only objects in the list have names.
+        Some(Kind::ListValue(list)) => {
+            let Some(("*", rest)) = rest.split_once('.') else { return };
+            for (i, value) in list.values.iter_mut().enumerate() {
+                if let Some(Kind::StructValue(inner)) = &mut value.kind {
+                    each_holder(&mut inner.fields, rest, &trail.then(Step::Element(i)), work);
+                }
+            }
+        }
+        _ => {}
     }
 }
 

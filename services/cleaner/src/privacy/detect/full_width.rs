@@ -8,6 +8,12 @@ pub(super) struct Folded {
     places: Vec<u32>,
 }
 
+/// Whether a full-width digit, `＠` or `＋` stands in the text: Chinese punctuation is full-width too,
+/// and changes nothing.
+pub(super) fn matters(bytes: &[u8]) -> bool {
+    bytes.windows(3).any(|w| w[0] == 0xef && w[1] == 0xbc && matches!(w[2], 0x90..=0x99 | 0xa0 | 0x8b))
+}
+
 /// `None` when the text holds none of them, which is nearly always.
 pub(super) fn folded(text: &str) -> Option<Folded> {
     if !text.chars().any(|c| ascii(c).is_some()) {
@@ -55,5 +61,7 @@ mod tests {
         assert_eq!(&text[folded.original(at..at + 3)], "１３８");
         assert_eq!(folded.original(0..folded.text.len()), 0..text.len());
         assert!(super::folded("电话。abc").is_none());
+        assert!(["１", "９", "＠", "＋"].iter().all(|c| matters(format!("电{c}话").as_bytes())));
+        assert!(!matters("价格，多少？（约）".as_bytes()));
     }
 }

@@ -69,6 +69,7 @@ pub(super) fn find(text: &str) -> Vec<Found> {
         return Vec::new();
     }
     if signs.full_width
+        && full_width::matters(text.as_bytes())
         && let Some(folded) = full_width::folded(text)
     {
         let mut found = find_in(&folded.text, &Signs::of(folded.text.as_bytes()));
@@ -176,8 +177,7 @@ pub(super) fn is_card_number(digits: &str) -> bool {
     digits.len() >= 14 && numbers::is_card(digits.as_bytes())
 }
 
-/// What a glance at the bytes tells. Counted without branches, so that a text with nothing in it
-/// costs a fraction of a nanosecond a byte.
+/// What a glance at the bytes tells.
 struct Signs {
     digits: usize,
     at: bool,
@@ -185,15 +185,23 @@ struct Signs {
 }
 
 impl Signs {
+    /// Counts without branches and in bytes, so that it is done for 16 or 32 bytes at once: a text
+    /// with nothing in it costs a fraction of a nanosecond a byte.
     fn of(bytes: &[u8]) -> Self {
-        let (mut digits, mut marks, mut wide) = (0usize, 0usize, 0usize);
-        for byte in bytes {
-            digits += usize::from(byte.is_ascii_digit());
-            marks += usize::from(*byte == b'@' || *byte == b'%');
-            // Full-width characters are U+FF01 to U+FF5E: their first byte is 0xEF.
-            wide += usize::from(*byte == 0xef);
+        let mut signs = Self { digits: 0, at: false, full_width: false };
+        for chunk in bytes.chunks(128) {
+            let (mut digits, mut marks, mut wide) = (0u8, 0u8, 0u8);
+            for byte in chunk {
+                digits = digits.wrapping_add(u8::from(byte.wrapping_sub(b'0') < 10));
+                marks |= u8::from(*byte == b'@') | u8::from(*byte == b'%');
+                // Full-width characters are U+FF01 to U+FF5E: their first byte is 0xEF.
+                wide |= u8::from(*byte == 0xef);
+            }
+            signs.digits += usize::from(digits);
+            signs.at |= marks != 0;
+            signs.full_width |= wide != 0;
         }
-        Self { digits, at: marks > 0, full_width: wide > 0 }
+        signs
     }
 
     fn nothing(&self) -> bool {
