@@ -66,10 +66,8 @@ async fn an_import_that_is_killed_goes_on_and_every_row_is_clean_once() {
 
     let state = stack.folder().join("orders.csv.import.json");
     let mut running = stack.rapportctl(&import).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the first place to be kept", WITHIN, async || {
-        check(done_row(&state) > 0, || "nothing yet".to_owned())
-    })
-    .await;
+    wait_until("the first place to be kept", WITHIN, async || check(done_row(&state) > 0, || "nothing yet".to_owned()))
+        .await;
     running.kill().unwrap();
     running.wait().unwrap();
 
@@ -92,11 +90,7 @@ async fn an_import_that_is_killed_goes_on_and_every_row_is_clean_once() {
     let (code, again) = stack.ask(&tolerant);
     assert_eq!((code, again["rows"].as_u64()), (Some(0), Some(ROWS as u64)), "{again:#}");
 
-    wait_until("the cleaner to pass everything", WITHIN, async || {
-        let clean = clean_ids(&stack).len() as u64;
-        check(clean >= ROWS as u64 - bad, || format!("{clean} clean"))
-    })
-    .await;
+    // The account waits for the cleaner.
     let (code, account) = stack.ask(&["account"]);
     assert_eq!(code, Some(0), "{account:#}");
     let prefix = &report["file_sha256"].as_str().unwrap()[..16];
@@ -146,8 +140,7 @@ async fn a_parquet_file_of_a_real_shop_comes_in_by_its_mapping() {
     let text = |path: &Path| path.display().to_string();
     let (file, mapping, state, rejected) = (text(&file), text(&mapping), text(&state), text(&rejected));
     let import = |limit: &[&str]| {
-        let fixed =
-            ["import", "events", &file, "--mapping", &mapping, "--state", &state, "--rejected", &rejected];
+        let fixed = ["import", "events", &file, "--mapping", &mapping, "--state", &state, "--rejected", &rejected];
         stack.ask(&[&fixed[..], limit].concat())
     };
     // In two runs, the second from the middle of a row group.

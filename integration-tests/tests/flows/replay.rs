@@ -158,7 +158,8 @@ async fn stack_with_letters(name: &str) -> Stack {
 }
 
 fn replay_slowly(stack: &Stack) -> Child {
-    stack.rapportctl(&["dead-letters", "replay", "--all", "--no-wait", "--rate", "40"])
+    stack
+        .rapportctl(&["dead-letters", "replay", "--all", "--no-wait", "--rate", "40"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

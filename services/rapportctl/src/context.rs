@@ -28,6 +28,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// Write JSON for programs instead of tables for people
     #[arg(long, global = true)]
@@ -107,6 +108,21 @@ impl Context {
             scorer_uri: setting(global.scorer, "RAPPORT_SCORER", "http://127.0.0.1:7501"),
             address_file: file,
         })
+    }
+
+    /// Makes the topics that are not there.
+    ///
+    /// # Errors
+    /// Kafka does not answer, or refuses.
+    pub async fn ensure_topics(&self) -> anyhow::Result<()> {
+        rapport_kafka::ensure_topics(&self.kafka).await.with_context(|| {
+            format!(
+                "Kafka at {} does not answer; try: is it running (`make status`)? Another address goes with \
+                 --kafka-brokers or RAPPORT_KAFKA_BROKERS",
+                self.kafka.brokers
+            )
+        })?;
+        Ok(())
     }
 
     /// A setting that only some commands need, from the address file.

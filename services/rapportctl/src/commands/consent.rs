@@ -116,7 +116,7 @@ impl Whose {
 impl Set {
     async fn run(self, context: &Context) -> anyhow::Result<()> {
         let customer = self.whose.id(context)?;
-        rapport_kafka::ensure_topics(&context.kafka).await?;
+        context.ensure_topics().await?;
         let before = read(context, &customer).await?;
         let decision = decided(before, context.tenant.as_str(), &customer, self.purpose, EventTime::now())?;
         write(context, &customer, Some(&decision)).await?;

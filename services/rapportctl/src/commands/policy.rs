@@ -184,13 +184,13 @@ fn normalise(policy: &Policy) -> String {
     let rules = &policy.normalise;
     let mut parts = vec![if rules.texts { "texts to NFC" } else { "texts as they are" }.to_owned()];
     for (count, what) in [
-        (rules.numbers.len(), "fields to numbers"),
-        (rules.currencies.len(), "own currency names"),
+        (rules.numbers.len(), "fields that are numbers"),
+        (rules.currencies.len(), "own names of currencies"),
         (rules.minor_units.len(), "amounts in cents"),
         (rules.units.len(), "units"),
     ] {
         if count > 0 {
-            parts.push(format!("{count} {what}"));
+            parts.push(format!("{what}: {count}"));
         }
     }
     parts.join(", ")
@@ -198,7 +198,6 @@ fn normalise(policy: &Policy) -> String {
 
 fn time(policy: &Policy) -> String {
     let time = &policy.time;
-    let duration = |duration| humantime::format_duration(duration).to_string();
     let future = match time.on_future {
         OnFuture::ReceiveTime => "happened when it was received",
         OnFuture::Refuse => "is refused",
@@ -263,7 +262,7 @@ fn privacy(policy: &Policy) -> String {
     text += if privacy.personal_names { "; fields with personal names" } else { "; no built-in field names" };
     for (count, what) in [(privacy.fields.len(), "fields"), (privacy.names.len(), "names")] {
         if count > 0 {
-            text += &format!("; {count} {what} by rule");
+            text += &format!("; {what} by rule: {count}");
         }
     }
     text
@@ -305,11 +304,22 @@ fn enrich(policy: &Policy) -> String {
             .map(|(_, what)| (*what).to_owned())
             .collect();
     match enrich.sessions.inactivity {
-        Some(pause) => adds.push(format!("visits that end after {}", humantime::format_duration(pause))),
+        Some(pause) => adds.push(format!("visits that end after {}", duration(pause))),
         None if enrich.sessions.client_ids => adds.push("the client's own session ids".to_owned()),
         None => {}
     }
     if adds.is_empty() { "nothing".to_owned() } else { adds.join(", ") }
+}
+
+/// In the largest unit that says it exactly, as policies are written: `400d`, `30m`.
+fn duration(time: std::time::Duration) -> String {
+    let seconds = time.as_secs();
+    for (unit, name) in [(86_400, "d"), (3_600, "h"), (60, "m")] {
+        if time.subsec_nanos() == 0 && seconds > unit && seconds.is_multiple_of(unit) {
+            return format!("{}{name}", seconds / unit);
+        }
+    }
+    humantime::format_duration(time).to_string()
 }
 
 /// The first of a list, and how many more there are.
@@ -339,6 +349,12 @@ mod tests {
         assert_eq!((right.len(), wrong.len(), right[0].version.as_str()), (1, 0, "bolt@2"));
         check(&folder.path().join("none.yaml"), &mut right, &mut wrong);
         assert_eq!(wrong.len(), 1);
+    }
+
+    #[test]
+    fn durations_are_told_as_policies_write_them() {
+        let told = [400 * 86_400, 23 * 3_600, 1_800, 90].map(|s| duration(std::time::Duration::from_secs(s)));
+        assert_eq!(told, ["400d", "23h", "30m", "1m 30s"]);
     }
 
     #[test]

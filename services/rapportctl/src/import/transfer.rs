@@ -246,11 +246,10 @@ impl Keeper {
     /// An error that ends the import, with where it goes on.
     fn kept(&mut self, error: anyhow::Error) -> anyhow::Error {
         self.progress.clear();
-        let place = match self.keep(true) {
-            Ok(_) => {
-                format!("row {} and all before it are done; run it again to go on", thousands(self.state.done_row))
-            }
-            Err(second) => format!("and the place could not be kept: {second:#}"),
+        let place = match (self.keep(true), self.state.done_row) {
+            (Err(second), _) => format!("the place could not be kept: {second:#}"),
+            (Ok(_), 0) => "nothing is done yet".to_owned(),
+            (Ok(_), row) => format!("row {} and all before it are done; run it again to go on", thousands(row)),
         };
         error.context(place)
     }

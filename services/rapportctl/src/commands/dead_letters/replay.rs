@@ -123,7 +123,7 @@ impl Replay {
             report_dry(context, &plan, &shown);
             return Ok(());
         }
-        rapport_kafka::ensure_topics(&context.kafka).await?;
+        context.ensure_topics().await?;
         let waiting = self.waiting;
         let (plan, done) = on_thread("replay", move || replay(&kafka, &request, &waiting)).await?;
         report(context, &plan, &done);

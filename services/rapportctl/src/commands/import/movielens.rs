@@ -73,9 +73,7 @@ impl Movielens {
             self.folder.display()
         ));
 
-        rapport_kafka::ensure_topics(&context.kafka).await.with_context(|| {
-            format!("Kafka at {} does not answer; try: is it running (`make status`)?", context.kafka.brokers)
-        })?;
+        context.ensure_topics().await?;
         let genres: HashMap<&str, &str> = files
             .movies
             .iter()
