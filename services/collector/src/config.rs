@@ -12,6 +12,7 @@ use crate::{
     doors::HttpArgs,
     hooks,
     keys::{KeyList, Keys, KeysError},
+    spool::SpoolArgs,
 };
 
 /// Takes customer events over gRPC and HTTP and answers success only when Kafka has them.
@@ -117,6 +118,15 @@ pub struct DoorArgs {
     /// What senders are told to wait when there is no room or Kafka does not answer
     #[arg(long, env = "RAPPORT_RETRY_AFTER", default_value = "1s", value_parser = parse_duration)]
     pub retry_after: Duration,
+
+    /// A customer that sends more than this is spread over several partitions: its events keep their
+    /// order within a call only, while it does so. 0: never
+    #[arg(long, env = "RAPPORT_HOT_KEY_EVENTS_PER_SECOND", default_value_t = 2_000,
+          value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
+    pub hot_key_events_per_second: u32,
+
+    #[command(flatten)]
+    pub spool: SpoolArgs,
 }
 
 /// A number within bounds, for clap.
@@ -162,6 +172,13 @@ impl ServiceConfig for Config {
         let door = &self.door;
         if door.ack_timeout <= door.linger {
             return Err(format!("--ack-timeout {:?} must be longer than --linger {:?}", door.ack_timeout, door.linger));
+        }
+        let after = door.spool.spool_after;
+        if door.spool.spool_dir.is_some() && (after <= door.linger || after >= door.ack_timeout) {
+            return Err(format!(
+                "--spool-after {after:?} must be longer than --linger {:?} and shorter than --ack-timeout {:?}",
+                door.linger, door.ack_timeout
+            ));
         }
         if door.idle_timeout <= door.ack_timeout.max(door.body_timeout) {
             return Err(format!(

@@ -19,6 +19,7 @@ use crate::{
     doors::body::BodyError,
     hooks::{HooksError, SignatureError},
     keys::{KeysError, Unauthenticated},
+    publish::PublishError,
     quota::{Exceeded, Limit},
 };
 
@@ -35,6 +36,10 @@ pub enum Error {
     Redis(#[from] redis::RedisError),
     #[error(transparent)]
     Kafka(#[from] rapport_kafka::Error),
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    #[error("the operating system gives no thread: {0}")]
+    Thread(std::io::Error),
     #[error(transparent)]
     Grpc(#[from] rapport_rpc::ServeError),
     #[error(transparent)]

@@ -1,8 +1,9 @@
 //! The collector: the mesh's front door. It answers success only when Kafka has the event.
 //!
 //! The way of an event: a door reads its wire shape ([`doors`]), its key names the tenant ([`keys`])
-//! and says how much may come ([`quota`]), it is judged ([`admit`]; a gRPC event by its bytes, [`wire`]), becomes a record
-//! ([`publish`]), and when Kafka has acknowledged that, its sender is told.
+//! and says how much may come ([`quota`]), it is judged ([`admit`]; a gRPC event by its bytes,
+//! [`wire`]), becomes a record ([`publish`]), and when Kafka has acknowledged that, its sender is told;
+//! or, while Kafka is away, when it is on a disk ([`spool`]).
 
 pub mod admit;
 pub mod config;
@@ -10,12 +11,14 @@ pub mod credential;
 pub mod doors;
 pub mod error;
 pub mod hooks;
+pub mod hot_keys;
 pub mod key_file;
 pub mod key_list;
 pub mod keys;
 pub mod publish;
 pub mod quota;
 pub mod quota_share;
+pub mod spool;
 pub mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -29,10 +32,14 @@ use rapport_policy::Watched;
 use rapport_proto::collect::collector_server::SERVICE_NAME;
 use rapport_rpc::Tls;
 use rapport_runtime::Lifecycle;
+use spool::Spool;
 use tonic::service::Routes;
 
 /// Requests somewhat over the limit are decoded, so that they can be refused by name.
 const DECODE_SLACK: usize = 2;
+
+/// What the spool still holds in memory is written within this time.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// How often the gauges are set.
 const GAUGES_EVERY: Duration = Duration::from_secs(1);
@@ -49,6 +56,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     tracing::info!(keys = keys.len(), "API keys read");
     let keys = Arc::new(keys);
     let publish = Arc::new(Publish::new(&config.kafka, &config.door)?);
+    let spool_threads = publish.start_spool(&config.kafka, &lifecycle).map_err(Error::Thread)?;
     let (policies, following) = match &config.policies {
         Some(folder) => {
             let Watched { policies, thread } = rapport_policy::watch(folder, &lifecycle)?;
@@ -61,7 +69,13 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let service = GrpcServer::new(GrpcDoor::new(house.clone(), max_bytes), max_bytes.saturating_mul(DECODE_SLACK));
 
     // The doors open before Kafka is there: until then callers get an answer that they can act on.
-    let topics = async { Ok(rapport_kafka::wait_for_topics(&config.kafka, &lifecycle).await?) };
+    // With a spool it takes events before Kafka is there, so that is no reason not to be ready.
+    let topics = async {
+        Ok(match publish.spool() {
+            None => rapport_kafka::wait_for_topics(&config.kafka, &lifecycle).await?,
+            Some(_) => rapport_kafka::make_topics_once_kafka_is_there(&config.kafka, &lifecycle).await?,
+        })
+    };
     let grpc = async {
         let routes = Routes::new(service);
         Ok(rapport_rpc::serve(config.grpc_addr, &config.server, routes, &[SERVICE_NAME], &lifecycle).await?)
@@ -96,6 +110,12 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     if left > 0 {
         tracing::warn!(left, "records were not acknowledged before the end; nobody was told that they were");
     }
+    if let Some(spool) = publish.spool() {
+        spool.stop();
+    }
+    for thread in spool_threads {
+        thread.join_within(STOP_WITHIN).await;
+    }
     Ok(())
 }
 
@@ -106,6 +126,13 @@ async fn watch(publish: &Publish, lifecycle: &Lifecycle) {
         // Both stay far below 2^53.
         metrics::gauge!("rapport_collector_queue_records").set(publish.publisher().in_flight() as f64);
         metrics::gauge!("rapport_collector_in_flight_bytes").set(publish.bytes_in_flight() as f64);
+        if let Some(stats) = publish.spool().and_then(Spool::stats) {
+            metrics::gauge!("rapport_collector_spool_active").set(f64::from(u8::from(stats.active)));
+            metrics::gauge!("rapport_collector_spool_bytes").set(stats.bytes as f64);
+            metrics::gauge!("rapport_collector_spool_records").set(stats.records as f64);
+            let oldest = stats.oldest.unwrap_or_default().as_secs_f64();
+            metrics::gauge!("rapport_collector_spool_oldest_seconds").set(oldest);
+        }
         if publish.broken() {
             lifecycle.fail("the Kafka producer has failed for good");
         }

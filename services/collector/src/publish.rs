@@ -2,6 +2,7 @@
 //! bounded here: who wants to send needs [`Room`] first.
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,18 +14,22 @@ use opentelemetry::Context;
 use prost::Message as _;
 use rapport_events::{EventTime, FieldError, Tenant};
 use rapport_kafka::{
-    Batch, DeliveryError, Error, KafkaArgs, Publisher, PublisherSettings, Refused, Topics, Waiting, headers, trace,
+    Batch, DeliveryError, KafkaArgs, OwnedRecord, Publisher, PublisherSettings, Refused, Topics, Waiting, headers,
+    trace,
 };
 use rapport_proto::{
     catalog::Item,
     events::{DeadLetter, Event, Header, dead_letter::Kind},
 };
+use rapport_runtime::{Lifecycle, OwnedThread};
 use rdkafka::{error::RDKafkaErrorCode, message::OwnedHeaders};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     admit::View,
     config::DoorArgs,
+    hot_keys::{HotKeys, OfCall},
+    spool::{Spool, SpoolError},
     quota::{Charge, Spent},
 };
 
@@ -35,10 +40,21 @@ pub const OVERHEAD_BYTES: usize = 512;
 pub const ORIGINAL_BYTES: usize = 900_000;
 const RECORD_BYTES: usize = 1 << 20;
 
+/// Why nothing can be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error(transparent)]
+    Kafka(#[from] rapport_kafka::Error),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
 /// Publishes for all doors.
 pub struct Publish {
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
+    spool: Option<Spool>,
     topics: Topics,
+    hot_keys: Option<HotKeys>,
     room: Arc<Semaphore>,
     room_bytes: usize,
     broken: AtomicBool,
@@ -113,19 +129,26 @@ pub struct Origin<'a> {
 
 impl Publish {
     /// # Errors
-    /// A setting that librdkafka does not take.
-    pub fn new(kafka: &KafkaArgs, limits: &DoorArgs) -> Result<Self, Error> {
+    /// A setting that librdkafka does not take, or a spool that cannot be used.
+    pub fn new(kafka: &KafkaArgs, limits: &DoorArgs) -> Result<Self, PublishError> {
+        let spool = Spool::open(&limits.spool, limits.max_in_flight_bytes)?;
         let settings = PublisherSettings {
             linger: limits.linger,
-            delivery_timeout: limits.ack_timeout,
+            delivery_timeout: if spool.is_some() { limits.spool.spool_after } else { limits.ack_timeout },
             queue_bytes: limits.max_in_flight_bytes,
             queue_records: limits.max_in_flight_bytes / OVERHEAD_BYTES,
             record_bytes: RECORD_BYTES,
             ..PublisherSettings::new("rapport-collector")
         };
+        let publisher = match &spool {
+            Some(spool) => Publisher::with_undelivered(kafka, &settings, spool.undelivered())?,
+            None => Publisher::new(kafka, &settings)?,
+        };
         Ok(Self {
-            publisher: Publisher::new(kafka, &settings)?,
+            publisher: Arc::new(publisher),
+            spool,
             topics: kafka.topics(),
+            hot_keys: HotKeys::new(limits.hot_key_events_per_second),
             room: Arc::new(Semaphore::new(limits.max_in_flight_bytes)),
             room_bytes: limits.max_in_flight_bytes,
             broken: AtomicBool::new(false),
@@ -164,6 +187,18 @@ impl Publish {
         &self.publisher
     }
 
+    /// Starts the spool's threads, if there is a spool. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start_spool(&self, kafka: &KafkaArgs, lifecycle: &Lifecycle) -> io::Result<Vec<OwnedThread>> {
+        self.spool.as_ref().map_or_else(|| Ok(Vec::new()), |spool| spool.start(&self.publisher, kafka, lifecycle))
+    }
+
+    pub fn spool(&self) -> Option<&Spool> {
+        self.spool.as_ref()
+    }
+
     /// Begins a submission of about `records` records.
     pub fn submit<'a>(&'a self, origin: &Origin<'_>, records: usize) -> Submission<'a> {
         let received_at = origin.received_at.as_ms().to_string();
@@ -177,8 +212,8 @@ impl Publish {
         let key = format!("{}/", origin.tenant);
         Submission {
             batch: self.publisher.batch(records),
-            topics: &self.topics,
-            broken: &self.broken,
+            publish: self,
+            hot: self.hot_keys.as_ref().map(HotKeys::call),
             tenant: origin.tenant.clone(),
             received_at: origin.received_at,
             event_headers: headers_of(headers::PROTOBUF_EVENT),
@@ -200,9 +235,9 @@ enum Slot {
 
 /// Records of one call, being filled.
 pub struct Submission<'a> {
+    publish: &'a Publish,
+    hot: Option<OfCall>,
     batch: Batch<'a>,
-    topics: &'a Topics,
-    broken: &'a AtomicBool,
     tenant: Tenant,
     received_at: EventTime,
     /// Headers that every event of the call carries, and every other record of it.
@@ -236,9 +271,13 @@ impl Submission<'_> {
     pub fn encoded_event(&mut self, who: &str, event_id: &str, value: &[u8]) {
         self.key.truncate(self.tenant_bytes);
         self.key.push_str(who);
+        if let (Some(hot_keys), Some(call)) = (&self.publish.hot_keys, &mut self.hot)
+            && let Some(lane) = hot_keys.lane(call, &self.key)
+        {
+            self.key.push_str(&format!("~{lane}"));
+        }
         let record_headers = headers::with(self.event_headers.clone(), headers::EVENT_ID, event_id);
-        let sent = self.batch.send(&self.topics.raw, Some(self.key.as_bytes()), Some(value), record_headers);
-        self.settle(sent);
+        self.send(&self.publish.topics.raw, true, Some(value), record_headers);
     }
 
     /// An event that was refused at the door and whose sender will be told.
@@ -272,8 +311,7 @@ impl Submission<'_> {
             ..DeadLetter::default()
         };
         let record_headers = self.other_headers.clone();
-        let sent = self.batch.send(&self.topics.dead, key, Some(letter.encode_to_vec().as_slice()), record_headers);
-        self.settle(sent);
+        self.send(&self.publish.topics.dead, !who.is_empty(), Some(letter.encode_to_vec().as_slice()), record_headers);
     }
 
     /// Puts an admitted item on the catalog topic.
@@ -290,7 +328,29 @@ impl Submission<'_> {
         self.key.truncate(self.tenant_bytes);
         self.key.push_str(item_id);
         let record_headers = self.other_headers.clone();
-        let sent = self.batch.send(&self.topics.catalog, Some(self.key.as_bytes()), value, record_headers);
+        self.send(&self.publish.topics.catalog, true, value, record_headers);
+    }
+
+    /// Queues a record whose key is the scratch; without a key when there is none.
+    fn send(&mut self, topic: &str, keyed: bool, value: Option<&[u8]>, headers: OwnedHeaders) {
+        let key = keyed.then_some(self.key.as_bytes());
+        let sent = match &self.publish.spool {
+            Some(spool) if spool.is_active() => {
+                let record = OwnedRecord::new(topic, key, value, &headers);
+                match spool.offer(record, self.batch.ticket()) {
+                    Ok(()) => Ok(()),
+                    Err((Some(refused), ticket)) => {
+                        self.batch.withdraw(ticket);
+                        Err(refused)
+                    }
+                    Err((None, ticket)) => {
+                        self.batch.withdraw(ticket);
+                        self.batch.send(topic, key, value, headers)
+                    }
+                }
+            }
+            _ => self.batch.send(topic, key, value, headers),
+        };
         self.settle(sent);
     }
 
@@ -300,7 +360,7 @@ impl Submission<'_> {
             Err(Refused::QueueFull) => Slot::Settled(Fate::NoRoom),
             Err(Refused::TooLarge) => Slot::Settled(Fate::Refused(too_large())),
             Err(Refused::Fatal(code)) => {
-                if code == RDKafkaErrorCode::Fatal && !self.broken.swap(true, Ordering::Relaxed) {
+                if code == RDKafkaErrorCode::Fatal && !self.publish.broken.swap(true, Ordering::Relaxed) {
                     tracing::error!("the Kafka producer has failed for good");
                 }
                 Slot::Settled(Fate::Unacknowledged)
@@ -338,6 +398,8 @@ impl Pending {
                 Slot::Settled(fate) => fate,
                 Slot::Sent => match results.next() {
                     Some(Ok(_)) => Fate::Accepted,
+                    // A full spool, or no place in memory before it.
+                    Some(Err(DeliveryError { code: RDKafkaErrorCode::QueueFull })) => Fate::NoRoom,
                     Some(Err(DeliveryError { code: RDKafkaErrorCode::MessageSizeTooLarge })) => {
                         Fate::Refused(too_large())
                     }

@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 use super::{
     cluster,
     grpc::{batch, client, keyed, statuses, view},
-    house,
+    house_with_keys,
 };
 
 /// A key file with the entry of the key `k`, and what else it says.
@@ -34,9 +34,8 @@ fn write(file: &tempfile::NamedTempFile, key: &str, more: &str) {
     fs::write(file.path(), format!("keys: [{{name: web, sha256: {hash}, tenant: acme{more}}}]\n")).unwrap();
 }
 
-fn with_keys(brokers: &str, file: &tempfile::NamedTempFile) -> House {
-    let path = file.path().to_str().unwrap();
-    house(brokers, &["--api-keys", "", "--api-keys-file", path]).0
+fn with_keys(brokers: &str, file: &tempfile::NamedTempFile, flags: &[&str]) -> House {
+    house_with_keys(["--api-keys-file", file.path().to_str().unwrap()], brokers, flags).0
 }
 
 async fn segment(house: &House, key: &str, events: usize) -> axum::response::Response {
@@ -50,7 +49,7 @@ async fn segment(house: &House, key: &str, events: usize) -> axum::response::Res
 async fn a_key_over_its_rate_is_refused_with_the_limit_and_the_time_at_both_doors() {
     let cluster = cluster();
     let file = key_file(", rate: {events_per_second: 1, burst: 3}");
-    let house = with_keys(&cluster.bootstrap_servers(), &file);
+    let house = with_keys(&cluster.bootstrap_servers(), &file, &[]);
     let mut client = client(&house).await;
     let answer = client.collect_batch(batch(vec![view("m1"), view("m2"), view("m3")])).await.unwrap().into_inner();
     assert_eq!(statuses(&answer.outcomes), [Accepted; 3]);
@@ -72,7 +71,7 @@ async fn a_key_over_its_rate_is_refused_with_the_limit_and_the_time_at_both_door
 async fn a_stream_over_its_rate_is_slowed_and_loses_nothing() {
     let cluster = cluster();
     let file = key_file(", rate: {events_per_second: 50, burst: 1}");
-    let house = with_keys(&cluster.bootstrap_servers(), &file);
+    let house = with_keys(&cluster.bootstrap_servers(), &file, &[]);
     let requests =
         (0..10).map(|sequence| CollectStreamRequest { sequence, events: vec![view(&format!("m{sequence}"))] });
     let began = std::time::Instant::now();
@@ -88,7 +87,7 @@ async fn a_stream_over_its_rate_is_slowed_and_loses_nothing() {
 async fn a_daily_quota_refuses_a_call_and_ends_a_stream_with_the_time_until_midnight() {
     let cluster = cluster();
     let file = key_file(", daily_events: 2");
-    let house = with_keys(&cluster.bootstrap_servers(), &file);
+    let house = with_keys(&cluster.bootstrap_servers(), &file, &[]);
     let mut client = client(&house).await;
     let status = client.collect_batch(batch(vec![view("m"); 3])).await.unwrap_err();
     assert!(status.message().contains("may send 2 events a day (UTC)"), "{status}");
@@ -108,8 +107,7 @@ async fn a_daily_quota_refuses_a_call_and_ends_a_stream_with_the_time_until_midn
 #[tokio::test]
 async fn what_kafka_did_not_take_does_not_use_up_the_day() {
     let file = key_file(", daily_events: 2");
-    let path = file.path().to_str().unwrap();
-    let (house, _) = house("127.0.0.1:1", &["--api-keys", "", "--api-keys-file", path, "--ack-timeout", "200ms"]);
+    let house = with_keys("127.0.0.1:1", &file, &["--ack-timeout", "200ms"]);
     for _ in 0..3 {
         let status = client(&house).await.collect_batch(batch(vec![view("m1"), view("m2")])).await.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status}");
@@ -120,7 +118,7 @@ async fn what_kafka_did_not_take_does_not_use_up_the_day() {
 async fn a_key_that_is_taken_out_stops_at_the_next_message_of_an_open_stream() {
     let cluster = cluster();
     let file = key_file("");
-    let house = with_keys(&cluster.bootstrap_servers(), &file);
+    let house = with_keys(&cluster.bootstrap_servers(), &file, &[]);
     let (send, requests) = tokio::sync::mpsc::channel(4);
     let request = |sequence| CollectStreamRequest { sequence, events: vec![view(&format!("m{sequence}"))] };
     send.send(request(1)).await.unwrap();
@@ -141,7 +139,7 @@ async fn a_key_that_is_taken_out_stops_at_the_next_message_of_an_open_stream() {
 async fn a_key_is_refused_at_a_door_that_it_does_not_list() {
     let cluster = cluster();
     let file = key_file(", doors: [segment]");
-    let house = with_keys(&cluster.bootstrap_servers(), &file);
+    let house = with_keys(&cluster.bootstrap_servers(), &file, &[]);
     let mut client: CollectorClient<_> = client(&house).await;
     let status = client.collect_batch(batch(vec![view("m1")])).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);

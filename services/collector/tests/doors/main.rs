@@ -12,6 +12,7 @@ mod posthog;
 mod room;
 mod segment;
 mod snowplow;
+mod spool;
 mod webhooks;
 
 use std::{

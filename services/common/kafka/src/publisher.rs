@@ -12,11 +12,11 @@ use rdkafka::{
     config::ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
     message::OwnedHeaders,
-    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer},
 };
 use tokio::sync::oneshot;
 
-use crate::{Error, KafkaArgs};
+use crate::{Error, KafkaArgs, OwnedRecord};
 
 /// How a publisher waits and how much it holds.
 #[derive(Debug, Clone)]
@@ -46,6 +46,11 @@ impl PublisherSettings {
     }
 }
 
+/// Is handed the records that Kafka did not acknowledge, each with its ticket, which it must settle;
+/// in the order in which a partition's records were sent. It runs on the thread of acknowledgements:
+/// it must not block.
+pub type Undelivered = Box<dyn Fn(OwnedRecord, Ticket, DeliveryError) + Send + Sync>;
+
 /// Writes records and says which of them Kafka has acknowledged (acks=all, idempotent). Thread
 /// safe; one for each process is enough. librdkafka's own thread sends and a second one takes the
 /// acknowledgements, so no caller polls.
@@ -70,6 +75,19 @@ pub enum Refused {
 #[error("not acknowledged: {code}")]
 pub struct DeliveryError {
     pub code: RDKafkaErrorCode,
+}
+
+impl DeliveryError {
+    /// Whether Kafka will never take this record, however often it is sent.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self.code,
+            RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::InvalidMessage
+                | RDKafkaErrorCode::InvalidMessageSize
+                | RDKafkaErrorCode::InvalidRecord
+        )
+    }
 }
 
 /// Records that are sent together and awaited together: one wake-up for all of them.
@@ -115,7 +133,37 @@ impl Tally {
     }
 }
 
-struct Acknowledgements;
+/// The place of one record in its batch. Dropped unsettled, the record counts as timed out.
+pub struct Ticket {
+    tally: Arc<Tally>,
+    index: usize,
+    settled: bool,
+}
+
+impl Ticket {
+    /// Says what became of the record.
+    pub fn settle(mut self, result: Result<Position, DeliveryError>) {
+        self.settled = true;
+        self.tally.settle(self.index, result);
+    }
+
+    /// The record is safe elsewhere: it will be on the log, at a position that is not known yet.
+    pub fn settle_kept(self) {
+        self.settle(Ok(Position { partition: -1, offset: -1 }));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.tally.close_one();
+        }
+    }
+}
+
+struct Acknowledgements {
+    undelivered: Option<Undelivered>,
+}
 
 impl ClientContext for Acknowledgements {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -124,17 +172,19 @@ impl ClientContext for Acknowledgements {
 }
 
 impl ProducerContext for Acknowledgements {
-    type DeliveryOpaque = Box<(Arc<Tally>, usize)>;
+    type DeliveryOpaque = Box<Ticket>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Self::DeliveryOpaque) {
-        let (tally, index) = *ticket;
-        let result = match result {
-            Ok(message) => Ok(Position { partition: message.partition(), offset: message.offset() }),
-            Err((error, _)) => {
-                Err(DeliveryError { code: error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown) })
+        match result {
+            Ok(message) => ticket.settle(Ok(Position { partition: message.partition(), offset: message.offset() })),
+            Err((error, message)) => {
+                let error = DeliveryError { code: error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown) };
+                match &self.undelivered {
+                    Some(undelivered) if !error.is_final() => undelivered(OwnedRecord::of(message), *ticket, error),
+                    _ => ticket.settle(Err(error)),
+                }
             }
-        };
-        tally.settle(index, result);
+        }
     }
 }
 
@@ -143,6 +193,22 @@ impl Publisher {
     /// A setting that librdkafka does not take. An unreachable broker is no error here: records
     /// wait in the queue.
     pub fn new(args: &KafkaArgs, settings: &PublisherSettings) -> Result<Self, Error> {
+        Self::with(args, settings, None)
+    }
+
+    /// One whose undelivered records go elsewhere instead of being reported as such.
+    ///
+    /// # Errors
+    /// As [`Publisher::new`].
+    pub fn with_undelivered(
+        args: &KafkaArgs,
+        settings: &PublisherSettings,
+        undelivered: Undelivered,
+    ) -> Result<Self, Error> {
+        Self::with(args, settings, Some(undelivered))
+    }
+
+    fn with(args: &KafkaArgs, settings: &PublisherSettings, undelivered: Option<Undelivered>) -> Result<Self, Error> {
         let mut config: ClientConfig = args.producer(&settings.client_id);
         config
             .set("linger.ms", settings.linger.as_millis().to_string())
@@ -150,7 +216,7 @@ impl Publisher {
             .set("queue.buffering.max.kbytes", (settings.queue_bytes >> 10).max(1).to_string())
             .set("queue.buffering.max.messages", settings.queue_records.to_string())
             .set("message.max.bytes", settings.record_bytes.to_string());
-        Ok(Self { producer: config.create_with_context(Acknowledgements)? })
+        Ok(Self { producer: config.create_with_context(Acknowledgements { undelivered })? })
     }
 
     /// An empty batch for about `records` records.
@@ -168,7 +234,44 @@ impl Publisher {
         }
     }
 
-    /// Records that are queued or on the way.
+    /// Queues one record for whose ticket somebody waits.
+    ///
+    /// # Errors
+    /// The queue did not take it; the ticket comes back.
+    pub fn send(
+        &self,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: OwnedHeaders,
+        ticket: Ticket,
+    ) -> Result<(), (Refused, Ticket)> {
+        let record = BaseRecord {
+            topic,
+            partition: None,
+            payload: value,
+            key,
+            timestamp: None,
+            headers: Some(headers),
+            delivery_opaque: Box::new(ticket),
+        };
+        self.producer.send::<[u8], [u8]>(record).map_err(|(error, record)| {
+            let refused = match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) => Refused::QueueFull,
+                Some(RDKafkaErrorCode::MessageSizeTooLarge) => Refused::TooLarge,
+                code => Refused::Fatal(code.unwrap_or(RDKafkaErrorCode::Unknown)),
+            };
+            (refused, *record.delivery_opaque)
+        })
+    }
+
+    /// Gives up everything that is queued or on the way, now: it comes back as undelivered. What was on
+    /// the way may be on the log all the same.
+    pub fn purge(&self) {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+    }
+
+    /// Records that are queued or on the way. At zero, every ticket has been settled or handed on.
     pub fn in_flight(&self) -> usize {
         usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
     }
@@ -196,34 +299,28 @@ impl Batch<'_> {
         value: Option<&[u8]>,
         headers: OwnedHeaders,
     ) -> Result<(), Refused> {
+        let ticket = self.ticket();
+        self.publisher.send(topic, key, value, headers, ticket).map_err(|(refused, ticket)| {
+            self.withdraw(ticket);
+            refused
+        })
+    }
+
+    /// Takes back the newest ticket of this batch, as if it had never been given.
+    pub fn withdraw(&mut self, mut ticket: Ticket) {
+        ticket.settled = true;
+        self.tally.results.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        self.tally.open.fetch_sub(1, Ordering::AcqRel);
+        self.sent -= 1;
+    }
+
+    /// A place in this batch for a record that goes another way.
+    pub fn ticket(&mut self) -> Ticket {
         let index = self.sent;
+        self.sent += 1;
         self.tally.results.lock().unwrap_or_else(PoisonError::into_inner).push(None);
         self.tally.open.fetch_add(1, Ordering::AcqRel);
-        let record = BaseRecord {
-            topic,
-            partition: None,
-            payload: value,
-            key,
-            timestamp: None,
-            headers: Some(headers),
-            delivery_opaque: Box::new((Arc::clone(&self.tally), index)),
-        };
-        match self.publisher.producer.send::<[u8], [u8]>(record) {
-            Ok(()) => {
-                self.sent += 1;
-                Ok(())
-            }
-            Err((error, record)) => {
-                drop(record);
-                self.tally.results.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                self.tally.open.fetch_sub(1, Ordering::AcqRel);
-                Err(match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::QueueFull) => Refused::QueueFull,
-                    Some(RDKafkaErrorCode::MessageSizeTooLarge) => Refused::TooLarge,
-                    code => Refused::Fatal(code.unwrap_or(RDKafkaErrorCode::Unknown)),
-                })
-            }
-        }
+        Ticket { tally: Arc::clone(&self.tally), index, settled: false }
     }
 
     /// How many records the queue took.
@@ -300,6 +397,33 @@ mod tests {
         batch.send("t", None, Some(b"x"), OwnedHeaders::new()).unwrap();
         let results = batch.close().by(tokio::time::Instant::now() + Duration::from_millis(20)).await;
         assert_eq!(results, vec![Err(DeliveryError { code: RDKafkaErrorCode::MessageTimedOut })]);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_delivered_goes_elsewhere_whole_and_in_order() {
+        let args = KafkaArgs::for_brokers("127.0.0.1:1", "");
+        let mut settings = PublisherSettings::new("test");
+        settings.delivery_timeout = Duration::from_secs(60);
+        let (send, elsewhere) = std::sync::mpsc::channel();
+        let undelivered: Undelivered = Box::new(move |record, ticket, _| {
+            send.send(record).unwrap();
+            ticket.settle_kept();
+        });
+        let publisher = Publisher::with_undelivered(&args, &settings, undelivered).unwrap();
+        let mut batch = publisher.batch(3);
+        for n in 0..3 {
+            let headers = crate::headers::with(OwnedHeaders::new(), "n", n.to_string());
+            batch.send("t", Some(b"k"), (n != 1).then_some(b"v".as_slice()), headers).unwrap();
+        }
+        publisher.purge();
+        assert!(batch.acknowledged().await.iter().all(Result::is_ok));
+        let records: Vec<_> = elsewhere.try_iter().collect();
+        assert_eq!(records.len(), 3);
+        for (n, record) in records.into_iter().enumerate() {
+            let value = (n != 1).then(|| b"v".to_vec());
+            assert_eq!((record.topic.as_str(), record.key.as_deref(), record.value), ("t", Some(b"k".as_slice()), value));
+            assert_eq!(record.headers, [("n".to_owned(), Some(n.to_string().into_bytes()))]);
+        }
     }
 
     #[tokio::test]

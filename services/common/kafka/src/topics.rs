@@ -159,6 +159,19 @@ pub async fn ensure_topics(args: &KafkaArgs) -> Result<Vec<String>, Error> {
 pub async fn wait_for_topics(args: &KafkaArgs, lifecycle: &rapport_runtime::Lifecycle) -> Result<(), Error> {
     let component = lifecycle.component("topics");
     component.waiting(format!("Kafka at {} has not answered yet", args.brokers));
+    make_topics_once_kafka_is_there(args, lifecycle).await?;
+    component.ready();
+    Ok(())
+}
+
+/// [`wait_for_topics`] for a service that is ready without Kafka.
+///
+/// # Errors
+/// Only what waiting does not mend.
+pub async fn make_topics_once_kafka_is_there(
+    args: &KafkaArgs,
+    lifecycle: &rapport_runtime::Lifecycle,
+) -> Result<(), Error> {
     let mut warned = false;
     loop {
         let attempt = tokio::select! {
@@ -170,7 +183,6 @@ pub async fn wait_for_topics(args: &KafkaArgs, lifecycle: &rapport_runtime::Life
                 if !made.is_empty() {
                     tracing::info!(topics = ?made, "made topics");
                 }
-                component.ready();
                 return Ok(());
             }
             Err(error) if error.retryable() => {
