@@ -50,11 +50,7 @@ pub(super) fn read(event: &Event, policy: &Policy) -> (Outcome, Visit) {
         } else {
             None
         },
-        campaign: if rules.campaign {
-            enrich::campaign(page, context.campaign())
-        } else {
-            None
-        },
+        campaign: if rules.campaign { enrich::campaign(page, context.campaign()) } else { None },
     };
     let found = visit.client.is_some() || visit.referrer.is_some() || visit.campaign.is_some();
     (if found { Outcome::Changed } else { Outcome::Passed }, visit)
