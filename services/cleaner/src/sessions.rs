@@ -103,10 +103,16 @@ const NONE: i64 = i64::MIN;
 impl Session {
     pub const BYTES: usize = 32;
 
-    /// Before which event time nothing of this customer changes what is kept; when the state store
-    /// may forget it is `last + a few times the inactivity`.
+    /// The latest event of the visit that goes on. A store may forget a customer a few times the
+    /// inactivity after it.
     pub fn last(&self) -> EventTime {
         EventTime::from_ms(self.current.last_ms())
+    }
+
+    /// Whether all that has changed since `earlier` is how far the current visit reaches.
+    pub fn only_goes_on_from(&self, earlier: &Self) -> bool {
+        let ended_as_earlier = Visit { after_ms: earlier.current.after_ms, ..self.current };
+        ended_as_earlier == earlier.current && self.previous == earlier.previous
     }
 
     /// For the state store. Two visits of 16 bytes: anchor, and the reach to both sides, big-endian.

@@ -169,3 +169,46 @@ fn one_line(error: &regex::Error) -> String {
     let text = error.to_string();
     text.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bots(yaml: &str) -> Bots {
+        serde_yaml_ng::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn patterns_and_networks_are_asked_as_they_are_written() {
+        let rules = bots(
+            "{action: refuse, patterns: ['^acme-probe/', uptime], not_bots: ['^OurApp/'], \
+             networks: [203.0.113.0/24, '2001:db8::/32', 198.51.100.7], rate: {per_minute: 600}}",
+        );
+        assert_eq!(rules.check(), []);
+        assert!(rules.knows("ACME-probe/1") && rules.knows("x uptime") && !rules.knows("the acme-probe/1"));
+        assert!(rules.clears("ourapp/2") && !rules.clears("x"));
+        for (address, inside) in [("203.0.113.9", true), ("198.51.100.7", true), ("198.51.100.8", false), ("2001:db8::1", true)] {
+            assert_eq!(rules.holds(address.parse().unwrap()), inside, "{address}");
+        }
+        assert_eq!(rules.rate, Some(Rate { per_minute: 600, action: BotAction::Mark }));
+        let default = Bots::default();
+        assert!(!default.knows("x") && !default.clears("x") && !default.holds("203.0.113.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_place() {
+        let rules = bots("{patterns: ['(', ''], not_bots: ['['], networks: [203.0.113.0/33, host], rate: {per_minute: 0}}");
+        let places: Vec<String> = rules.check().into_iter().map(|(place, _)| place).collect();
+        assert_eq!(
+            places,
+            ["patterns[0]", "patterns[1]", "not_bots[0]", "networks[0]", "networks[1]", "rate.per_minute"]
+        );
+        assert!(rules.check().iter().all(|(_, reason)| !reason.contains('\n')), "one line each");
+    }
+
+    #[test]
+    fn a_pattern_that_would_take_too_much_memory_is_refused() {
+        let rules = Bots { patterns: vec!["(a{500}){500}".into()], ..Bots::default() };
+        assert_eq!(rules.check().len(), 1);
+    }
+}

@@ -81,3 +81,27 @@ impl Enrich {
         mistakes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enrich(yaml: &str) -> Enrich {
+        serde_yaml_ng::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn half_an_hour_ends_a_visit_until_a_policy_says_otherwise() {
+        let minutes = |n: u64| Some(Duration::from_secs(n * 60));
+        assert_eq!(Enrich::default().sessions.inactivity, minutes(30));
+        assert_eq!(enrich("{sessions: {inactivity: 2h}}").sessions.inactivity, minutes(120));
+        assert_eq!(enrich("{sessions: {inactivity: none}}").sessions.inactivity, None);
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_place() {
+        let rules = enrich("{internal_hosts: [shop.example, 'https://shop.example', .example, shop], sessions: {inactivity: 48h}}");
+        let places: Vec<String> = rules.check().into_iter().map(|(place, _)| place).collect();
+        assert_eq!(places, ["internal_hosts[1]", "internal_hosts[2]", "internal_hosts[3]", "sessions.inactivity"]);
+    }
+}
