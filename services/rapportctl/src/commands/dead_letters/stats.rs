@@ -74,7 +74,7 @@ impl Table {
 
     fn largest_first(&self) -> Vec<(&Vec<String>, &Group)> {
         let mut groups: Vec<_> = self.groups.iter().collect();
-        groups.sort_by(|(_, a), (_, b)| b.count.cmp(&a.count));
+        groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.count));
         groups
     }
 
