@@ -207,9 +207,9 @@ fn stamp(event: &mut Event, message: &mut Fields, properties: &mut Fields, sendi
         },
     };
     event.event_time = happened.map(EventTime::to_proto);
-    let correct =
-        !(sending.historical || is_true(message, "historical_migration")) && !is_true(properties, "$ignore_sent_at");
-    if event.event_time.is_some() && correct {
+    let as_it_stands =
+        sending.historical || is_true(message, "historical_migration") || is_true(properties, "$ignore_sent_at");
+    if event.event_time.is_some() && !as_it_stands {
         event.sent_at = sent_at.map(EventTime::to_proto);
     }
     Ok(())

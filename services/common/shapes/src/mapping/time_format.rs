@@ -179,8 +179,8 @@ fn read(parts: &[Part], offset_minutes: i32, mut rest: &str) -> Option<EventTime
                 let length = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
                 let (name, after) = rest.split_at(length);
                 let name = name.to_ascii_lowercase();
-                let is = |month: &&str| **month == name || month.get(..3) == Some(name.as_str());
-                moment.month = i64::try_from(MONTHS.iter().position(|month| is(&month))?).ok()? + 1;
+                let is = |month: &&str| *month == name || month.get(..3) == Some(name.as_str());
+                moment.month = i64::try_from(MONTHS.iter().position(is)?).ok()? + 1;
                 after
             }
             Part::Day => digits(rest, 1, 2, &mut moment.day)?,
