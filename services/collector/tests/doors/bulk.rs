@@ -5,6 +5,7 @@ use axum::{
     http::{Request, header},
 };
 use serde_json::{Value as Json, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{ask, cluster, events, house, records, send};
 
@@ -108,4 +109,19 @@ async fn back_fills_give_way_to_live_events() {
     drop(taken);
     assert_eq!(send(&house, post(line("b1"))).await.0, 200);
     assert_eq!(records(&cluster, super::RAW, 2).len(), 2);
+}
+
+#[tokio::test]
+async fn a_body_larger_than_what_its_key_may_send_at_once_passes_whole_and_is_paid_off() {
+    let cluster = cluster();
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let hash = hex::encode(Sha256::digest("k"));
+    let limits = "rate: {events_per_second: 1, burst: 1000}";
+    std::fs::write(keys.path(), format!("keys: [{{name: web, sha256: {hash}, tenant: acme, {limits}}}]\n")).unwrap();
+    let flag = ["--api-keys-file", keys.path().to_str().unwrap()];
+    let house = super::house_with_keys(flag, &cluster.bootstrap_servers(), &[]).0;
+    let lines = |from: usize| (from..from + 2500).map(|n| line(&format!("b{n}")) + "\n").collect::<String>();
+    assert_eq!(ask(&house, post(lines(0))).await.1["accepted"], json!(2500), "never a part of it, to be sent again");
+    let (status, answer) = ask(&house, post(lines(2500))).await;
+    assert_eq!((status, &answer["code"], &answer["accepted"]), (429, &json!("rate_limited"), &json!(0)));
 }

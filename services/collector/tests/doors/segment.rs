@@ -4,7 +4,10 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, Response, header},
 };
-use flate2::{Compression, write::GzEncoder};
+use flate2::{
+    Compression,
+    write::{GzEncoder, ZlibEncoder},
+};
 use prost::Message as _;
 use rapport_collector::doors::http::router;
 use rapport_events::json::from_struct;
@@ -12,7 +15,7 @@ use rapport_proto::events::{DeadLetter, Event, dead_letter::Kind};
 use serde_json::{Value as Json, json};
 use tower::ServiceExt as _;
 
-use super::{DEAD, RAW, cluster, house, house_without_broker, records};
+use super::{DEAD, RAW, ask, cluster, events, house, house_without_broker, records};
 
 fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
     Request::post(path).header("x-api-key", "k").body(body.into()).unwrap()
@@ -142,6 +145,60 @@ async fn bodies_may_be_gzip_and_have_a_limit_before_and_after() {
     assert_eq!(packed("lzw", b"x".to_vec()).await, refused(415, "unsupported_encoding"));
     assert_eq!(packed("identity", b"{".to_vec()).await, refused(400, "malformed"));
     assert_eq!(packed("identity", batch(&vec![view("m"); 4]).into_bytes()).await, refused(413, "too_large"));
+}
+
+fn packed(encoding: &str, plain: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    match encoding {
+        "gzip" => GzEncoder::new(&mut packed, Compression::default()).write_all(plain).unwrap(),
+        "deflate" => ZlibEncoder::new(&mut packed, Compression::default()).write_all(plain).unwrap(),
+        "br" => brotli::CompressorWriter::new(&mut packed, 4096, 5, 22).write_all(plain).unwrap(),
+        "zstd" => packed = zstd::stream::encode_all(plain, 3).unwrap(),
+        other => panic!("{other}"),
+    }
+    packed
+}
+
+#[tokio::test]
+async fn every_encoding_is_unpacked_also_one_over_another_and_never_beyond_the_limit() {
+    let cluster = cluster();
+    let (house, _) = house(&cluster.bootstrap_servers(), &["--max-body-bytes", "20000"]);
+    let post = |encoding: &str, body: Vec<u8>| {
+        let request = Request::post("/v1/batch").header("x-api-key", "k").header("content-encoding", encoding);
+        request.body(Body::from(body)).unwrap()
+    };
+    for (n, encoding) in ["gzip", "deflate", "br", "zstd"].into_iter().enumerate() {
+        let body = packed(encoding, batch(&[view(&format!("m{n}"))]).as_bytes());
+        assert_eq!(ask(&house, post(encoding, body)).await.0, 200, "{encoding}");
+        let bomb = packed(encoding, &vec![b' '; 10 << 20]);
+        let (status, answer) = ask(&house, post(encoding, bomb)).await;
+        assert_eq!((status, &answer["code"]), (413, &json!("too_large")), "{encoding}");
+        assert_eq!(ask(&house, post(encoding, vec![0x5b; 100])).await.0, 400, "{encoding}");
+    }
+    let twice = packed("zstd", &packed("gzip", batch(&[view("m4")]).as_bytes()));
+    assert_eq!(ask(&house, post("gzip, zstd", twice)).await.0, 200);
+    assert_eq!(ask(&house, post("gzip, gzip, gzip", Vec::new())).await.0, 415);
+    let ids: Vec<String> = events(&cluster, 5).into_iter().map(|event| event.event_id).collect();
+    assert_eq!(ids, ["m0", "m1", "m2", "m3", "m4"]);
+    assert_eq!(house.publish.bytes_in_flight(), 0, "what was refused takes no room");
+}
+
+#[tokio::test]
+async fn every_path_of_segments_clients_is_served() {
+    let cluster = cluster();
+    let (house, _) = house(&cluster.bootstrap_servers(), &[]);
+    let call = json!({"userId": "ann", "event": "view", "name": "home", "groupId": "g", "previousId": "p"}).to_string();
+    for call_of in ["track", "identify", "page", "screen", "group", "alias"] {
+        for path in [format!("/v1/{call_of}"), format!("/v1/{}", &call_of[..1])] {
+            assert_eq!(ask(&house, post(&path, call.clone())).await, (200, json!({"success": true})), "{path}");
+        }
+    }
+    for path in ["/v1/batch", "/v1/b", "/v1/import"] {
+        assert_eq!(ask(&house, post(path, batch(&[view("m")]))).await.0, 200, "{path}");
+    }
+    let types: Vec<String> = events(&cluster, 12).into_iter().map(|event| event.r#type).collect();
+    let expected = ["view", "view", "identify", "identify", "page", "page", "screen", "screen", "group", "group"];
+    assert_eq!((&types[..10], types[10].as_str()), (expected.map(String::from).as_slice(), "alias"));
 }
 
 #[tokio::test]
