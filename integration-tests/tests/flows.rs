@@ -12,6 +12,8 @@
 mod broker_outage;
 #[path = "flows/cleaning.rs"]
 mod cleaning;
+#[path = "flows/dedup_memory.rs"]
+mod dedup_memory;
 #[path = "flows/degradation.rs"]
 mod degradation;
 #[path = "flows/doors.rs"]
@@ -32,3 +34,7 @@ mod policies;
 mod replay;
 #[path = "flows/same_features.rs"]
 mod same_features;
+#[path = "flows/secure_kafka.rs"]
+mod secure_kafka;
+#[path = "flows/spool.rs"]
+mod spool;

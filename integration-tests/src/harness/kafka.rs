@@ -28,7 +28,19 @@ use super::{
 pub struct Broker {
     folder: PathBuf,
     port: u16,
+    secure_port: Option<u16>,
     process: Mutex<Process>,
+}
+
+/// A second listener, for a test of logins: SASL over TLS, with client certificates.
+pub struct SecureListener {
+    /// The broker's key and certificate, PEM.
+    pub keystore: PathBuf,
+    /// The authority of clients, PEM.
+    pub truststore: PathBuf,
+    /// One user, who may log in with PLAIN and SCRAM-SHA-512.
+    pub user: String,
+    pub password: String,
 }
 
 impl Broker {
@@ -40,15 +52,29 @@ impl Broker {
 
     /// One of its own, for a test that stops it.
     pub fn start(name: &str) -> Self {
+        Self::start_with(name, None)
+    }
+
+    /// One that listens for logins too, at [`Broker::secure_address`].
+    pub fn start_secured(name: &str, secure: &SecureListener) -> Self {
+        Self::start_with(name, Some(secure))
+    }
+
+    fn start_with(name: &str, secure: Option<&SecureListener>) -> Self {
         let folder = super::stack::scratch(name);
         let (port, controller) = (ports::free(), ports::free());
-        fs::write(folder.join("server.properties"), properties(&folder, port, controller))
-            .expect("scratch is writable");
+        let secure_port = secure.map(|_| ports::free());
+        let mut all = properties(&folder, port, controller);
+        if let (Some(secure), Some(secure_port)) = (secure, secure_port) {
+            all.push_str(&secure.properties(port, controller, secure_port));
+        }
+        fs::write(folder.join("server.properties"), all).expect("scratch is writable");
         // log4j's default pattern and level, to a file that a failing test can show.
         fs::write(folder.join("log4j2.properties"), LOG4J).expect("scratch is writable");
         let format = java(&folder)
             .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c"])
             .arg(folder.join("server.properties"))
+            .args(secure.iter().flat_map(|secure| secure.format_arguments()))
             .output()
             .expect("`java` can be started: a JDK 17 or newer must be installed");
         assert!(
@@ -57,13 +83,18 @@ impl Broker {
             String::from_utf8_lossy(&format.stdout),
             String::from_utf8_lossy(&format.stderr)
         );
-        let broker = Self { process: Mutex::new(launch(&folder)), folder, port };
+        let broker = Self { process: Mutex::new(launch(&folder)), folder, port, secure_port };
         broker.wait_ready();
         broker
     }
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Of a broker that was started with [`Broker::start_secured`].
+    pub fn secure_address(&self) -> String {
+        format!("localhost:{}", self.secure_port.expect("the broker has a listener for logins"))
     }
 
     pub fn pid(&self) -> u32 {
@@ -169,6 +200,34 @@ impl Broker {
         wait_until_blocking("the group to be empty", Duration::from_secs(30), || {
             consumer.commit(&offsets, rdkafka::consumer::CommitMode::Sync).map_err(|e| e.to_string())
         });
+    }
+}
+
+impl SecureListener {
+    /// Comes after the plain ones: of a setting that stands twice, the last one counts.
+    fn properties(&self, port: u16, controller: u16, secure_port: u16) -> String {
+        let Self { keystore, truststore, user, password } = self;
+        let (keystore, truststore) = (keystore.display(), truststore.display());
+        let security = "org.apache.kafka.common.security";
+        format!(
+            "listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},SASL_SSL://127.0.0.1:{secure_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},SASL_SSL://localhost:{secure_port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+listener.name.sasl_ssl.ssl.keystore.type=PEM
+listener.name.sasl_ssl.ssl.keystore.location={keystore}
+listener.name.sasl_ssl.ssl.truststore.type=PEM
+listener.name.sasl_ssl.ssl.truststore.location={truststore}
+listener.name.sasl_ssl.ssl.client.auth=required
+listener.name.sasl_ssl.plain.sasl.jaas.config={security}.plain.PlainLoginModule required user_{user}=\"{password}\";
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={security}.scram.ScramLoginModule required;
+"
+        )
+    }
+
+    /// SCRAM's users stand in the metadata, and are there from the first start.
+    fn format_arguments(&self) -> [String; 2] {
+        ["--add-scram".into(), format!("SCRAM-SHA-512=[name={},password={}]", self.user, self.password)]
     }
 }
 

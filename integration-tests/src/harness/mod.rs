@@ -12,7 +12,7 @@ pub mod service;
 pub mod stack;
 pub mod wait;
 
-pub use kafka::{Broker, Record};
+pub use kafka::{Broker, Record, SecureListener};
 pub use redis::RedisServer;
 pub use service::Service;
 pub use stack::Stack;
