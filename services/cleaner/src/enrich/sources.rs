@@ -138,7 +138,8 @@ fn without_public_suffix(domain: &str) -> Option<&str> {
     }
 }
 
-static BY_DOMAIN: LazyLock<HashMap<&str, usize>> = LazyLock::new(|| places(|domain| (!domain.ends_with(".*")).then_some(domain)));
+static BY_DOMAIN: LazyLock<HashMap<&str, usize>> =
+    LazyLock::new(|| places(|domain| (!domain.ends_with(".*")).then_some(domain)));
 /// Of entries for any public suffix.
 static BY_NAME: LazyLock<HashMap<&str, usize>> = LazyLock::new(|| places(|domain| domain.strip_suffix(".*")));
 

@@ -66,9 +66,17 @@ fn texts_are_trimmed_and_composed_at_every_depth_or_left() {
 
 #[test]
 fn declared_numbers_are_numbers_however_they_were_sent() {
-    let rules = rules(|r| r.numbers = vec!["properties.price".into(), "properties.items.*.qty".into(), "properties.all".into()]);
-    let out = normal(&rules, json!({"price": "1,299.50", "items": [{"qty": "2"}, {"qty": 3}, {}], "all": ["1", 2], "other": "7"}));
-    assert_eq!(out, json!({"price": 1299.5, "items": [{"qty": 2.0}, {"qty": 3.0}, {}], "all": [1.0, 2.0], "other": "7"}));
+    let rules = rules(|r| {
+        r.numbers = vec!["properties.price".into(), "properties.items.*.qty".into(), "properties.all".into()]
+    });
+    let out = normal(
+        &rules,
+        json!({"price": "1,299.50", "items": [{"qty": "2"}, {"qty": 3}, {}], "all": ["1", 2], "other": "7"}),
+    );
+    assert_eq!(
+        out,
+        json!({"price": 1299.5, "items": [{"qty": 2.0}, {"qty": 3.0}, {}], "all": [1.0, 2.0], "other": "7"})
+    );
     assert_eq!(normal(&rules, json!({"price": " "})), json!({}));
     let refused = event(&mut of(json!({"items": [{"qty": 1}, {"qty": "two"}]})), &rules).unwrap_err();
     assert_eq!((refused.field.as_str(), refused.rule.as_deref()), ("properties.items[1].qty", Some("normalise")));
@@ -78,9 +86,22 @@ fn declared_numbers_are_numbers_however_they_were_sent() {
 #[test]
 fn a_number_is_read_as_people_write_it() {
     for (text, number) in [
-        ("12.5", 12.5), ("-3", -3.0), ("1e3", 1000.0), ("1,299.00", 1299.0), ("1.299,00", 1299.0), ("1 299,5", 1299.5),
-        ("1,299", 1299.0), ("12,5", 12.5), ("1.299", 1.299), ("1,234,567", 1_234_567.0), ("1.234.567", 1_234_567.0),
-        ("１２３", 123.0), ("1'299.5", 1299.5), ("\u{2212}5", -5.0), (".5", 0.5), ("5.", 5.0),
+        ("12.5", 12.5),
+        ("-3", -3.0),
+        ("1e3", 1000.0),
+        ("1,299.00", 1299.0),
+        ("1.299,00", 1299.0),
+        ("1 299,5", 1299.5),
+        ("1,299", 1299.0),
+        ("12,5", 12.5),
+        ("1.299", 1.299),
+        ("1,234,567", 1_234_567.0),
+        ("1.234.567", 1_234_567.0),
+        ("１２３", 123.0),
+        ("1'299.5", 1299.5),
+        ("\u{2212}5", -5.0),
+        (".5", 0.5),
+        ("5.", 5.0),
     ] {
         assert_eq!(numbers::number(text), Some(number), "{text}");
     }
@@ -98,7 +119,9 @@ fn a_currency_is_its_code() {
         let mut e = Event { currency: written.into(), ..of(json!({})) };
         event(&mut e, &own).map(|()| e.currency).map_err(|e| e.field)
     };
-    for (written, expected) in [("eur", "EUR"), (" USD ", "USD"), ("€", "EUR"), ("RMB", "CNY"), ("人民币", "CNY"), ("¥", "CNY"), ("", "")] {
+    for (written, expected) in
+        [("eur", "EUR"), (" USD ", "USD"), ("€", "EUR"), ("RMB", "CNY"), ("人民币", "CNY"), ("¥", "CNY"), ("", "")]
+    {
         assert_eq!(code(written).as_deref(), Ok(expected), "{written}");
     }
     assert_eq!(code("$"), Err("currency".into()));
@@ -112,10 +135,14 @@ fn cents_become_units_of_their_currency() {
         r.minor_units.insert("properties.items.*.cents".into(), "properties.items.*.price".into());
         r.minor_units.insert("properties.total_cents".into(), "value".into());
     });
-    let given = json!({"price_cents": 1299, "items": [{"cents": "501"}, {"cents": 7, "price": 3}], "total_cents": 1290});
+    let given =
+        json!({"price_cents": 1299, "items": [{"cents": "501"}, {"cents": 7, "price": 3}], "total_cents": 1290});
     let mut euro = Event { currency: "EUR".into(), ..of(given.clone()) };
     event(&mut euro, &rules).unwrap();
-    assert_eq!(from_struct(&euro.properties.unwrap()), json!({"price": 12.99, "items": [{"price": 5.01}, {"price": 3.0}]}));
+    assert_eq!(
+        from_struct(&euro.properties.unwrap()),
+        json!({"price": 12.99, "items": [{"price": 5.01}, {"price": 3.0}]})
+    );
     assert_eq!(euro.value, Some(12.9));
     let mut yen = Event { currency: "JPY".into(), ..of(given) };
     event(&mut yen, &rules).unwrap();
@@ -145,7 +172,9 @@ fn one_page_has_one_address() {
         r.urls.drop_parameters = vec!["sid".into()];
     });
     let spelled = |url: &str| {
-        let mut e = of(json!({"context": {"page": {"url": url, "search": "?utm_source=a&q=1"}}, "landing": url, "free": url, "search": "red shoes"}));
+        let mut e = of(
+            json!({"context": {"page": {"url": url, "search": "?utm_source=a&q=1"}}, "landing": url, "free": url, "search": "red shoes"}),
+        );
         addresses(&mut e, &rules);
         let out = from_struct(&e.properties.unwrap());
         assert_eq!(out["landing"], out["context"]["page"]["url"]);
@@ -175,7 +204,13 @@ fn mistakes_of_a_policy_are_told_with_their_place() {
     wrong.units = vec![Unit { field: "properties.a".into(), multiply: 0.0, into: None }];
     wrong.item_ids.strip_prefix = vec![String::new()];
     let places: Vec<String> = wrong.check().into_iter().map(|(place, _)| place).collect();
-    for place in ["numbers[0]", "currencies.x", "minor_units.properties.items.*.cents", "units[0].multiply", "item_ids.strip_prefix"] {
+    for place in [
+        "numbers[0]",
+        "currencies.x",
+        "minor_units.properties.items.*.cents",
+        "units[0].multiply",
+        "item_ids.strip_prefix",
+    ] {
         assert!(places.iter().any(|p| p == place), "{place} is not in {places:?}");
     }
 }

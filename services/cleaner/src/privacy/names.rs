@@ -182,15 +182,67 @@ fn may_be_in(table: &Lengths, plain: &[u8], length: usize) -> bool {
 
 /// How names begin and end of what has a number and is no person, like `order_id`.
 const THINGS: &[&str] = &[
-    "order", "product", "item", "sku", "transaction", "trade", "payment", "invoice", "session", "event", "message",
-    "request", "trace", "span", "cart", "checkout", "shipment", "tracking", "parcel", "coupon", "voucher", "variant",
-    "category", "shop", "store", "page", "click", "campaign", "batch", "offer", "ticket", "content", "article",
+    "order",
+    "product",
+    "item",
+    "sku",
+    "transaction",
+    "trade",
+    "payment",
+    "invoice",
+    "session",
+    "event",
+    "message",
+    "request",
+    "trace",
+    "span",
+    "cart",
+    "checkout",
+    "shipment",
+    "tracking",
+    "parcel",
+    "coupon",
+    "voucher",
+    "variant",
+    "category",
+    "shop",
+    "store",
+    "page",
+    "click",
+    "campaign",
+    "batch",
+    "offer",
+    "ticket",
+    "content",
+    "article",
 ];
 const THING_ENDS: &[&str] = &["id", "no", "number", "code", "sn", "key", "ref", "reference"];
 /// Names that end so hold no person's number, whatever they begin with.
 const NUMBERED: &[&str] = &[
-    "sku", "ean", "gtin", "upc", "isbn", "asin", "barcode", "timestamp", "time", "version", "build", "firmware",
-    "订单号", "订单编号", "商品编号", "商品id", "快递单号", "运单号", "物流单号", "流水号", "交易号", "版本", "版本号", "编号",
+    "sku",
+    "ean",
+    "gtin",
+    "upc",
+    "isbn",
+    "asin",
+    "barcode",
+    "timestamp",
+    "time",
+    "version",
+    "build",
+    "firmware",
+    "订单号",
+    "订单编号",
+    "商品编号",
+    "商品id",
+    "快递单号",
+    "运单号",
+    "物流单号",
+    "流水号",
+    "交易号",
+    "版本",
+    "版本号",
+    "编号",
 ];
 
 /// Whether a bare number under this name is the number of a thing. Asked only for a value that
@@ -214,8 +266,19 @@ mod tests {
     #[test]
     fn a_name_is_known_in_every_spelling_and_with_a_person_before_it() {
         for name in [
-            "email", "E-Mail", "emailAddress", "first_name", "Mobile Phone", "IP", "billing_phone", "shippingAddress",
-            "customer_name", "recipientName", "userEmail", "手机号", "收货地址",
+            "email",
+            "E-Mail",
+            "emailAddress",
+            "first_name",
+            "Mobile Phone",
+            "IP",
+            "billing_phone",
+            "shippingAddress",
+            "customer_name",
+            "recipientName",
+            "userEmail",
+            "手机号",
+            "收货地址",
         ] {
             assert!(is_personal(name, false), "{name}");
         }
@@ -225,8 +288,19 @@ mod tests {
     #[test]
     fn names_of_things_are_not_persons() {
         for name in [
-            "name", "product_name", "price", "emails_sent", "ship", "user_id", "customer", "useragent", "zip",
-            "productAddressable", "", "城市", "a_very_long_name_that_is_longer_than_any_name_on_the_list",
+            "name",
+            "product_name",
+            "price",
+            "emails_sent",
+            "ship",
+            "user_id",
+            "customer",
+            "useragent",
+            "zip",
+            "productAddressable",
+            "",
+            "城市",
+            "a_very_long_name_that_is_longer_than_any_name_on_the_list",
         ] {
             assert!(!is_personal(name, false), "{name}");
         }
@@ -234,7 +308,8 @@ mod tests {
 
     #[test]
     fn a_number_under_an_orders_name_is_the_orders() {
-        for name in ["order_id", "orderNo", "ORDER-NUMBER", "payment_reference", "product_ean", "app_version", "订单号"] {
+        for name in ["order_id", "orderNo", "ORDER-NUMBER", "payment_reference", "product_ean", "app_version", "订单号"]
+        {
             assert!(is_things_number(name), "{name}");
         }
         for name in ["user_id", "customer_number", "note", "id", "phone", "account_no"] {

@@ -44,9 +44,19 @@ fn no_direct_identifier_leaves_and_everything_else_stays() {
         "E-Mail": "ann@example.com", "name": "Ann", "phone": 4_915_123_456.0, "plan": "gold", "age": 37,
         "address": {"street": "Main 1", "zip": "10115", "floors": [3]}, "billing_phone": "030 123456", "手机号": "138 1234 5678",
     });
-    let properties = json!({"name": "Blue shoe", "price": 10.5, "to": "b@c.de", "order_id": "13812345678", "list": ["x", "b@c.de"]});
+    let properties =
+        json!({"name": "Blue shoe", "price": 10.5, "to": "b@c.de", "order_id": "13812345678", "list": ["x", "b@c.de"]});
     let (properties, traits) = protected_by(&Privacy::default(), properties, traits);
-    for path in ["/E-Mail", "/name", "/phone", "/address/street", "/address/zip", "/address/floors/0", "/billing_phone", "/手机号"] {
+    for path in [
+        "/E-Mail",
+        "/name",
+        "/phone",
+        "/address/street",
+        "/address/zip",
+        "/address/floors/0",
+        "/billing_phone",
+        "/手机号",
+    ] {
         assert!(is_hash(traits.pointer(path).unwrap()), "{path} is {traits}");
     }
     assert_eq!((&traits["plan"], &traits["age"]), (&json!("gold"), &json!(37.0)));
@@ -57,7 +67,8 @@ fn no_direct_identifier_leaves_and_everything_else_stays() {
 
 #[test]
 fn a_customers_id_and_the_same_number_in_a_text_are_one_pseudonym() {
-    let mut event = Event { customer_id: "Ann@Example.com".into(), anonymous_id: "138 1234 5678".into(), ..Event::default() };
+    let mut event =
+        Event { customer_id: "Ann@Example.com".into(), anonymous_id: "138 1234 5678".into(), ..Event::default() };
     protect(&mut event, &demo(), &keyed(), &Privacy::default());
     let note = protected(json!({"a": "mail ann@example.com", "b": "手机+8613812345678。"}));
     assert_eq!(note["a"], format!("mail {}", event.customer_id));
@@ -101,17 +112,30 @@ fn each_action_does_what_it_says() {
         protected_by(&policy, json!({"to": "ann@b.example", "say": "to ann@b.example now", "LoyaltyCard": "AB-12345678", "secret": ["abc", 7]}), json!({})).0
     };
     let out = with(Action::Hash);
-    assert!(is_hash(&out["to"]) && is_hash(&out["LoyaltyCard"]) && is_hash(&out["secret"][0]) && is_hash(&out["secret"][1]));
+    assert!(
+        is_hash(&out["to"]) && is_hash(&out["LoyaltyCard"]) && is_hash(&out["secret"][0]) && is_hash(&out["secret"][1])
+    );
     let out = with(Action::Mask);
-    assert_eq!(out, json!({"to": "****@b.example", "say": "to ****@b.example now", "LoyaltyCard": "****5678", "secret": ["****", "****"]}));
+    assert_eq!(
+        out,
+        json!({"to": "****@b.example", "say": "to ****@b.example now", "LoyaltyCard": "****5678", "secret": ["****", "****"]})
+    );
     let out = with(Action::Drop);
     assert_eq!(out, json!({"say": "to [removed] now"}));
     let out = with(Action::Keep);
-    assert_eq!(out, json!({"to": "ann@b.example", "say": "to ann@b.example now", "LoyaltyCard": "AB-12345678", "secret": ["abc", 7.0]}));
+    assert_eq!(
+        out,
+        json!({"to": "ann@b.example", "say": "to ann@b.example now", "LoyaltyCard": "AB-12345678", "secret": ["abc", 7.0]})
+    );
     let out = with(Action::Tokenise);
     assert!(out["to"].as_str().unwrap().ends_with("@token.invalid"), "{out}");
     let card = out["LoyaltyCard"].as_str().unwrap();
-    assert!(card.len() == 11 && card.as_bytes()[2] == b'-' && card != "AB-12345678" && card[3..].bytes().all(|b| b.is_ascii_digit()));
+    assert!(
+        card.len() == 11
+            && card.as_bytes()[2] == b'-'
+            && card != "AB-12345678"
+            && card[3..].bytes().all(|b| b.is_ascii_digit())
+    );
 }
 
 #[test]

@@ -187,7 +187,9 @@ mod tests {
         assert_eq!(rules.check(), []);
         assert!(rules.knows("ACME-probe/1") && rules.knows("x uptime") && !rules.knows("the acme-probe/1"));
         assert!(rules.clears("ourapp/2") && !rules.clears("x"));
-        for (address, inside) in [("203.0.113.9", true), ("198.51.100.7", true), ("198.51.100.8", false), ("2001:db8::1", true)] {
+        for (address, inside) in
+            [("203.0.113.9", true), ("198.51.100.7", true), ("198.51.100.8", false), ("2001:db8::1", true)]
+        {
             assert_eq!(rules.holds(address.parse().unwrap()), inside, "{address}");
         }
         assert_eq!(rules.rate, Some(Rate { per_minute: 600, action: BotAction::Mark }));
@@ -197,7 +199,8 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_with_its_place() {
-        let rules = bots("{patterns: ['(', ''], not_bots: ['['], networks: [203.0.113.0/33, host], rate: {per_minute: 0}}");
+        let rules =
+            bots("{patterns: ['(', ''], not_bots: ['['], networks: [203.0.113.0/33, host], rate: {per_minute: 0}}");
         let places: Vec<String> = rules.check().into_iter().map(|(place, _)| place).collect();
         assert_eq!(
             places,

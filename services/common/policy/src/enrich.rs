@@ -100,7 +100,9 @@ mod tests {
 
     #[test]
     fn every_mistake_is_told_with_its_place() {
-        let rules = enrich("{internal_hosts: [shop.example, 'https://shop.example', .example, shop], sessions: {inactivity: 48h}}");
+        let rules = enrich(
+            "{internal_hosts: [shop.example, 'https://shop.example', .example, shop], sessions: {inactivity: 48h}}",
+        );
         let places: Vec<String> = rules.check().into_iter().map(|(place, _)| place).collect();
         assert_eq!(places, ["internal_hosts[1]", "internal_hosts[2]", "internal_hosts[3]", "sessions.inactivity"]);
     }

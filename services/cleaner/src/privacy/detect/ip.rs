@@ -31,7 +31,10 @@ pub(super) fn version_4(text: &str, start: usize) -> Option<Found> {
 fn is_version(before: &str) -> bool {
     let word = before.trim_end_matches([' ', ':', '=', '：', '"']);
     ["version", "ver", "release", "build", "firmware", "版本", "版本号"].iter().any(|known| {
-        word.len().checked_sub(known.len()).and_then(|at| word.get(at..)).is_some_and(|end| end.eq_ignore_ascii_case(known))
+        word.len()
+            .checked_sub(known.len())
+            .and_then(|at| word.get(at..))
+            .is_some_and(|end| end.eq_ignore_ascii_case(known))
     })
 }
 

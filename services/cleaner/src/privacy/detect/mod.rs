@@ -141,7 +141,9 @@ fn word(text: &str, start: usize, not_before: usize, found: &mut Vec<Found>) -> 
     let length = bytes[start..].iter().take_while(|b| is_word(**b)).count();
     let (word, next) = (&bytes[start..start + length], bytes.get(start + length));
     let colon = next == Some(&b':') || (start > not_before && bytes[start - 1] == b':');
-    if length <= 4 && colon && word.iter().all(u8::is_ascii_hexdigit)
+    if length <= 4
+        && colon
+        && word.iter().all(u8::is_ascii_hexdigit)
         && let Some(address) = ip::version_6(text, start, not_before)
     {
         return Some(push(found, address));
@@ -150,7 +152,8 @@ fn word(text: &str, start: usize, not_before: usize, found: &mut Vec<Found>) -> 
         let account = if length >= 4 { iban::find(text, start) } else { None };
         return account.map(|account| push(found, account));
     }
-    if length <= 3 && next == Some(&b'.')
+    if length <= 3
+        && next == Some(&b'.')
         && let Some(address) = ip::version_4(text, start)
     {
         return Some(push(found, address));

@@ -61,9 +61,8 @@ impl Groups {
 
     /// What begins with this group, and the group after it.
     fn one(&self, text: &str, first: usize) -> Option<(Found, usize)> {
-        let lengths: [usize; LONGEST] = std::array::from_fn(|i| {
-            self.groups[..self.count].get(first + i).map_or(0, |(start, end)| end - start)
-        });
+        let lengths: [usize; LONGEST] =
+            std::array::from_fn(|i| self.groups[..self.count].get(first + i).map_or(0, |(start, end)| end - start));
         let bytes = text.as_bytes();
         for count in resident_id_groups(lengths) {
             if let Some(found) = self.gathered(bytes, first, count, Kind::ChineseResidentId, is_chinese_resident_id) {
@@ -93,7 +92,14 @@ impl Groups {
     }
 
     /// These groups as one number, if they are one.
-    fn gathered(&self, bytes: &[u8], first: usize, count: usize, kind: Kind, is: impl Fn(&[u8]) -> bool) -> Option<Found> {
+    fn gathered(
+        &self,
+        bytes: &[u8],
+        first: usize,
+        count: usize,
+        kind: Kind,
+        is: impl Fn(&[u8]) -> bool,
+    ) -> Option<Found> {
         let groups = self.groups[..self.count].get(first..first + count)?;
         let mut digits = [0u8; 20];
         let mut len = 0;
