@@ -50,17 +50,19 @@ impl Count {
         }
     }
 
-    /// Waits until the cleaners have committed everything that is on the raw topic.
+    /// Waits until the cleaners have committed everything that is on the raw topic; `meanwhile` looks after
+    /// them.
     ///
     /// # Errors
     /// They have not within that time; how much is left.
-    pub fn wait_caught_up(&self, within: Duration) -> Result<(), String> {
+    pub fn wait_caught_up(&self, within: Duration, mut meanwhile: impl FnMut()) -> Result<(), String> {
         let consumer = self.consumer(self.group);
         let mut asked = TopicPartitionList::new();
         for partition in 0..PARTITIONS {
             asked.add_partition(&self.raw, partition);
         }
         retry(within, || {
+            meanwhile();
             let committed = consumer.committed_offsets(asked.clone(), ASK).map_err(|e| e.to_string())?;
             let mut left = 0;
             for element in committed.elements() {

@@ -199,6 +199,19 @@ impl Fleet {
         drain(&mut self.cleaners)
     }
 
+    /// Starts the cleaners again that ended by themselves; how they ended.
+    pub fn revive_cleaners(&mut self) -> Vec<String> {
+        let mut ended = Vec::new();
+        for n in 0..self.cleaners.len() {
+            if let Some(how) = self.cleaners[n].ended_by_itself() {
+                ended.push(format!("{}: {how}", self.cleaners[n].name));
+                self.cleaners[n].kill();
+                self.start_cleaner(n);
+            }
+        }
+        ended
+    }
+
     /// The last lines of the cleaners' logs.
     pub fn cleaners_last_words(&self) -> Vec<String> {
         let words = |instance: &Instance| {

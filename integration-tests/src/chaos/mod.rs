@@ -95,14 +95,15 @@ pub fn run(plan: &Plan) -> Report {
     let watch = Watch::start(&fleet.cluster.client(), &fleet.topics.clean, PARTITIONS);
     let sending = Instant::now();
     let mut senders = Senders::start(SENDERS, &course);
-    let inflicted = Inflict::new(&mut fleet, Arc::clone(&log), &watch).run(steps, window);
+    let mut inflicted = Inflict::new(&mut fleet, Arc::clone(&log), &watch).run(steps, window);
     log.line("no more faults; waiting for the senders");
     senders.join();
     let sent_for = sending.elapsed();
     let mut ended_badly = fleet.drain_collectors();
     log.line("everything is sent; waiting for the cleaners");
     let count = Count::new(&fleet);
-    let late = count.wait_caught_up(CAUGHT_UP_WITHIN).err();
+    let revive = || inflicted.ended_by_themselves.extend(fleet.revive_cleaners());
+    let late = count.wait_caught_up(CAUGHT_UP_WITHIN, revive).err();
     if late.is_some() {
         fleet.cleaners_last_words().iter().for_each(|words| log.line(words));
     }
