@@ -11,6 +11,9 @@ pub enum Error {
     /// Redis does not answer: wait, the records stay where they are.
     #[error("redis: {0}")]
     Redis(#[from] redis::RedisError),
+    /// The event ids are read back into it, and the open transaction is done again.
+    #[error("redis: it has lost the memory of event ids")]
+    MemoryLost,
     #[error(transparent)]
     Policies(#[from] rapport_policy::WatchError),
     #[error(transparent)]
@@ -23,7 +26,7 @@ impl Error {
     /// Whether the transaction can be given up and done again, rather than the process.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Redis(_) => true,
+            Self::Redis(_) | Self::MemoryLost => true,
             Self::Client(KafkaError::Transaction(error)) => !error.is_fatal(),
             // Another cleaner has taken this one's name: it would get no partition ever again.
             Self::Client(KafkaError::MessageConsumptionFatal(_)) => false,

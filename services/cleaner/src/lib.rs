@@ -5,10 +5,11 @@
 //! [`normalise`] (one spelling) -> [`clock`] (a believable event time) -> [`consent`] (what the
 //! customer agreed to) -> [`identity`] (somebody did it, and who that was before) -> [`bots`] and
 //! [`enrich`] (what the visit says) -> [`privacy`] (direct identifiers become keyed hashes) ->
-//! [`dedup`] (seen once) -> clean or dead.
+//! [`dedup`] (seen once) -> [`bots::rate`] and [`sessions`] (what only the order of events tells)
+//! -> clean or dead.
 //!
-//! Everything up to `dedup` is pure and composed in [`steps`]; [`copy`] is the only place that
-//! writes to Kafka, and Redis is asked for what must be remembered. [`decisions`] follows what
+//! Everything up to `dedup` is pure and composed in [`steps`]; [`copy`] is the only place that talks
+//! to Kafka about events, in three stages, and its second one asks Redis what must be remembered. [`decisions`] follows what
 //! customers agreed to.
 
 pub mod bots;
@@ -28,6 +29,9 @@ pub mod normalise;
 pub mod privacy;
 mod properties;
 mod raw_record;
+mod recent_merges;
+mod redis_pipe;
+mod session_store;
 pub mod sessions;
 mod step_counts;
 pub mod steps;
@@ -40,9 +44,8 @@ use rapport_runtime::{Component, Lifecycle, OwnedThread, spawn_thread};
 
 pub use crate::{config::Config, error::Error, raw_record::RawRecord};
 use crate::{
-    copy::Copy,
+    copy::Stages,
     decisions::Decisions,
-    dedup::Dedup,
     steps::{Settings, Steps},
 };
 
@@ -57,23 +60,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     metrics::register();
     step_counts::StepCounts::register();
-    let dedup = Dedup::new(&config.dedup)?;
     wait_for_topics(&config.kafka, &lifecycle).await?;
     let rules = Rules::read(&config, &lifecycle)?;
     let steps = Steps::new(rules.settings);
     // The threads have an owner: joined below, after the server has stopped.
     let mut threads = rules.threads;
-    threads.push({
-        let (config, lifecycle) = (config.clone(), lifecycle.clone());
-        let component = lifecycle.component("copy");
-        let thread_lifecycle = lifecycle.clone();
-        spawn_thread(&lifecycle, "copy", move || {
-            if !wait_for(rules.decisions_read.as_ref(), &component, &thread_lifecycle) {
-                return Ok(());
-            }
-            Copy::connect(&config, steps, dedup, component, thread_lifecycle)?.run()
-        })?
-    });
+    let Stages { read, look_up, write } = Stages::connect(&config, steps, &lifecycle)?;
+    let waiting = lifecycle.clone();
+    threads.push(spawn_thread(&lifecycle, "read", move || {
+        if !wait_for(rules.decisions_read.as_ref(), read.component(), &waiting) {
+            return Ok(());
+        }
+        read.run()
+    })?);
+    threads.push(spawn_thread(&lifecycle, "look-up", move || look_up.run())?);
+    threads.push(spawn_thread(&lifecycle, "write", move || write.run())?);
     let routes = tonic::service::Routes::default();
     rapport_rpc::serve(config.grpc_addr, &config.server, routes, &[], &lifecycle).await?;
     for thread in threads {
