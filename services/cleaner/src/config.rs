@@ -88,6 +88,7 @@ impl ServiceConfig for Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        self.kafka.check()?;
         Pseudonymiser::from_config(&self.hash_key)?;
         // Kafka aborts a transaction after ten seconds: commits must come well before.
         if self.commit_every > Duration::from_secs(2) {
