@@ -38,7 +38,7 @@ for which, sender in enumerate(emitters):
         else:
             tracker.track(SelfDescribing(SelfDescribingJson("iglu:com.example/view_item/jsonschema/1-0-0", {"item_id": "item-9", "price": 3.5})))
     # What failed is kept by the library and sent again; it says when it was delivered.
-    until = time.monotonic() + 40
+    until = time.monotonic() + 60
     wanted = before + events // len(emitters)
     while len(set(delivered)) < wanted and time.monotonic() < until:
         tracker.flush()

@@ -10,6 +10,8 @@ for (let n = 0; n < events; n++) {
   const uuid = randomUUID()
   client.capture({ distinctId: `posthog-node-${n % 5}`, event: 'product viewed', properties: { product_id: `item-${n}` }, uuid })
   sent.push(uuid)
+  // All at once would go in one call, which a network seldom fails.
+  if (n % 10 === 9) await client.flush()
 }
 await client.shutdown(60000)
 console.log(sent.join('\n'))

@@ -17,6 +17,11 @@ tracker.setUserId('snowplow-node')
 for (let n = 0; n < events; n++) {
   if (n % 2) tracker.track(buildPageView({ pageUrl: 'https://shop.example/', pageTitle: 'Home' }))
   else tracker.track(buildStructEvent({ category: 'shop', action: 'view', label: `item-${n}`, value: 1 }))
+  // All at once would go in one call, which a network seldom fails.
+  if (n % 10 === 9) {
+    tracker.flush()
+    await new Promise((wake) => setTimeout(wake, 150))
+  }
 }
 tracker.flush()
 const until = Date.now() + 60000
