@@ -4,6 +4,8 @@
 //! About 2 seconds; `RAPPORT_FUZZ_SECONDS=600` goes on for longer, `RAPPORT_FUZZ_SEED` repeats a run.
 //! `tests/corpus` holds the bodies; a body that once broke something belongs there too.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -24,6 +26,8 @@ use rapport_shapes::{
 };
 
 const MAX_EVENTS: usize = 50;
+
+type Originals = fn(&[u8], &[usize]) -> Vec<Vec<u8>>;
 
 struct Body {
     shape: String,
@@ -72,7 +76,7 @@ fn every_body_of_the_corpus_is_understood_whole() {
 
 /// Reads a body as its shape, and checks what must hold whatever it is.
 fn judge(shape: &str, body: &[u8], mappings: &[Mapping]) -> Result<(u64, u64), String> {
-    let (parsed, originals): (Result<Parsed, Malformed>, fn(&[u8], &[usize]) -> Vec<Vec<u8>>) = match shape {
+    let (parsed, originals): (Result<Parsed, Malformed>, Originals) = match shape {
         "segment" if segment::parse(Shape::Batch, body, MAX_EVENTS).is_ok() => {
             (segment::parse(Shape::Batch, body, MAX_EVENTS), segment::originals)
         }
