@@ -145,7 +145,7 @@ static BY_NAME: LazyLock<HashMap<&str, usize>> = LazyLock::new(|| places(|domain
 
 fn places(key: impl Fn(&'static str) -> Option<&'static str>) -> HashMap<&'static str, usize> {
     let all = SOURCES.iter().enumerate();
-    all.flat_map(|(place, source)| source.domains.iter().filter_map(move |domain| Some((*domain, place))))
+    all.flat_map(|(place, source)| source.domains.iter().map(move |domain| (*domain, place)))
         .filter_map(|(domain, place)| Some((key(domain)?, place)))
         .collect()
 }

@@ -132,8 +132,7 @@ const SENDERS: &[&str] = &[
 ];
 
 fn sends_for_others(user_agent: &str) -> bool {
-    let begins = |prefix: &&str| user_agent.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    SENDERS.iter().any(|prefix| begins(prefix))
+    SENDERS.iter().any(|prefix| user_agent.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
 /// Browsers inside apps, mostly of China, that carry another browser's name too: the token, and

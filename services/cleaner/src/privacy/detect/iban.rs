@@ -20,9 +20,8 @@ const LENGTHS: &[(&[u8; 2], usize)] = &[
 pub(super) fn find(text: &str, start: usize) -> Option<Found> {
     let bytes = text.as_bytes();
     let head = bytes.get(start..start + 4)?;
-    if !(head[0].is_ascii_uppercase() && head[1].is_ascii_uppercase())
-        || !(head[2].is_ascii_digit() && head[3].is_ascii_digit())
-    {
+    let (letters, digits) = head.split_at(2);
+    if !(letters.iter().all(u8::is_ascii_uppercase) && digits.iter().all(u8::is_ascii_digit)) {
         return None;
     }
     let length = LENGTHS.iter().find(|(code, _)| code[..] == head[..2])?.1;
