@@ -333,7 +333,7 @@ fn admit(known: Option<&Caller>, missing: Unauthenticated, door: Door) -> Result
 }
 
 /// Looks at the key file now and then, until a drain.
-pub async fn follow(keys: Arc<Keys>, lifecycle: &Lifecycle) {
+pub async fn follow(keys: &Keys, lifecycle: &Lifecycle) {
     if keys.file.is_none() {
         return;
     }
@@ -342,10 +342,7 @@ pub async fn follow(keys: Arc<Keys>, lifecycle: &Lifecycle) {
             () = tokio::time::sleep(RELOAD_EVERY) => {}
             () = lifecycle.drain_requested() => return,
         }
-        let keys = Arc::clone(&keys);
-        if let Err(error) = tokio::task::spawn_blocking(move || keys.reload()).await {
-            tracing::error!(%error, "the API keys cannot be read again");
-        }
+        rapport_rpc::tls::off_the_worker(|| keys.reload());
     }
 }
 

@@ -71,10 +71,11 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     // The doors open before Kafka is there: until then callers get an answer that they can act on.
     // With a spool it takes events before Kafka is there, so that is no reason not to be ready.
     let topics = async {
-        Ok(match publish.spool() {
+        match publish.spool() {
             None => rapport_kafka::wait_for_topics(&config.kafka, &lifecycle).await?,
             Some(_) => rapport_kafka::make_topics_once_kafka_is_there(&config.kafka, &lifecycle).await?,
-        })
+        }
+        Ok(())
     };
     let grpc = async {
         let routes = Routes::new(service);
@@ -85,7 +86,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         Ok(())
     };
     let follow_keys = async {
-        keys::follow(Arc::clone(&keys), &lifecycle).await;
+        keys::follow(&keys, &lifecycle).await;
         Ok(())
     };
     let share_quotas = async {

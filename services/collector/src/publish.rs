@@ -29,8 +29,8 @@ use crate::{
     admit::View,
     config::DoorArgs,
     hot_keys::{HotKeys, OfCall},
-    spool::{Spool, SpoolError},
     quota::{Charge, Spent},
+    spool::{Spool, SpoolError},
 };
 
 /// What an event costs in memory beside its bytes while it waits for Kafka: librdkafka's message,

@@ -62,10 +62,8 @@ impl Drainer {
     }
 
     fn publisher(&self) -> Result<Publisher, Error> {
-        let settings = PublisherSettings {
-            delivery_timeout: GIVE_UP_AFTER,
-            ..PublisherSettings::new("rapport-collector-spool")
-        };
+        let settings =
+            PublisherSettings { delivery_timeout: GIVE_UP_AFTER, ..PublisherSettings::new("rapport-collector-spool") };
         Publisher::new(&self.kafka, &settings)
     }
 

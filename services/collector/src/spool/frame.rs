@@ -167,8 +167,12 @@ mod tests {
     fn records() -> impl Strategy<Value = OwnedRecord> {
         let bytes = || prop::option::of(prop::collection::vec(any::<u8>(), 0..40));
         let headers = prop::collection::vec(("[a-z-]{0,8}", bytes()), 0..4);
-        ("[a-z.]{1,12}", bytes(), bytes(), headers)
-            .prop_map(|(topic, key, value, headers)| OwnedRecord { topic, key, value, headers })
+        ("[a-z.]{1,12}", bytes(), bytes(), headers).prop_map(|(topic, key, value, headers)| OwnedRecord {
+            topic,
+            key,
+            value,
+            headers,
+        })
     }
 
     /// The records that can be read, and how many bytes cannot.

@@ -77,7 +77,13 @@ impl Journal {
         let failed = |source| SpoolError::Folder { path: folder.to_owned(), source };
         fs::create_dir_all(folder).map_err(failed)?;
         let open = |name: &str| {
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(folder.join(name)).map_err(failed)
+            OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(folder.join(name))
+                .map_err(failed)
         };
         let lock = open("lock")?;
         match lock.try_lock() {
@@ -124,7 +130,11 @@ impl Journal {
             let (records, whole) = survey(&bytes, usize::try_from(from).unwrap_or(usize::MAX));
             let mut length = bytes.len();
             if n + 1 == numbers.len() && whole < length {
-                tracing::warn!(segment = number, bytes = length - whole, "the spool ends in a torn record; it is cut off");
+                tracing::warn!(
+                    segment = number,
+                    bytes = length - whole,
+                    "the spool ends in a torn record; it is cut off"
+                );
                 OpenOptions::new().write(true).open(self.path(*number))?.set_len(whole as u64)?;
                 length = whole;
             }
@@ -374,9 +384,8 @@ mod tests {
             journal.set_aside(bytes).unwrap();
         }
         journal.advance(chunk.end.unwrap(), chunk.records.len() as u64).unwrap();
-        let number = |(spooled, _): (Spooled, Place)| {
-            String::from_utf8(spooled.record.value.unwrap()).unwrap().parse().unwrap()
-        };
+        let number =
+            |(spooled, _): (Spooled, Place)| String::from_utf8(spooled.record.value.unwrap()).unwrap().parse().unwrap();
         chunk.records.into_iter().map(number).collect()
     }
 

@@ -121,8 +121,7 @@ async fn a_full_spool_refuses_with_a_time_to_retry_and_keeps_what_it_has() {
     let cluster = cluster();
     let folder = tempfile::tempdir().unwrap();
     cluster.broker_down(1).unwrap();
-    let (house, threads) =
-        spooling(&cluster.bootstrap_servers(), folder.path(), &["--spool-bytes", "1048576"]);
+    let (house, threads) = spooling(&cluster.bootstrap_servers(), folder.path(), &["--spool-bytes", "1048576"]);
     let mut accepted = 0;
     loop {
         match send(&house, accepted, 100_000).await {

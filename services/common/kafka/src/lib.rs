@@ -15,7 +15,9 @@ pub use owned_record::OwnedRecord;
 pub use publisher::{Batch, DeliveryError, Publisher, PublisherSettings, Refused, Ticket, Undelivered, Waiting};
 pub use security::{Mechanism, Protocol, Secret, SecurityArgs};
 pub use settings::KafkaArgs;
-pub use topics::{DEAD_RECORD_BYTES, Kept, TopicLayout, Topics, ensure_topics, make_topics_once_kafka_is_there, wait_for_topics};
+pub use topics::{
+    DEAD_RECORD_BYTES, Kept, TopicLayout, Topics, ensure_topics, make_topics_once_kafka_is_there, wait_for_topics,
+};
 pub use watermark::Watermark;
 
 use rdkafka::error::RDKafkaErrorCode;

@@ -26,7 +26,7 @@ impl OwnedRecord {
             topic: message.topic().to_owned(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: headers.map(|headers| list(headers)).unwrap_or_default(),
+            headers: headers.map(list).unwrap_or_default(),
         }
     }
 

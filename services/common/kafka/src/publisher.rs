@@ -421,7 +421,10 @@ mod tests {
         assert_eq!(records.len(), 3);
         for (n, record) in records.into_iter().enumerate() {
             let value = (n != 1).then(|| b"v".to_vec());
-            assert_eq!((record.topic.as_str(), record.key.as_deref(), record.value), ("t", Some(b"k".as_slice()), value));
+            assert_eq!(
+                (record.topic.as_str(), record.key.as_deref(), record.value),
+                ("t", Some(b"k".as_slice()), value)
+            );
             assert_eq!(record.headers, [("n".to_owned(), Some(n.to_string().into_bytes()))]);
         }
     }

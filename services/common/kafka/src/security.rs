@@ -257,7 +257,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("rapport-password-{}", std::process::id()));
         std::fs::write(&path, "sEcReT\n").unwrap();
         let file = path.to_str().unwrap();
-        let flags = [&["--kafka-security-protocol", "sasl_plaintext"], &LOGIN[..4], &["--kafka-sasl-password-file", file]];
+        let flags =
+            [&["--kafka-security-protocol", "sasl_plaintext"], &LOGIN[..4], &["--kafka-sasl-password-file", file]];
         let args = parsed(&flags.concat()).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(args.settings().contains(&("sasl.password", "sEcReT".into())));

@@ -151,12 +151,16 @@ impl Tls {
                 () = tokio::time::sleep(RELOAD_EVERY) => {}
                 () = lifecycle.drain_requested() => return,
             }
-            let tls = self.clone();
-            if let Err(error) = tokio::task::spawn_blocking(move || tls.reload()).await {
-                tracing::error!(%error, "the certificate cannot be read again");
-            }
+            off_the_worker(|| self.reload());
         }
     }
+}
+
+/// Reads and parses files where that does not hold up other tasks.
+pub fn off_the_worker<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let can_move = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if can_move { tokio::task::block_in_place(work) } else { work() }
 }
 
 fn failed(error: &TlsError) -> Reload {
