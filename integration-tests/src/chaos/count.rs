@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fmt::Write as _,
     time::{Duration, Instant},
 };
 
@@ -64,16 +65,20 @@ impl Count {
         retry(within, || {
             meanwhile();
             let committed = consumer.committed_offsets(asked.clone(), ASK).map_err(|e| e.to_string())?;
-            let mut left = 0;
+            let (mut left, mut where_from) = (0, String::new());
             for element in committed.elements() {
-                let (_, end) =
-                    consumer.fetch_watermarks(&self.raw, element.partition(), ASK).map_err(|e| e.to_string())?;
-                left += match element.offset() {
-                    Offset::Offset(next) => end - next,
-                    _ => end,
+                let partition = element.partition();
+                let (_, end) = consumer.fetch_watermarks(&self.raw, partition, ASK).map_err(|e| e.to_string())?;
+                let next = match element.offset() {
+                    Offset::Offset(next) => next,
+                    _ => 0,
                 };
+                if next != end {
+                    left += end - next;
+                    write!(where_from, ", partition {partition} is cleaned up to {next} of {end}").expect("memory");
+                }
             }
-            check(left == 0, || format!("{left} raw records are not cleaned after {within:?}"))
+            check(where_from.is_empty(), || format!("{left} raw records are not cleaned after {within:?}{where_from}"))
         })
     }
 

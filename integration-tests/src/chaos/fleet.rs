@@ -212,11 +212,16 @@ impl Fleet {
         ended
     }
 
-    /// The last lines of the cleaners' logs.
+    /// What the cleaners say of themselves: readiness, lag, and the last lines of their logs.
     pub fn cleaners_last_words(&self) -> Vec<String> {
         let words = |instance: &Instance| {
             let process = instance.process.as_ref()?;
-            Some(format!("{}: {}", instance.name, process.log_tail(4)))
+            let admin = format!("http://127.0.0.1:{}", instance.ports.admin);
+            let ready = get(&format!("{admin}/readyz")).map_or_else(|error| error, |(_, body)| body);
+            let metrics = get(&format!("{admin}/metrics")).map_or_else(|error| error, |(_, body)| body);
+            let lag: Vec<&str> =
+                metrics.lines().filter(|line| !line.starts_with('#') && line.contains("lag")).collect();
+            Some(format!("{}: {ready} {}\n{}", instance.name, lag.join(" "), process.log_tail(6)))
         };
         self.cleaners.iter().filter_map(words).collect()
     }
