@@ -150,10 +150,9 @@ fn is_listed(plain: &[u8]) -> bool {
 
 /// What is left of the name without the person it begins with.
 fn whose(plain: &[u8]) -> Option<&[u8]> {
-    if !may_be_in(&OWNERS, plain, 0) {
-        return None;
-    }
-    WHOSE.iter().find_map(|whose| plain.strip_prefix(whose.as_bytes()))
+    let first = plain.first().filter(|_| may_be_in(&OWNERS, plain, 0))?;
+    let begins_alike = |whose: &&&str| whose.as_bytes().first() == Some(first);
+    WHOSE.iter().filter(begins_alike).find_map(|whose| plain.strip_prefix(whose.as_bytes()))
 }
 
 /// By a name's first letter, a bit for each length that a listed name has: nearly every name of an
