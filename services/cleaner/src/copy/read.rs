@@ -168,7 +168,8 @@ impl Read {
             Some(first) => (first.epoch, first.group.clone()),
             None => generation(consumer),
         };
-        while let Some(next) = carried.pop_front_if(|next| next.epoch == batch.epoch) {
+        while carried.front().is_some_and(|next| next.epoch == batch.epoch) {
+            let Some(next) = carried.pop_front() else { break };
             take(batch, &next.message);
         }
         let mut wait = if batch.records.is_empty() { IDLE } else { Duration::ZERO };
