@@ -68,7 +68,7 @@ const SENDERS: u8 = 8;
 const BROKEN_ONE_IN: u64 = 400;
 const DOUBLED_ONE_IN: u64 = 150;
 /// The events go out in this share of the faults' time: outages cost some of it.
-const SENDING: f64 = 0.8;
+const SENDING: f64 = 0.7;
 /// How long senders may go on with what is not acknowledged yet when the faults are over.
 const LAST_TRIES: Duration = Duration::from_secs(45);
 /// How long the cleaners may take for what is left, and brokers for being in sync.

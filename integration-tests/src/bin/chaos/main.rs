@@ -36,7 +36,7 @@ struct Args {
     seed: Option<u64>,
 
     /// Seconds between two faults, about
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 7.0, value_parser = seconds)]
     fault_every: f64,
 
     /// Breaks a promise on purpose, to see that it is found

@@ -14,7 +14,7 @@ use crate::{
 pub fn send(feed: Feed, course: &Course, ledger: &Ledger) {
     let feed = Mutex::new(feed);
     std::thread::scope(|scope| {
-        for n in 0..AT_ONCE / 2 {
+        for n in 0..AT_ONCE {
             let feed = &feed;
             scope.spawn(move || one_at_a_time(n, feed, course, ledger));
         }
