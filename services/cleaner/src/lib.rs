@@ -29,6 +29,7 @@ pub mod normalise;
 pub mod privacy;
 mod properties;
 mod raw_record;
+mod read_headers;
 mod recent_merges;
 mod redis_pipe;
 mod session_store;

@@ -27,6 +27,7 @@ pub(crate) fn register() {
     for stage in ["read", "look_up", "write"] {
         queued(stage, 0.0);
     }
+    metrics::counter!("rapport_cleaner_unreadable_headers_total").increment(0);
     for action in ["marked", "refused"] {
         metrics::counter!("rapport_cleaner_rate_outliers_total", "action" => action).increment(0);
     }
@@ -58,6 +59,11 @@ pub(crate) fn lag(records: i64) {
 
 pub(crate) fn waiting(dependency: &'static str, seconds: Duration) {
     metrics::gauge!("rapport_cleaner_waiting_seconds", "dependency" => dependency).set(seconds.as_secs_f64());
+}
+
+/// A record with a header whose name is not UTF-8.
+pub(crate) fn unreadable_header() {
+    metrics::counter!("rapport_cleaner_unreadable_headers_total").increment(1);
 }
 
 /// An event of a customer that has more than a person: `marked` or `refused`.

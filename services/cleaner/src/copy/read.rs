@@ -16,7 +16,7 @@ use rdkafka::{
     ClientContext, Message as _, Offset, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedHeaders, BorrowedMessage},
+    message::BorrowedMessage,
 };
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     batch::Batch,
     channel::{Inbox, Outbox},
 };
-use crate::{Error, RawRecord, metrics, steps::Steps};
+use crate::{Error, RawRecord, metrics, read_headers::ReadHeaders, steps::Steps};
 
 /// How long it waits for a first record, or for a batch to come back; also how often it looks at the
 /// lifecycle.
@@ -160,7 +160,8 @@ impl Read {
         let now = EventTime::now();
         let mut judge = self.steps.batch(now);
         let mut take = |batch: &mut Batch, message: &BorrowedMessage<'_>| {
-            let record = raw_record(message);
+            let headers = message.headers().map(ReadHeaders::of);
+            let record = raw_record(message, headers.as_ref());
             let verdict = judge.judge(&record);
             batch.take(&record, &verdict, now);
         };
@@ -169,8 +170,9 @@ impl Read {
             None => generation(consumer),
         };
         while carried.front().is_some_and(|next| next.epoch == batch.epoch) {
-            let Some(next) = carried.pop_front() else { break };
-            take(batch, &next.message);
+            if let Some(next) = carried.pop_front() {
+                take(batch, &next.message);
+            }
         }
         let mut wait = if batch.records.is_empty() { IDLE } else { Duration::ZERO };
         while carried.is_empty() && batch.records.len() < self.batch && batch.size_bytes() < BATCH_BYTES {
@@ -275,7 +277,10 @@ fn transient(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn raw_record<'a>(message: &'a BorrowedMessage<'_>) -> RawRecord<'a, BorrowedHeaders> {
+fn raw_record<'a>(
+    message: &'a BorrowedMessage<'_>,
+    headers: Option<&'a ReadHeaders<'a>>,
+) -> RawRecord<'a, ReadHeaders<'a>> {
     RawRecord {
         topic: message.topic(),
         partition: message.partition(),
@@ -283,6 +288,6 @@ fn raw_record<'a>(message: &'a BorrowedMessage<'_>) -> RawRecord<'a, BorrowedHea
         timestamp: message.timestamp().to_millis().map(EventTime::from_ms),
         key: message.key(),
         value: message.payload(),
-        headers: message.headers(),
+        headers,
     }
 }
