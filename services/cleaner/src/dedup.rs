@@ -13,7 +13,7 @@
 //!
 //! Every look-up checks the key that describes the memory. When it is gone, or made anew by another
 //! cleaner, the open transaction is given up, and the ids of the last window are read back from the
-//! clean topic (`--dedup-rebuild`, 2 million records by default, about 10 s) before cleaning goes on.
+//! clean topic (`--dedup-rebuild`, 2 million records by default) before cleaning goes on.
 //! Then a copy is counted twice only when its first sight is
 //! - further back on the clean topic than `--dedup-rebuild` records, or
 //! - one of the records that *another* cleaner had looked up and not yet written at that moment: at
