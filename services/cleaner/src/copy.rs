@@ -131,9 +131,7 @@ fn producer(config: &Config) -> Result<ThreadedProducer<DefaultProducerContext>,
     let instance = config.kafka.instance_id.clone().unwrap_or_else(rapport_events::new_event_id);
     Ok(config
         .kafka
-        .producer("rapport-cleaner")
-        .set("transactional.id", format!("{}-{instance}", config.group_id))
-        .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+        .transactional("rapport-cleaner", &format!("{}-{instance}", config.group_id), TRANSACTION_TIMEOUT)
         // A commit fails when a record has: nobody needs to hear of those that arrived.
         .set("delivery.report.only.error", "true")
         // A commit sends what waits at once; until then, requests with few records would only cost the

@@ -107,7 +107,12 @@ impl ConsumerContext for Ownership {
                 commit(consumer, &self.topic, done, CommitMode::Sync);
                 self.change(|owned| owned.retain(|p| !partitions.contains(p)));
             }
-            Rebalance::Assign(_) => {}
+            // A partition that went while it was paused comes back paused.
+            Rebalance::Assign(coming) => {
+                if let Err(error) = consumer.resume(coming) {
+                    tracing::warn!(%error, "partitions cannot be resumed");
+                }
+            }
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance"),
         }
     }

@@ -17,6 +17,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGroupMetadata, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
     message::BorrowedMessage,
+    statistics::Partition,
 };
 
 use super::{
@@ -53,9 +54,7 @@ impl Group {
 
 impl ClientContext for Group {
     fn stats(&self, statistics: Statistics) {
-        metrics::lag(
-            statistics.topics.values().flat_map(|t| t.partitions.values()).map(|p| p.consumer_lag.max(0)).sum(),
-        );
+        metrics::lag(statistics.topics.values().flat_map(|t| t.partitions.values()).map(lag).sum());
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -64,9 +63,35 @@ impl ClientContext for Group {
 }
 
 impl ConsumerContext for Group {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, change: &Rebalance<'_>) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        match change {
+            Rebalance::Assign(partitions) => {
+                tracing::info!(partitions = listed(partitions), "partitions come");
+                // A partition that went while it was paused comes back paused.
+                if let Err(error) = consumer.resume(partitions) {
+                    tracing::warn!(%error, "partitions cannot be resumed");
+                }
+            }
+            Rebalance::Revoke(partitions) => tracing::info!(partitions = listed(partitions), "partitions go"),
+            Rebalance::Error(error) => tracing::warn!(%error, "the group cannot be balanced"),
+        }
     }
+}
+
+/// What is committed on the partition and has not been read. `consumer_lag` is of no use here: it counts from
+/// the last offset that the consumer committed by itself, and transactions commit ours.
+fn lag(of: &Partition) -> i64 {
+    match of.app_offset {
+        read if read >= 0 => (of.ls_offset - read).max(0),
+        _ => of.consumer_lag.max(0),
+    }
+}
+
+/// `0 3 5`.
+fn listed(partitions: &TopicPartitionList) -> String {
+    let numbers: Vec<String> = partitions.elements().iter().map(|element| element.partition().to_string()).collect();
+    numbers.join(" ")
 }
 
 /// A record that came when there was no batch for it.
@@ -100,14 +125,11 @@ impl Read {
         let consumer = Arc::clone(&self.consumer);
         let mut attempt = self.attempt.current();
         let mut carried = VecDeque::new();
-        let (mut last_batch, mut paused) = (Instant::now(), false);
+        let (mut last_batch, mut paused) = (Instant::now(), None);
         self.component.ready();
         while !self.lifecycle.draining() {
             self.component.beat();
-            // librdkafka tells a fatal error once, perhaps to a poll that was there for something else.
-            if let Some((code, _)) = consumer.client().fatal_error() {
-                return Err(KafkaError::MessageConsumptionFatal(code).into());
-            }
+            self.fatal()?;
             if attempt != self.attempt.current() {
                 attempt = self.attempt.current();
                 carried.clear();
@@ -117,13 +139,13 @@ impl Read {
                 Ok(batch) => batch,
                 Err(RecvTimeoutError::Timeout) => {
                     if last_batch.elapsed() >= PAUSE_AFTER {
-                        paused = self.stay_in_group(&consumer, &mut carried);
+                        self.stay_in_group(&consumer, &mut paused, &mut carried);
                     }
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            if std::mem::take(&mut paused) {
+            if paused.take().is_some() {
                 self.resume();
             }
             batch.clear();
@@ -197,14 +219,23 @@ impl Read {
     }
 
     /// Polls without taking records, so that the group keeps this member while everything waits for
-    /// Kafka or Redis. Whether the partitions are paused now.
-    fn stay_in_group<'c>(&self, consumer: &'c BaseConsumer<Group>, carried: &mut VecDeque<Carried<'c>>) -> bool {
-        if carried.len() >= self.batch {
-            return true;
+    /// Kafka or Redis. `paused` is the epoch whose partitions are paused.
+    fn stay_in_group<'c>(
+        &self,
+        consumer: &'c BaseConsumer<Group>,
+        paused: &mut Option<u64>,
+        carried: &mut VecDeque<Carried<'c>>,
+    ) {
+        // Once an epoch: each pause throws away what was fetched.
+        let epoch = consumer.context().epoch();
+        if *paused != Some(epoch) {
+            match consumer.assignment().and_then(|assigned| consumer.pause(&assigned)) {
+                Ok(()) => *paused = Some(epoch),
+                Err(error) => tracing::warn!(%error, "partitions cannot be paused"),
+            }
         }
-        if let Err(error) = consumer.assignment().and_then(|assigned| consumer.pause(&assigned)) {
-            tracing::debug!(%error, "cannot pause");
-            return false;
+        if carried.len() >= self.batch {
+            return;
         }
         match consumer.poll(Duration::ZERO) {
             // From a partition that has just come.
@@ -215,7 +246,6 @@ impl Read {
             Some(Err(error)) => tracing::debug!(%error, "consumer"),
             None => {}
         }
-        true
     }
 
     fn resume(&self) {
@@ -225,36 +255,61 @@ impl Read {
         }
     }
 
-    /// Reads on from what is committed: everything above it was given up. Partitions that are no
-    /// longer ours are not in the assignment.
+    /// Reads on from what is committed: everything above it was given up. Until every partition has gone
+    /// back nothing is read, or what was given up would be left out; what comes meanwhile comes again.
     fn rewind(&self) -> Result<(), Error> {
         while !self.lifecycle.draining() {
             self.component.beat();
-            let assigned = self.consumer.assignment()?;
-            if assigned.count() == 0 {
-                return Ok(());
+            match self.go_back() {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(%error, "cannot go back to what is committed yet; trying on"),
             }
-            match self.consumer.committed_offsets(assigned, CALL_TIMEOUT) {
-                Ok(committed) => {
-                    let mut targets = TopicPartitionList::new();
-                    for element in committed.elements() {
-                        let at = match element.offset() {
-                            Offset::Offset(next) => Offset::Offset(next),
-                            // Nothing was ever committed here.
-                            _ => Offset::Beginning,
-                        };
-                        targets.add_partition_offset(element.topic(), element.partition(), at)?;
-                    }
-                    match self.consumer.seek_partitions(targets, CALL_TIMEOUT) {
-                        Ok(_) => return Ok(()),
-                        Err(error) => tracing::warn!(%error, "cannot go back yet; trying on"),
-                    }
+            // The group may be in the middle of a rebalance, and goes on only when it is polled.
+            let began = Instant::now();
+            while let Some(left) = RETRY.checked_sub(began.elapsed()) {
+                if let Some(Err(error)) = self.consumer.poll(left) {
+                    tracing::debug!(%error, "consumer");
                 }
-                Err(error) => tracing::warn!(%error, "cannot read what is committed yet; trying on"),
             }
-            std::thread::sleep(RETRY);
+            self.fatal()?;
         }
         Ok(())
+    }
+
+    /// Sets every assigned partition to what is committed; partitions that are no longer ours are not
+    /// in the assignment.
+    fn go_back(&self) -> Result<(), KafkaError> {
+        let assigned = self.consumer.assignment()?;
+        if assigned.count() == 0 {
+            return Ok(());
+        }
+        let committed = self.consumer.committed_offsets(assigned, CALL_TIMEOUT)?;
+        let mut targets = TopicPartitionList::new();
+        for element in committed.elements() {
+            element.error()?;
+            let at = match element.offset() {
+                Offset::Offset(next) => Offset::Offset(next),
+                // Nothing was ever committed here.
+                _ => Offset::Beginning,
+            };
+            targets.add_partition_offset(element.topic(), element.partition(), at)?;
+        }
+        for element in self.consumer.seek_partitions(targets, CALL_TIMEOUT)?.elements() {
+            match element.error() {
+                // It has not begun to be read, and begins at what is committed.
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// librdkafka tells a fatal error once, perhaps to a poll that was there for something else.
+    fn fatal(&self) -> Result<(), Error> {
+        match self.consumer.client().fatal_error() {
+            Some((code, _)) => Err(KafkaError::MessageConsumptionFatal(code).into()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -211,7 +211,11 @@ impl Write {
     /// Queues one record, waiting for room: the queue is bounded, and so is the wait, since Kafka
     /// gives every record up at the transaction's timeout.
     fn send(&self, topic: &str, key: &[u8], value: &[u8], headers: OwnedHeaders) -> Result<(), Error> {
-        let mut record = BaseRecord::to(topic).key(key).payload(value).headers(headers);
+        let mut record = BaseRecord::to(topic).payload(value).headers(headers);
+        // Without a key: an empty one would put all such records on one partition.
+        if !key.is_empty() {
+            record = record.key(key);
+        }
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),

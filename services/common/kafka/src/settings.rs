@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::ClientConfig;
 
@@ -93,6 +93,21 @@ impl KafkaArgs {
                 ("partitioner", "murmur2_random"),
             ],
         )
+    }
+
+    /// A producer of transactions under this name; Kafka aborts one that is open for longer than `timeout`.
+    pub fn transactional(&self, client_id: &str, transactional_id: &str, timeout: Duration) -> ClientConfig {
+        let mut config = self.producer(client_id);
+        config
+            .set("transactional.id", transactional_id)
+            .set("transaction.timeout.ms", timeout.as_millis().to_string());
+        // librdkafka (2.12) asks again for a group's coordinator only when a connection comes or goes: a
+        // question that was lost while every connection stays up leaves send_offsets_to_transaction
+        // waiting for ever, whatever its timeout. A producer that waits is idle, and closes them.
+        if !self.settings.iter().any(|(key, _)| key == "connections.max.idle.ms") {
+            config.set("connections.max.idle.ms", "20000");
+        }
+        config
     }
 
     /// A consumer that sees only committed records and stores offsets itself, when the work is done.

@@ -100,9 +100,7 @@ impl Replayer {
     /// Kafka does not answer within a minute, or a setting that librdkafka does not take.
     pub fn open(kafka: &KafkaArgs) -> Result<Self, ReplayError> {
         let producer: BaseProducer<Deliveries> = kafka
-            .producer("rapportctl")
-            .set("transactional.id", format!("{}rapportctl-replay", kafka.topic_prefix))
-            .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+            .transactional("rapportctl", &format!("{}rapportctl-replay", kafka.topic_prefix), TRANSACTION_TIMEOUT)
             .set("linger.ms", "1")
             .set("message.max.bytes", DEAD_RECORD_BYTES.to_string())
             .create_with_context(Deliveries::default())?;
