@@ -89,7 +89,11 @@ fn producer(course: &Course, context: &Deliveries) -> ThreadedProducer<Deliverie
     if course.acks_one {
         config.set("acks", "1");
     } else {
-        config.set("acks", "all").set("enable.idempotence", "true");
+        // One request at a time, as docs/connect.md advises.
+        config
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("max.in.flight.requests.per.connection", "1");
     }
     config.create_with_context(context.clone()).expect("a producer can be made")
 }

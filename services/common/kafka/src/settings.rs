@@ -87,6 +87,8 @@ impl KafkaArgs {
                 ("acks", "all"),
                 ("enable.idempotence", "true"),
                 ("enable.gapless.guarantee", "false"),
+                // With more, what was refused can be lost although it was acknowledged (decision 0009).
+                ("max.in.flight.requests.per.connection", "1"),
                 ("compression.codec", "lz4"),
                 // Java's partitioner: a plain producer of another language puts a customer's
                 // events on the partition that ours do.
