@@ -53,7 +53,7 @@ pub struct Config {
     pub commit_every: Duration,
 
     /// Records that are decoded and looked up together
-    #[arg(long, env = "RAPPORT_CLEAN_BATCH", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, env = "RAPPORT_CLEAN_BATCH", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub batch: u32,
 
     #[command(flatten)]

@@ -77,7 +77,7 @@ impl Stages {
         consumer.subscribe(&[&topics.raw])?;
         let consumer = Arc::new(consumer);
 
-        let (attempt, batch) = (Attempt::default(), usize::try_from(config.batch).unwrap_or(2_000));
+        let (attempt, batch) = (Attempt::default(), usize::try_from(config.batch).unwrap_or(5_000));
         let (give_read, take_read) = channel("look_up", BATCHES);
         let (give_looked_up, take_looked_up) = channel("write", BATCHES);
         let (give_empty, take_empty) = channel("read", BATCHES);
@@ -134,9 +134,8 @@ fn producer(config: &Config) -> Result<ThreadedProducer<DefaultProducerContext>,
         .transactional("rapport-cleaner", &format!("{}-{instance}", config.group_id), TRANSACTION_TIMEOUT)
         // A commit fails when a record has: nobody needs to hear of those that arrived.
         .set("delivery.report.only.error", "true")
-        // A commit sends what waits at once; until then, requests with few records would only cost the
-        // broker more (with 1 ms, three times as much CPU for a record).
-        .set("linger.ms", "100")
+        // Requests with few records cost the broker more; a commit waits for no linger.
+        .set("linger.ms", "5")
         .set("batch.num.messages", "10000")
         .set("queue.buffering.max.messages", "500000")
         .set("queue.buffering.max.kbytes", "262144")

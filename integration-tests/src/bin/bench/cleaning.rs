@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rapport_integration_tests::harness::{
-    Service, Stack, process::Signal, stack::PARTITIONS, wait::check, wait_until, wait_until_blocking,
+    Service, Stack, process::Signal, stack::{PARTITIONS, TENANT}, wait::check, wait_until, wait_until_blocking,
 };
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -20,10 +20,42 @@ use crate::{
 /// A frozen cleaner must not lose its partitions while its backlog is written.
 const PATIENT: &str = "session.timeout.ms=45000,max.poll.interval.ms=600000";
 
+/// Every step at work: a plan, consent, all detectors, rates, visits.
+const EVERYTHING: &str = "
+version: 1
+validate:
+  mode: strict
+  unplanned: observe
+  events:
+    view: {version: 1, schema: {required: [item_id], properties: {item_id: {type: string, minLength: 1}}}}
+normalise:
+  numbers: [properties.price]
+  categories: {lower_case: true}
+consent:
+  mode: required
+  default: allow
+  purposes: {analytics: {granted_by: [Analytics], fields: all}}
+bots:
+  rate: {per_minute: 1000000, action: mark}
+enrich:
+  internal_hosts: [shop.example]
+  sessions: {inactivity: 30m}
+";
+
 pub async fn run(scale: Scale, report: &mut Report) {
-    eprintln!("cleaner: raw to clean against a plain copy");
+    cleaner(scale, report, "cleaner, raw to clean, exactly once", None).await;
+    cleaner(scale, report, "cleaner, a policy with every step on", Some(EVERYTHING)).await;
+}
+
+async fn cleaner(scale: Scale, report: &mut Report, what: &str, policy: Option<&str>) {
+    eprintln!("{what}, against a plain copy");
     let mut stack = Stack::new("bench-cleaner");
     stack.set(Service::Cleaner, "RAPPORT_KAFKA_SETTINGS", PATIENT);
+    let policies = tempfile::tempdir().unwrap();
+    if let Some(policy) = policy {
+        std::fs::write(policies.path().join(format!("{TENANT}.yaml")), policy).unwrap();
+        stack.set(Service::Cleaner, "RAPPORT_POLICIES", policies.path().to_str().unwrap());
+    }
     stack.start(&[Service::Cleaner]).await;
     let copy_topic = format!("{}.copy", stack.name);
     stack.broker.create_topics(&[&copy_topic], PARTITIONS).await;
@@ -45,7 +77,7 @@ pub async fn run(scale: Scale, report: &mut Report) {
         }
     }
     report.add(Row {
-        what: "cleaner, raw to clean, exactly once".into(),
+        what: what.into(),
         unit: "events",
         ours,
         ceiling,

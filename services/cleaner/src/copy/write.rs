@@ -36,6 +36,8 @@ use crate::{
 const IDLE: Duration = Duration::from_millis(100);
 /// While the queue to Kafka is full.
 const FULL_POLL: Duration = Duration::from_millis(1);
+/// While what is queued is on its way to Kafka.
+const FLUSH_POLL: Duration = Duration::from_micros(300);
 /// One record in so many is a sample of how fresh the clean topic is.
 const FRESHNESS_SAMPLE: usize = 64;
 
@@ -242,6 +244,7 @@ impl Write {
         for (partition, next) in &open.next {
             offsets.add_partition_offset(&self.topics.raw, *partition, Offset::Offset(*next))?;
         }
+        self.flush();
         self.insist(|producer| producer.send_offsets_to_transaction(&offsets, &open.group, CALL_TIMEOUT))?;
         self.insist(|producer| producer.commit_transaction(CALL_TIMEOUT))?;
         if let Some(done) = self.open.take() {
@@ -253,6 +256,17 @@ impl Write {
             }
         }
         Ok(())
+    }
+
+    /// Waits until everything that is queued has arrived, or for one call's time: the commit waits for what
+    /// is left. rdkafka's own flush looks every 100 ms, which would make every commit take that long.
+    fn flush(&self) {
+        let began = Instant::now();
+        while self.producer.in_flight_count() > 0 && began.elapsed() < CALL_TIMEOUT {
+            // Also ends the linger of what is queued. What fails here fails in the commit.
+            self.producer.flush(Duration::ZERO).ok();
+            std::thread::sleep(FLUSH_POLL);
+        }
     }
 
     /// Makes a call of a transaction until it succeeds, fails for another reason than that Kafka did
