@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        account, consent, dead_letters, features, history, import, keys, models, policy, rank, recommend, send,
-        similar, simulate, topics, train, watch_change,
+        account, consent, dead_letters, evaluate, features, history, import, keys, models, policy, predict, rank,
+        recommend, send, similar, simulate, topics, train, watch_change,
     },
     context::{Context, Global},
 };
@@ -50,6 +50,12 @@ enum Command {
     /// Versions of models: list, promote, roll back
     #[command(subcommand)]
     Models(models::Models),
+    /// Judge models on files of your own: a table of customers, or their purchases
+    #[command(subcommand)]
+    Evaluate(evaluate::Evaluate),
+    /// Score the rows of a file with a model that evaluate tabular has saved
+    #[command(after_help = predict::AFTER_HELP)]
+    Predict(predict::Predict),
     /// Kafka topics: list, make
     #[command(subcommand)]
     Topics(topics::Topics),
@@ -86,6 +92,8 @@ impl Cli {
             Command::WatchChange(command) => command.run(&context).await,
             Command::Train(command) => command.run(&context).await,
             Command::Models(command) => command.run(&context).await,
+            Command::Evaluate(command) => command.run(&context).await,
+            Command::Predict(command) => command.run(&context).await,
             Command::Topics(command) => command.run(&context).await,
             Command::DeadLetters(command) => command.run(&context).await,
             Command::Account(command) => command.run(&context).await,

@@ -12,6 +12,7 @@ mod clickstream;
 mod commands;
 mod context;
 mod error;
+mod evaluate;
 mod import;
 mod lane;
 mod movielens;

@@ -3,12 +3,14 @@
 pub mod account;
 pub mod consent;
 pub mod dead_letters;
+pub mod evaluate;
 pub mod features;
 pub mod history;
 pub mod import;
 pub mod keys;
 pub mod models;
 pub mod policy;
+pub mod predict;
 pub mod rank;
 pub mod recommend;
 pub mod send;
