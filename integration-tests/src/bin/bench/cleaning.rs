@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use rapport_integration_tests::harness::{
-    Service, Stack, process::Signal, stack::{PARTITIONS, TENANT}, wait::check, wait_until, wait_until_blocking,
+    Service, Stack,
+    process::Signal,
+    stack::{PARTITIONS, TENANT},
+    wait::check,
+    wait_until, wait_until_blocking,
 };
 use rdkafka::{
     Message, Offset, TopicPartitionList,
@@ -76,13 +80,7 @@ async fn cleaner(scale: Scale, report: &mut Report, what: &str, policy: Option<&
             ours.push(cleaned);
         }
     }
-    report.add(Row {
-        what: what.into(),
-        unit: "events",
-        ours,
-        ceiling,
-        goal: Some(0.5),
-    });
+    report.add(Row { what: what.into(), unit: "events", ours, ceiling, goal: Some(0.5) });
 }
 
 /// The end of each raw partition.

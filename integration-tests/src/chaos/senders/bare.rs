@@ -90,10 +90,7 @@ fn producer(course: &Course, context: &Deliveries) -> ThreadedProducer<Deliverie
         config.set("acks", "1");
     } else {
         // One request at a time, as docs/connect.md advises.
-        config
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            .set("max.in.flight.requests.per.connection", "1");
+        config.set("acks", "all").set("enable.idempotence", "true").set("max.in.flight.requests.per.connection", "1");
     }
     config.create_with_context(context.clone()).expect("a producer can be made")
 }

@@ -100,9 +100,7 @@ impl KafkaArgs {
     /// A producer of transactions under this name; Kafka aborts one that is open for longer than `timeout`.
     pub fn transactional(&self, client_id: &str, transactional_id: &str, timeout: Duration) -> ClientConfig {
         let mut config = self.producer(client_id);
-        config
-            .set("transactional.id", transactional_id)
-            .set("transaction.timeout.ms", timeout.as_millis().to_string());
+        config.set("transactional.id", transactional_id).set("transaction.timeout.ms", timeout.as_millis().to_string());
         // librdkafka (2.12) asks again for a group's coordinator only when a connection comes or goes: a
         // question that was lost while every connection stays up leaves send_offsets_to_transaction
         // waiting for ever, whatever its timeout. A producer that waits is idle, and closes them.
