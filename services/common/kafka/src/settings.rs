@@ -120,7 +120,8 @@ impl KafkaArgs {
                 ("enable.auto.commit", "false"),
                 ("enable.auto.offset.store", "false"),
                 ("auto.offset.reset", "earliest"),
-                ("partition.assignment.strategy", "cooperative-sticky"),
+                // All partitions at once: with incremental rebalances one can be left to nobody (decision 0009).
+                ("partition.assignment.strategy", "range"),
                 ("session.timeout.ms", "10000"),
                 ("heartbeat.interval.ms", "2000"),
                 ("fetch.wait.max.ms", "100"),
