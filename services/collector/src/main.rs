@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-/// A quarter of the collector's CPU went into glibc's allocator (docs/benchmarks.md); librdkafka, which
+/// A fifth of the collector's CPU went into glibc's allocator (docs/benchmarks.md); librdkafka, which
 /// frees on other threads than it allocates on, uses this one too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -79,8 +79,8 @@ impl ConsumerContext for Group {
     }
 }
 
-/// What is committed on the partition and has not been read. `consumer_lag` is of no use here: it counts from
-/// the last offset that the consumer committed by itself, and transactions commit ours.
+/// What is committed on the partition and has not been read. `consumer_lag` counts from the last offset that
+/// the consumer committed by itself, and transactions commit ours: it is right until the first record is read.
 fn lag(of: &Partition) -> i64 {
     match of.app_offset {
         read if read >= 0 => (of.ls_offset - read).max(0),
