@@ -7,8 +7,8 @@
 //! - Order is kept: one thread a stage, one queue between two.
 //! - The offsets of a transaction cover exactly the records that were written in it.
 //! - A rebalance or a zombie is fenced by the group's generation, taken before a record is read.
-//! - When anything fails, everything on the way is given up: the writer aborts and begins a new
-//!   attempt, batches of the old one are dropped wherever they are, and the reader goes back to what
+//! - When anything fails, everything on the way is given up: the writer aborts (with a new producer when
+//!   Kafka has given up the old one) and begins a new attempt, batches of the old one are dropped wherever they are, and the reader goes back to what
 //!   is committed. What was looked up and not written is looked up again, at the same place, and passes.
 
 mod batch;
@@ -28,8 +28,8 @@ use std::{
 
 use rapport_runtime::Lifecycle;
 use rdkafka::{
+    ClientConfig,
     consumer::{BaseConsumer, Consumer as _},
-    producer::{DefaultProducerContext, ThreadedProducer},
 };
 
 use self::{batch::Batch, channel::channel, look_up::Memory, read::Group, rebuild::Rebuild};
@@ -77,6 +77,7 @@ impl Stages {
         consumer.subscribe(&[&topics.raw])?;
         let consumer = Arc::new(consumer);
 
+        let producer = producer(config);
         let (attempt, batch) = (Attempt::default(), usize::try_from(config.batch).unwrap_or(5_000));
         let (give_read, take_read) = channel("look_up", BATCHES);
         let (give_looked_up, take_looked_up) = channel("write", BATCHES);
@@ -111,7 +112,8 @@ impl Stages {
                 lifecycle: lifecycle.clone(),
             },
             write: Write {
-                producer: producer(config)?,
+                producer: producer.create()?,
+                settings: producer,
                 _consumer: consumer,
                 topics,
                 looked_up: take_looked_up,
@@ -127,11 +129,12 @@ impl Stages {
     }
 }
 
-fn producer(config: &Config) -> Result<ThreadedProducer<DefaultProducerContext>, Error> {
+/// Settings of the producer, its transactional id among them: another one of these takes its place.
+fn producer(config: &Config) -> ClientConfig {
     let instance = config.kafka.instance_id.clone().unwrap_or_else(rapport_events::new_event_id);
-    Ok(config
-        .kafka
-        .transactional("rapport-cleaner", &format!("{}-{instance}", config.group_id), TRANSACTION_TIMEOUT)
+    let mut settings =
+        config.kafka.transactional("rapport-cleaner", &format!("{}-{instance}", config.group_id), TRANSACTION_TIMEOUT);
+    settings
         // A commit fails when a record has: nobody needs to hear of those that arrived.
         .set("delivery.report.only.error", "true")
         // Requests with few records cost the broker more; a commit waits for no linger.
@@ -139,6 +142,6 @@ fn producer(config: &Config) -> Result<ThreadedProducer<DefaultProducerContext>,
         .set("batch.num.messages", "10000")
         .set("queue.buffering.max.messages", "500000")
         .set("queue.buffering.max.kbytes", "262144")
-        .set("message.max.bytes", rapport_kafka::DEAD_RECORD_BYTES.to_string())
-        .create()?)
+        .set("message.max.bytes", rapport_kafka::DEAD_RECORD_BYTES.to_string());
+    settings
 }

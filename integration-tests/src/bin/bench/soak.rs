@@ -130,10 +130,16 @@ pub async fn run(args: Args) -> ExitCode {
         let before = m.highest(stall_at / 2, stall_at);
         let (during, after) = (m.highest(stall_at, resume_at), m.highest(resume_at, whole));
         let last = m.highest(whole.mul_f64(0.9), whole * 2);
+        // A process that is gone has no memory, and is no proof of anything.
+        let is_gone = m.samples.last().is_none_or(|(_, mib)| *mib <= 0.0);
         let is_flat = last <= during.max(before) * (1.0 + FLAT);
-        flat &= is_flat;
+        flat &= is_flat && !is_gone;
         let mib = |value: f64| format!("{value:.0}");
-        let verdict = if is_flat { "yes" } else { "NO" };
+        let verdict = match (is_gone, is_flat) {
+            (true, _) => "it has ENDED",
+            (false, true) => "yes",
+            (false, false) => "NO",
+        };
         table.add_row([m.name.to_owned(), mib(before), mib(during), mib(after), mib(last), verdict.to_owned()]);
     }
     println!(

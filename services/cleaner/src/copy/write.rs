@@ -14,7 +14,7 @@ use rapport_events::{EventTime, Position};
 use rapport_kafka::{Topics, headers};
 use rapport_runtime::{Component, Lifecycle};
 use rdkafka::{
-    Offset, TopicPartitionList,
+    ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, ConsumerGroupMetadata},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
@@ -44,6 +44,8 @@ const FRESHNESS_SAMPLE: usize = 64;
 pub(crate) struct Write {
     /// Takes delivery reports on a thread of its own; only failed ones are reported.
     pub(super) producer: ThreadedProducer<DefaultProducerContext>,
+    /// For a producer that takes the place of one that Kafka has given up.
+    pub(super) settings: ClientConfig,
     /// The group is left only after the last commit.
     pub(super) _consumer: Arc<BaseConsumer<Group>>,
     pub(super) topics: Topics,
@@ -304,7 +306,7 @@ impl Write {
     /// The records stay on the raw topic meanwhile: an outage never makes a dead letter.
     fn give_up(&mut self, error: Error) -> Result<(), Error> {
         if !error.retryable() {
-            return Err(error);
+            return self.begin_anew(error);
         }
         tracing::warn!(%error, "giving this transaction up; its records will be read again");
         let began = Instant::now();
@@ -323,17 +325,42 @@ impl Write {
                         metrics::waiting("kafka", began.elapsed());
                         std::thread::sleep(RETRY);
                     }
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return self.begin_anew(error.into()),
                 }
             }
             metrics::transaction(open.began.elapsed(), "aborted");
         }
+        self.next_attempt();
+        Ok(())
+    }
+
+    /// Takes another producer in the place of one that Kafka has given up: after a stall that was longer
+    /// than the transaction's timeout its broker has aborted what was open and fenced the producer. The new
+    /// one ends what is still open before the reader goes back, and another cleaner of this instance's name
+    /// is told by the group, which the reader does not survive.
+    ///
+    /// # Errors
+    /// `error`, when it is not the producer's end.
+    fn begin_anew(&mut self, error: Error) -> Result<(), Error> {
+        let Some((code, reason)) = self.producer.client().fatal_error() else { return Err(error) };
+        tracing::warn!(%code, reason, "Kafka has given up this producer; another one takes its place");
+        self.component.waiting(format!("kafka: {error}"));
+        if let Some(open) = self.open.take() {
+            metrics::transaction(open.began.elapsed(), "fenced");
+        }
+        self.producer = self.settings.create()?;
+        if self.claim_transactional_id()? {
+            self.next_attempt();
+        }
+        Ok(())
+    }
+
+    fn next_attempt(&mut self) {
         // A failure that comes at once, again and again, must not take a core.
         std::thread::sleep(RETRY);
         self.attempt.next();
         metrics::waiting("kafka", Duration::ZERO);
         self.component.ready();
-        Ok(())
     }
 }
 
