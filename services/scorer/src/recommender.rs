@@ -151,6 +151,7 @@ impl Recommender {
             Hydrated::Known(known) => {
                 let facts = Facts { version: known.version, newest: known.newest, ..facts };
                 query.history = known.history;
+                query.history_times = known.history_times;
                 query.seen = known.seen;
                 // A list for the cache is longer than what was asked for: its tail is the reserve.
                 let cacheable = plain && ask.limit <= self.rules.list_length && !decision_serves(decision);
@@ -181,6 +182,7 @@ impl Recommender {
         let facts = match self.hydrate(tenant, customer, With::History).await {
             Hydrated::Known(known) => {
                 query.history = known.history;
+                query.history_times = known.history_times;
                 query.seen = known.seen;
                 Facts { version: known.version, newest: known.newest, degraded: Degraded::default() }
             }
@@ -213,6 +215,7 @@ impl Recommender {
         let Hydrated::Known(known) = self.hydrate(tenant, id, With::History).await else { return None };
         let mut query = self.query(tenant, &standing, Instant::now() + self.rules.refresh_budget);
         query.history = known.history;
+        query.history_times = known.history_times;
         query.seen = known.seen;
         let facts = Facts { version: known.version, newest: known.newest, degraded: Degraded::default() };
         let (answer, list) = self.compute(query, self.rules.list_length, &standing, facts).await;
@@ -265,6 +268,7 @@ impl Recommender {
             excluded: HashSet::new(),
             category: None,
             history: Vec::new(),
+            history_times: Vec::new(),
             seen: SeenItems::default(),
             model: standing.model.clone(),
             catalog: self.catalog.of(tenant),

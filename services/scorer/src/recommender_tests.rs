@@ -156,6 +156,7 @@ impl House {
             seen: SeenItems::of(items),
             list: None,
             history: items.iter().map(|i| (*i).to_owned()).collect(),
+            history_times: Vec::new(),
         };
         self.memory.customers.lock().unwrap().insert(customer.to_owned(), known);
     }
@@ -364,7 +365,11 @@ async fn a_model_that_fails_gives_way_to_trends_and_the_list_is_not_kept() {
 
 struct Broken;
 impl crate::models::Ranker for Broken {
-    fn scores(&self, _: Vec<i64>, _: Instant) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
+    fn scores(
+        &self,
+        _: rapport_inference::Asked,
+        _: Instant,
+    ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
         Box::pin(std::future::ready(Err(rapport_inference::Error::Run("no memory".into()))))
     }
 }

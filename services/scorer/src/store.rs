@@ -31,6 +31,8 @@ pub struct Known {
     pub list: Option<Vec<u8>>,
     /// Item ids, newest last. Empty unless asked for with [`With::History`].
     pub history: Vec<String>,
+    /// When each of them was taken.
+    pub history_times: Vec<EventTime>,
 }
 
 /// Why the store gave no answer.

@@ -12,7 +12,7 @@ pub const PROTOCOL: &str = "Global time-ordered hold-out: events before the 80 %
 /// What stands on a card.
 pub struct Facts<'a> {
     pub version: &'a str,
-    pub kind: &'a str,
+    pub about: &'a str,
     pub created_at: &'a str,
     pub report: &'a Report<'a>,
     pub evaluations: &'a [Evaluation],
@@ -26,13 +26,6 @@ pub struct Facts<'a> {
 pub fn card(facts: &Facts<'_>) -> String {
     let report = facts.report;
     let (data, plan) = (report.data, report.plan);
-    let what = match facts.kind {
-        "ridge" => {
-            "Closed-form sequential ridge: the next item from decayed sums of the past ones, no gradients. Each \
-                    past item's share of a score is exact."
-        }
-        _ => "Self-attentive sequence model (SASRec's task, LiGR blocks, relative positions), full cross-entropy.",
-    };
     let mut rows = String::new();
     for Evaluation { model, split, figures: f, fit_seconds } in facts.evaluations {
         // Writing to a String cannot fail.
@@ -66,6 +59,7 @@ pub fn card(facts: &Facts<'_>) -> String {
          popular elsewhere in the pipeline.\n\
          - Learns what people did, with whatever was shown to them: it repeats past exposure, popularity included.\n\
          - Uses no attributes of customers. Not for decisions about a person's rights or prices.\n",
+        what = facts.about,
         name = plan.model,
         version = facts.version,
         tenant = plan.tenant,

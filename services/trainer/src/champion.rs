@@ -6,18 +6,15 @@
 //! is compared with what the same recipe makes of the same past.
 
 use rapport_registry::{Artifact, Live};
+use serde_json::Value;
 
 use crate::{
-    Error, candidates,
-    candidates::Candidate,
+    Error,
+    candidates::{Candidate, fit_one},
     dataset::{Dataset, Split},
-    evaluate::{Figures, evaluate},
+    evaluate::{Judged, judge},
     gate::{Champion, Refitted},
-    models::{
-        onnx::OnnxModel,
-        recipe::{Recipe, RidgeRecipe},
-        ridge::Statistics,
-    },
+    models::{Task, kind_of, onnx::OnnxModel},
     progress::{Progress, Watch},
     run::{Plan, Tools},
 };
@@ -31,11 +28,10 @@ pub fn figures(
     live: &Live,
     plan: &Plan,
     tools: &Tools<'_>,
-    data: &Dataset,
-    split: &Split,
+    task: &Task<'_>,
     candidates: &[Candidate],
-    watch: &Watch<'_>,
 ) -> Result<Option<Champion>, Error> {
+    let watch = task.watch;
     watch.report(Progress::note("evaluate", 0.8, format!("comparing with the champion {}", live.champion)));
     let unusable = |error: &dyn std::fmt::Display| {
         tracing::warn!(%error, "the champion cannot be used; the candidates only have to beat the baselines");
@@ -47,19 +43,20 @@ pub fn figures(
             return Ok(None);
         }
     };
-    let as_it_is = match as_it_is(&artifact, data, split, watch) {
-        Ok(figures) => figures,
+    let as_it_is = match as_it_is(&artifact, task.data, task.split, watch) {
+        Ok(judged) => judged,
         Err(error @ (Error::Artifact(_) | Error::Inference(_) | Error::NotFinite { .. })) => {
             unusable(&error);
             return Ok(None);
         }
         Err(error) => return Err(error),
     };
-    let recipe: Option<Recipe> = serde_json::from_value(artifact.manifest().description.recipe.clone()).ok();
-    let refitted = match recipe {
-        Some(recipe) if candidates.iter().any(|candidate| candidate.test.ndcg <= as_it_is.ndcg) => {
+    let recipe = &artifact.manifest().description.recipe;
+    let undecided = candidates.iter().any(|candidate| candidate.test.figures.ndcg <= as_it_is.figures.ndcg);
+    let refitted = match kind_of(recipe) {
+        Some(_) if undecided => {
             watch.report(Progress::note("evaluate", 0.9, "training the champion's recipe on the same past"));
-            refitted(&recipe, plan, tools, data, split, candidates, watch)?
+            refitted(recipe, task, candidates)?
         }
         Some(_) | None => None,
     };
@@ -67,26 +64,13 @@ pub fn figures(
 }
 
 /// The recipe on the candidates' footing; `None` when it cannot be trained on this data.
-fn refitted(
-    recipe: &Recipe,
-    plan: &Plan,
-    tools: &Tools<'_>,
-    data: &Dataset,
-    split: &Split,
-    candidates: &[Candidate],
-    watch: &Watch<'_>,
-) -> Result<Option<Refitted>, Error> {
+fn refitted(recipe: &Value, task: &Task<'_>, candidates: &[Candidate]) -> Result<Option<Refitted>, Error> {
     if let Some(candidate) = candidates.iter().find(|candidate| candidate.went_through(recipe)) {
-        return Ok(Some(Refitted { figures: candidate.test, same_recipe_as: Some(candidate.kind()) }));
+        let judged = candidate.test.clone();
+        return Ok(Some(Refitted { judged, same_recipe_as: Some(candidate.kind().to_owned()) }));
     }
-    let trained = match recipe {
-        Recipe::Ridge(recipe) => ridge(recipe, tools, data, split, watch),
-        Recipe::Sasrec(recipe) => {
-            candidates::sasrec(recipe, plan.budget, tools.device, data, split, watch).map(|candidate| candidate.test)
-        }
-    };
-    match trained {
-        Ok(figures) => Ok(Some(Refitted { figures, same_recipe_as: None })),
+    match fit_one(recipe, candidates, task) {
+        Ok(trained) => Ok(trained.map(|candidate| Refitted { judged: candidate.test, same_recipe_as: None })),
         Err(error @ (Error::CannotTrain { .. } | Error::NotFinite { .. })) => {
             tracing::warn!(%error, "the champion's recipe cannot be trained; its own weights are the measure");
             Ok(None)
@@ -95,21 +79,9 @@ fn refitted(
     }
 }
 
-fn ridge(
-    recipe: &RidgeRecipe,
-    tools: &Tools<'_>,
-    data: &Dataset,
-    split: &Split,
-    watch: &Watch<'_>,
-) -> Result<Figures, Error> {
-    let statistics = Statistics::collect(&split.training(data), data.width(), &recipe.decays, watch.stop)?;
-    let mut model = statistics.solve(recipe.lambda, recipe.sequence_length, tools.device)?;
-    evaluate(&mut model, data, &split.test, watch.stop)
-}
-
 /// Its graph, with its own items. An item that it does not know counts as a miss.
-fn as_it_is(artifact: &Artifact, data: &Dataset, split: &Split, watch: &Watch<'_>) -> Result<Figures, Error> {
+fn as_it_is(artifact: &Artifact, data: &Dataset, split: &Split, watch: &Watch<'_>) -> Result<Judged, Error> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut model = OnnxModel::open(artifact, &data.items, threads)?;
-    evaluate(&mut model, data, &split.test, watch.stop)
+    judge(&mut model, data, &split.test, watch.stop)
 }

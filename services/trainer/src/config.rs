@@ -75,6 +75,15 @@ pub struct TrainingArgs {
     #[arg(long, env = "RAPPORT_TRAIN_BUDGET", default_value = "120s", value_parser = parse_duration)]
     pub budget: Duration,
 
+    /// Folder of recipes, <kind>.yaml each: what they say takes the place of a kind's defaults
+    #[arg(long, env = "RAPPORT_TRAIN_RECIPES", value_name = "DIR")]
+    pub recipes: Option<PathBuf>,
+
+    /// Folder where long trainings keep where they are, to go on after a crash; nothing is kept when
+    /// not set
+    #[arg(long, env = "RAPPORT_TRAIN_CHECKPOINTS", value_name = "DIR")]
+    pub checkpoints: Option<PathBuf>,
+
     /// Test cases below which no model goes live
     #[arg(long, env = "RAPPORT_TRAIN_MIN_CASES", default_value_t = 30)]
     pub min_cases: u64,

@@ -31,10 +31,16 @@ pub enum Error {
     Artifact(#[from] ArtifactError),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
+    #[error("{path}, line {line}: {reason}")]
+    Line { path: PathBuf, line: usize, reason: String },
     #[error("the offline log: {0}")]
     Log(#[from] rapport_offline::Error),
     #[error("the item table: {0}")]
     Items(String),
+    #[error("the checkpoint: {0}")]
+    Checkpoint(String),
+    #[error("the figures: {0}")]
+    Figures(#[from] rapport_evaluation::Error),
     #[error("a bug stopped the run: {0}")]
     Panicked(String),
     #[error("kafka: {0}")]

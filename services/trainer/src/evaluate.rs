@@ -1,16 +1,22 @@
 //! Full ranking: the true next item against every item that the customer does not have yet.
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+use rapport_evaluation::{Bootstrap, Clusters, Interval, Metric, PairedDifference, RankingScores, TiedRank};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
     dataset::{Case, Dataset},
-    models::NextItem,
+    models::{NextItem, Past},
 };
 
-/// Length of the list that is judged.
-const TOP: usize = 10;
+/// Length of the list that models are chosen by.
+pub const TOP: usize = 10;
+/// Lengths of lists that reports show.
+pub const CUTOFFS: [usize; 4] = [1, 5, TOP, 20];
+const ALL_RANKS: usize = usize::MAX;
+const BOOTSTRAP: Bootstrap = Bootstrap { resamples: 1_000, confidence: 0.95, seed: 7 };
 
 /// Averages over all cases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -35,57 +41,162 @@ impl Figures {
     }
 }
 
-/// Ranks the true next item of every case among the items that are new to the customer. Items of
-/// equal score are ordered by index, which is by popularity.
+/// A model's answers to all cases.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    pub figures: Figures,
+    scores: RankingScores,
+    /// Cases of one customer are not independent.
+    clusters: Clusters,
+    /// How many of the listed items were among the most popular tenth.
+    pub popular_share: f64,
+}
+
+impl Judged {
+    /// A metric's mean with its 95 % interval, customers resampled.
+    ///
+    /// # Errors
+    /// A cutoff that is not in [`CUTOFFS`], or fewer than two customers.
+    pub fn interval(&self, metric: Metric, cutoff: usize) -> Result<Interval, Error> {
+        Ok(BOOTSTRAP.mean(self.scores.values(metric, cutoff)?, &self.clusters)?)
+    }
+
+    /// A metric's mean.
+    ///
+    /// # Errors
+    /// A cutoff that is not in [`CUTOFFS`].
+    pub fn mean(&self, metric: Metric, cutoff: usize) -> Result<f64, Error> {
+        Ok(self.scores.mean(metric, cutoff)?)
+    }
+
+    /// NDCG@10 of this model minus that of `other` on the same cases, with its interval and p-value.
+    ///
+    /// # Errors
+    /// Other cases, or fewer than two customers.
+    pub fn better_than(&self, other: &Self) -> Result<PairedDifference, Error> {
+        let of = |judged: &Self| judged.scores.values(Metric::Ndcg, TOP).map(<[f64]>::to_vec);
+        Ok(BOOTSTRAP.paired_difference(&of(self)?, &of(other)?, &self.clusters)?)
+    }
+
+    /// NDCG@10 of each case.
+    ///
+    /// # Errors
+    /// Never: the cutoff is always there.
+    pub fn ndcg_of_cases(&self) -> Result<&[f64], Error> {
+        Ok(self.scores.values(Metric::Ndcg, TOP)?)
+    }
+
+    pub fn clusters(&self) -> &Clusters {
+        &self.clusters
+    }
+}
+
+/// The resampling of every interval and test.
+pub fn bootstrap() -> &'static Bootstrap {
+    &BOOTSTRAP
+}
+
+/// The averages of [`judge`].
 ///
 /// # Errors
-/// The model failed, gave a score that is not a number, or `stop` asked for the end.
+/// As [`judge`].
 pub fn evaluate(
     model: &mut dyn NextItem,
     data: &Dataset,
     cases: &[Case],
     stop: &dyn Fn() -> bool,
 ) -> Result<Figures, Error> {
-    let mut figures = Figures { cases: cases.len() as u64, ..Figures::default() };
-    let mut listed = vec![false; data.width()];
+    Ok(judge(model, data, cases, stop)?.figures)
+}
+
+/// Ranks the true next item of every case among the items that are new to the customer. Where items
+/// score the same, every order of them counts as equally likely.
+///
+/// # Errors
+/// There is no case, the model failed, gave a score that is not a number, or `stop` asked for the end.
+pub fn judge(
+    model: &mut dyn NextItem,
+    data: &Dataset,
+    cases: &[Case],
+    stop: &dyn Fn() -> bool,
+) -> Result<Judged, Error> {
+    let mut ranks = Vec::with_capacity(cases.len());
+    let mut listed = vec![0_u64; data.width()];
+    each_case(model, data, cases, stop, &mut |case, scores, had| {
+        let kind = case.kind.to_owned();
+        let (rank, top) =
+            rank(scores, case.target, had).ok_or_else(|| Error::NotFinite { model: kind, what: "a score" })?;
+        ranks.push(rank);
+        top.for_each(|item| listed[item] += 1);
+        Ok(())
+    })?;
+    let cutoffs: Vec<usize> = CUTOFFS.into_iter().chain([ALL_RANKS]).collect();
+    let scores = RankingScores::from_ranks(&ranks, &cutoffs)?;
+    let customers: Vec<usize> = cases.iter().map(|case| case.customer).collect();
+    // Items are indexed by popularity.
+    let popular = (data.items.len() / 10).max(1);
+    let all: u64 = listed.iter().sum();
+    Ok(Judged {
+        figures: Figures {
+            ndcg: scores.mean(Metric::Ndcg, TOP)?,
+            hit_rate: scores.mean(Metric::HitRate, TOP)?,
+            mrr: scores.mean(Metric::ReciprocalRank, ALL_RANKS)?,
+            coverage: listed.iter().filter(|&&l| l > 0).count() as f64 / data.items.len() as f64,
+            cases: cases.len() as u64,
+        },
+        popular_share: listed[1..=popular].iter().sum::<u64>() as f64 / all.max(1) as f64,
+        scores,
+        clusters: Clusters::by(&customers),
+    })
+}
+
+/// A case with its answer.
+pub struct Asked<'a> {
+    pub kind: &'a str,
+    pub target: usize,
+}
+
+/// Takes a case, the scores of all items, and which of them the customer had already.
+type Take<'a> = dyn FnMut(&Asked<'_>, &[f32], &[bool]) -> Result<(), Error> + 'a;
+
+/// Asks the model every case, in order.
+///
+/// # Errors
+/// The model or `take` failed, or `stop` asked for the end.
+pub fn each_case(
+    model: &mut dyn NextItem,
+    data: &Dataset,
+    cases: &[Case],
+    stop: &dyn Fn() -> bool,
+    take: &mut Take<'_>,
+) -> Result<(), Error> {
     let mut had = vec![false; data.width()];
     let kind = model.kind().to_owned();
     for cases in cases.chunk_by(|a, b| a.customer == b.customer) {
         if stop() {
             return Err(Error::Cancelled);
         }
-        let history = &data.customers[cases[0].customer].items;
+        let customer = &data.customers[cases[0].customer];
         let prefixes: Vec<usize> = cases.iter().map(|case| case.prefix).collect();
         let mut known = 0;
         had.fill(false);
         let last = prefixes.last().copied().unwrap_or(0);
-        model.score_prefixes(&history[..last], &prefixes, &mut |prefix, scores| {
-            history[known..prefix].iter().for_each(|&item| had[item as usize] = true);
+        // The question is asked at the moment of the event that answers it.
+        let past = Past { items: &customer.items[..last], times: &customer.times[..=last] };
+        model.score_prefixes(past, &prefixes, &mut |prefix, scores| {
+            customer.items[known..prefix].iter().for_each(|&item| had[item as usize] = true);
             known = prefix;
-            let (rank, top) = rank(scores, history[prefix] as usize, &had)
-                .ok_or_else(|| Error::NotFinite { model: kind.clone(), what: "a score" })?;
-            figures.mrr += 1.0 / rank as f64;
-            if rank <= TOP {
-                figures.hit_rate += 1.0;
-                figures.ndcg += 1.0 / ((rank + 1) as f64).log2();
-            }
-            top.for_each(|item| listed[item] = true);
-            Ok(())
+            take(&Asked { kind: &kind, target: customer.items[prefix] as usize }, scores, &had)
         })?;
     }
-    let n = cases.len().max(1) as f64;
-    figures.ndcg /= n;
-    figures.hit_rate /= n;
-    figures.mrr /= n;
-    figures.coverage = listed.iter().filter(|&&l| l).count() as f64 / data.items.len() as f64;
-    Ok(figures)
+    Ok(())
 }
 
-/// The target's rank (from 1) and the items of the top 10. `None` when a score is NaN, or the
-/// target's own is infinite from above.
-fn rank(scores: &[f32], target: usize, had: &[bool]) -> Option<(usize, impl Iterator<Item = usize> + use<>)> {
+/// Where the target stands and the items of the top 10, best first among equals by index. `None` when
+/// a score is NaN, or infinite from above.
+fn rank(scores: &[f32], target: usize, had: &[bool]) -> Option<(TiedRank, impl Iterator<Item = usize> + use<>)> {
     let own = scores[target];
-    let mut rank = 1;
+    let (mut better, mut tied) = (0, 0);
     // Smallest first, so that the first is the one to beat.
     let mut top: Vec<(f32, usize)> = Vec::with_capacity(TOP + 1);
     let mut worst = f32::NEG_INFINITY;
@@ -96,9 +207,8 @@ fn rank(scores: &[f32], target: usize, had: &[bool]) -> Option<(usize, impl Iter
         if score.is_nan() || score == f32::INFINITY {
             return None;
         }
-        if score > own || (score == own && item < target) {
-            rank += 1;
-        }
+        better += usize::from(score > own);
+        tied += usize::from(score == own && item != target);
         if top.len() < TOP || score > worst {
             let at = top.partition_point(|&(s, i)| s < score || (s == score && i > item));
             top.insert(at, (score, item));
@@ -110,9 +220,10 @@ fn rank(scores: &[f32], target: usize, had: &[bool]) -> Option<(usize, impl Iter
     }
     // What scores minus infinity (items that a model does not know) is never listed.
     if own == f32::NEG_INFINITY {
-        rank = scores.len();
+        (better, tied) = (scores.len(), 0);
     }
-    Some((rank, top.into_iter().filter(|&(score, _)| score > f32::NEG_INFINITY).map(|(_, item)| item)))
+    let top = top.into_iter().filter(|&(score, _)| score > f32::NEG_INFINITY).map(|(_, item)| item);
+    Some((TiedRank { better, tied }, top))
 }
 
 #[cfg(test)]
@@ -125,16 +236,16 @@ mod tests {
     fn items_already_had_do_not_stand_in_the_way() {
         let scores = [9.0, 5.0, 4.0, 3.0];
         let mut had = [false; 4];
-        assert_eq!(rank(&scores, 3, &had).unwrap().0, 3);
+        assert_eq!(rank(&scores, 3, &had).unwrap().0.better, 2);
         had[1] = true;
-        assert_eq!(rank(&scores, 3, &had).unwrap().0, 2);
+        assert_eq!(rank(&scores, 3, &had).unwrap().0.better, 1);
     }
 
     #[test]
     fn a_score_that_is_not_a_number_is_an_error_and_an_unknown_item_is_a_miss() {
         assert!(rank(&[0.0, 1.0, f32::NAN], 1, &[false; 3]).is_none());
         let (place, top) = rank(&[0.0, f32::NEG_INFINITY, 2.0], 1, &[false; 3]).unwrap();
-        assert_eq!((place, top.collect::<Vec<_>>()), (3, vec![2]));
+        assert_eq!((place.better, top.collect::<Vec<_>>()), (3, vec![2]));
     }
 
     proptest! {
@@ -150,7 +261,9 @@ mod tests {
             let mut order: Vec<usize> = (1..scores.len()).filter(|&i| !had[i]).collect();
             order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
             let (place, top) = rank(&scores, target, &had).unwrap();
-            prop_assert_eq!(order[place - 1], target);
+            let equal = order.iter().filter(|&&i| scores[i] == scores[target]).count();
+            prop_assert_eq!(place.tied, equal - 1);
+            prop_assert_eq!(place.better, order.iter().filter(|&&i| scores[i] > scores[target]).count());
             let mut top: Vec<_> = top.collect();
             top.reverse();
             prop_assert_eq!(top, &order[..order.len().min(TOP)]);

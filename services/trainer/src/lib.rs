@@ -3,11 +3,12 @@
 //! A run ([`run`]): read the log, split it by time, fit, judge, fit again on all data, export to
 //! ONNX, compare with libtorch, write the artifacts, promote the winner if it passed its gate.
 //! As a service ([`run_service`]) runs are started over gRPC and go through a bounded queue to one
-//! thread; as a command ([`oneshot`]) there is one run and an exit code.
+//! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files.
 
 pub mod candidates;
 mod card;
 mod champion;
+pub mod compare;
 mod config;
 pub mod dataset;
 pub mod device;
@@ -20,9 +21,12 @@ mod neighbours;
 pub mod oneshot;
 pub mod progress;
 mod publish;
+pub mod recipes;
+pub mod report;
 pub mod run;
 mod runs;
 mod serve;
+pub mod study;
 mod write;
 
 use rapport_offline::OfflineLog;

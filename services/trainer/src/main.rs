@@ -6,8 +6,11 @@ const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
 fn main() -> ExitCode {
     wait_without_spinning();
     // One word before any flag tells the command from the service.
-    if env::args_os().nth(1).is_some_and(|word| word == "train") {
-        return rapport_trainer::oneshot::main(env::args_os().skip(1));
+    let arguments = env::args_os().skip(1);
+    match env::args_os().nth(1).as_ref().and_then(|word| word.to_str()) {
+        Some("train") => return rapport_trainer::oneshot::main(arguments),
+        Some("evaluate") => return rapport_trainer::study::main(arguments),
+        _ => {}
     }
     rapport_telemetry::service_main("trainer", rapport_trainer::run_service)
 }

@@ -30,7 +30,7 @@ use crate::{
     runs, serve,
 };
 
-const EXIT_BAD_CONFIGURATION: u8 = 64;
+pub(crate) const EXIT_BAD_CONFIGURATION: u8 = 64;
 const KAFKA_BUDGET: Duration = Duration::from_secs(30);
 
 /// Trains once, shows the results and exits: 0 when the run ended well, 1 when it failed, 64 when
@@ -46,15 +46,16 @@ struct Args {
     #[arg(long, default_value = serve::DEFAULT_MODEL)]
     model: String,
 
-    /// What to train: ridge, sasrec; several separated by commas; both when not set
+    /// What to train, several separated by commas: ridge, ligr, sasrec, hstu, gru4rec, nextitnet, blend;
+    /// ridge, ligr and their blend when not set
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<String>,
 
-    /// Passes over the data of the sequence model, at most; 0 leaves it to the budget
+    /// Passes over the data of sequence models, at most; 0 leaves it to recipe and budget
     #[arg(long, default_value_t = 0)]
     max_epochs: u32,
 
-    /// Seed of the sequence model; the same seed, data, thread count and number of passes give the
+    /// Seed of sequence models; the same seed, data, thread count and number of passes give the
     /// same model
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -123,7 +124,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn complain(reason: &str) {
+pub(crate) fn complain(reason: &str) {
     writeln!(std::io::stderr(), "error: {reason}").ok();
 }
 
@@ -199,7 +200,7 @@ fn caught_up(lifecycle: &Lifecycle, kafka: &KafkaArgs) -> Result<(), Error> {
     Ok(())
 }
 
-fn bar() -> ProgressBar {
+pub(crate) fn bar() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

@@ -3,7 +3,7 @@
 /// A line of progress.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Progress {
-    /// `read log`, `fit ridge`, `fit sasrec`, ...
+    /// `read log`, `fit ridge`, `fit sequence`, ...
     pub step: &'static str,
     /// For a person.
     pub message: String,
@@ -13,6 +13,8 @@ pub struct Progress {
     pub loss: f64,
     pub validation_ndcg: f64,
     pub events_per_second: f64,
+    /// Of the step, about; 0 when nobody knows.
+    pub seconds_left: f64,
 }
 
 impl Progress {

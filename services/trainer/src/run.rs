@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -13,48 +14,26 @@ use std::{
 use rapport_events::Tenant;
 use rapport_offline::OfflineLog;
 use rapport_registry::{ArtifactRef, Gate, Registry};
+use serde_json::Value;
 use tch::Device;
 
 use crate::{
-    Error, candidates,
+    Error,
     candidates::Candidate,
     champion,
+    compare::compare,
     dataset::{self, Counts, Dataset, Limits, Split},
-    evaluate::{Figures, evaluate},
+    evaluate::Figures,
     gate::{self, Opponents},
-    models::{
-        NextItem,
-        markov::Markov,
-        popularity::Popularity,
-        recipe::{RidgeRecipe, SequenceRecipe},
-    },
+    models::Task,
     neighbours::neighbours,
     progress::{Progress, Watch},
     publish::Models,
-    write,
+    report, write,
 };
 
-/// A kind of model that can be trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Ridge,
-    Sasrec,
-}
-
-impl Kind {
-    pub const ALL: [Self; 2] = [Self::Ridge, Self::Sasrec];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ridge => "ridge",
-            Self::Sasrec => "sasrec",
-        }
-    }
-
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
+/// Between two checkpoints of a long training.
+pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -62,10 +41,9 @@ pub struct Plan {
     pub tenant: Tenant,
     /// The place that the model serves, for example `next-item`.
     pub model: String,
-    pub kinds: Vec<Kind>,
-    pub ridge: RidgeRecipe,
-    pub sasrec: SequenceRecipe,
-    /// For the sequence model, training it again on all data included.
+    /// What to train: complete recipes, each with its kind.
+    pub recipes: Vec<Value>,
+    /// For each sequence model, training it again on all data included.
     pub budget: Duration,
     pub min_cases: u64,
     pub limits: Limits,
@@ -73,6 +51,10 @@ pub struct Plan {
     pub event_types: Vec<String>,
     /// Write the versions, but leave what is live.
     pub dry_run: bool,
+    /// Where long trainings keep their way, to go on after a crash.
+    pub checkpoints: Option<PathBuf>,
+    /// How long may pass between two of them.
+    pub checkpoint_every: Duration,
 }
 
 /// What with.
@@ -99,7 +81,7 @@ pub struct Evaluation {
 #[derive(Debug, Clone)]
 pub struct Version {
     pub reference: ArtifactRef,
-    pub kind: &'static str,
+    pub kind: String,
     pub metrics: BTreeMap<String, f64>,
     pub gate: Gate,
     pub created_at: String,
@@ -163,37 +145,52 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
     let split = Split::by_time(&data)?;
     watch.report(Progress::note("read log", 1.0, described(&data, &split)));
 
-    let mut evaluations = Vec::new();
-    let baselines = baselines(&data, &split, watch, &mut evaluations)?;
-    let mut candidates = candidates::fit(plan, tools.device, &data, &split, watch)?;
-    for candidate in &candidates {
-        evaluations.extend(candidate.evaluations());
-    }
+    let task = Task {
+        data: &data,
+        split: &split,
+        device: tools.device,
+        budget: plan.budget,
+        watch,
+        checkpoint: plan.checkpoints.as_deref(),
+        checkpoint_every: plan.checkpoint_every,
+    };
+    let mut comparison = compare(&plan.recipes, &task)?;
+    let mut evaluations = comparison.evaluations();
     let live = match tools.models {
         Some((models, _)) => models.live(&plan.tenant, &plan.model)?,
         None => tools.registry.live(&plan.tenant, &plan.model)?,
     };
     let champion = match live.filter(|live| !live.champion.is_empty()) {
         None => None,
-        Some(live) => champion::figures(&live, plan, tools, &data, &split, &candidates, watch)?,
+        Some(live) => champion::figures(&live, plan, tools, &task, &comparison.candidates)?,
     };
     if let Some(champion) = &champion {
         let row = |model: &str, figures| Evaluation { model: model.into(), split: "test", figures, fit_seconds: 0.0 };
-        evaluations.push(row("champion", champion.as_it_is));
-        evaluations.extend(champion.refitted.map(|refitted| row("champion-recipe", refitted.figures)));
+        evaluations.push(row("champion", champion.as_it_is.figures));
+        evaluations.extend(champion.refitted.iter().map(|other| row("champion-recipe", other.judged.figures)));
     }
+    let baselines = comparison.baselines.iter().map(|b| (b.name.clone(), b.test.figures)).collect();
     let opponents = Opponents { baselines, champion };
 
-    // Chosen on validation; the test part only says yes or no.
-    let best = |a: &&Candidate, b: &&Candidate| a.validation.ndcg.total_cmp(&b.validation.ndcg);
-    let winner = candidates.iter().max_by(best).map(Candidate::kind).unwrap_or_default().to_owned();
+    let winner = comparison.winner().map(Candidate::kind).unwrap_or_default().to_owned();
+    let facts = vec![("tenant".into(), plan.tenant.to_string()), ("won on validation".into(), winner.clone())];
+    let title = format!("Training of {}", plan.model);
+    let html = report::page(title, report::protocol(), facts, &comparison, &data, &split)?.to_html();
     let neighbours = neighbours(&data);
     let mut versions = Vec::new();
-    for candidate in &mut candidates {
+    for candidate in &mut comparison.candidates {
         let gate = gate::judge(candidate.kind(), &candidate.test, &opponents, plan.min_cases);
-        candidate.refit(plan, tools.device, &data, watch)?;
+        let trained_on = candidate.refit(&data, tools.device, plan.budget, watch)?;
         watch.report(Progress::note("export", 0.0, format!("writing and checking {}", candidate.kind())));
-        let report = write::Report { plan, data: &data, split: &split, neighbours: &neighbours, gate: &gate };
+        let report = write::Report {
+            plan,
+            data: &data,
+            split: &split,
+            neighbours: &neighbours,
+            gate: &gate,
+            trained_on,
+            html: &html,
+        };
         versions.push(write::version(tools.registry, candidate, &report, &evaluations)?);
     }
     let (promoted, reason) = promote(plan, tools, &winner, &mut versions, watch)?;
@@ -220,37 +217,6 @@ fn described(data: &Dataset, split: &Split) -> String {
         split.test.len(),
         split.without_history
     )
-}
-
-/// Popularity and Markov chain on the test part.
-fn baselines(
-    data: &Dataset,
-    split: &Split,
-    watch: &Watch<'_>,
-    evaluations: &mut Vec<Evaluation>,
-) -> Result<Vec<(&'static str, Figures)>, Error> {
-    let training = split.training(data);
-    let mut results = Vec::new();
-    type Fit = fn(&[&[u32]], usize) -> Box<dyn NextItem>;
-    let fits: [(&'static str, Fit); 2] = [
-        ("popularity", |histories, width| Box::new(Popularity::fit(histories, width))),
-        ("markov", |histories, width| Box::new(Markov::fit(histories, width))),
-    ];
-    for (name, fit) in fits {
-        let started = Instant::now();
-        let mut model = fit(&training, data.width());
-        let fit_seconds = started.elapsed().as_secs_f64();
-        for (part, cases) in [("validation", &split.validation), ("test", &split.test)] {
-            let figures = evaluate(model.as_mut(), data, cases, watch.stop)?;
-            evaluations.push(Evaluation { model: name.into(), split: part, figures, fit_seconds });
-            if part == "test" {
-                results.push((name, figures));
-            }
-        }
-        let figures = results.last().map(|(_, figures)| *figures).unwrap_or_default();
-        watch.report(Progress::note("evaluate", 0.0, format!("{name}: test ndcg@10 {:.4}", figures.ndcg)));
-    }
-    Ok(results)
 }
 
 fn promote(

@@ -115,9 +115,9 @@ pub fn overall(progress: &Progress) -> Option<f64> {
     let (from, to) = match progress.step {
         "read log" => (0.0, 0.05),
         "fit ridge" => (0.06, 0.15),
-        "fit sasrec" => (0.15, 0.6),
+        "fit sequence" => (0.15, 0.6),
         "refit ridge" => (0.62, 0.65),
-        "refit sasrec" => (0.65, 0.95),
+        "refit sequence" => (0.65, 0.95),
         "publish" => (0.97, 0.99),
         "done" => (1.0, 1.0),
         _ => return None,
@@ -247,7 +247,7 @@ pub fn result(plan: &Plan, outcome: Outcome) -> proto::RunResult {
     });
     let versions = outcome.versions.into_iter().map(|version| proto::ModelVersion {
         name: plan.model.clone(),
-        kind: version.kind.into(),
+        kind: version.kind,
         created_at: rapport_events::EventTime::parse_rfc3339(&version.created_at).map(|time| time.to_proto()),
         metrics: version.metrics.into_iter().collect(),
         live: version.live,

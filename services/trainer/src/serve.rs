@@ -18,8 +18,8 @@ use crate::{
     Config, Error, Models, TrainingArgs,
     config::{MAX_BUDGET_S, MAX_EPOCHS},
     dataset::Limits,
-    models::recipe::{RidgeRecipe, SequenceRecipe},
-    run::{Kind, Plan},
+    recipes,
+    run::{CHECKPOINT_EVERY, Plan},
     runs::{Run, Runs},
 };
 
@@ -65,18 +65,6 @@ impl Service {
 /// # Errors
 /// The field that is out of range.
 pub fn plan(config: TrainingConfig, tenant: Tenant, training: &TrainingArgs) -> Result<Plan, Status> {
-    let mut kinds = Vec::new();
-    for name in &config.kinds {
-        let kind = Kind::parse(name).ok_or_else(|| {
-            status::invalid("config.kinds", format!("{name:?} is not a kind; known are \"ridge\" and \"sasrec\""))
-        })?;
-        if !kinds.contains(&kind) {
-            kinds.push(kind);
-        }
-    }
-    if kinds.is_empty() {
-        kinds = Kind::ALL.to_vec();
-    }
     if config.max_epochs > MAX_EPOCHS {
         let reason = format!("may be at most {MAX_EPOCHS}, is {}", config.max_epochs);
         return Err(status::invalid("config.max_epochs", reason));
@@ -85,19 +73,13 @@ pub fn plan(config: TrainingConfig, tenant: Tenant, training: &TrainingArgs) -> 
         let reason = format!("may be at most {MAX_BUDGET_S}, is {}", config.time_budget_s);
         return Err(status::invalid("config.time_budget_s", reason));
     }
-    let mut sasrec = SequenceRecipe::default();
-    if config.max_epochs > 0 {
-        sasrec.epochs = config.max_epochs;
-    }
-    if config.seed > 0 {
-        sasrec.seed = config.seed;
-    }
+    let wanted = recipes::Wanted { kinds: config.kinds, max_epochs: config.max_epochs, seed: config.seed };
+    let recipes = recipes::complete(&wanted, training.recipes.as_deref())
+        .map_err(|reason| status::invalid("config.kinds", reason))?;
     Ok(Plan {
         tenant,
         model: model_name("config.model", config.model)?,
-        kinds,
-        ridge: RidgeRecipe::default(),
-        sasrec,
+        recipes,
         budget: match config.time_budget_s {
             0 => training.budget,
             seconds => Duration::from_secs(seconds.into()),
@@ -107,6 +89,8 @@ pub fn plan(config: TrainingConfig, tenant: Tenant, training: &TrainingArgs) -> 
         since: training.since.clone(),
         event_types: training.event_types.clone(),
         dry_run: config.dry_run,
+        checkpoints: training.checkpoints.clone(),
+        checkpoint_every: CHECKPOINT_EVERY,
     })
 }
 
@@ -243,15 +227,17 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::models::DEFAULT_KINDS;
 
     fn planned(config: TrainingConfig) -> Result<Plan, Status> {
         plan(config, Tenant::parse("demo").unwrap(), &Config::parse_from(["rapport-trainer"]).training)
     }
 
     #[test]
-    fn a_request_that_says_nothing_gets_both_models_and_the_services_settings() {
+    fn a_request_that_says_nothing_gets_the_default_models_and_the_services_settings() {
         let plan = planned(TrainingConfig::default()).unwrap();
-        assert_eq!((plan.model.as_str(), plan.kinds.len()), (DEFAULT_MODEL, 2));
+        let kinds: Vec<&str> = plan.recipes.iter().filter_map(crate::models::kind_of).collect();
+        assert_eq!((plan.model.as_str(), kinds.as_slice()), (DEFAULT_MODEL, DEFAULT_KINDS.as_slice()));
         assert_eq!(plan.budget, Duration::from_secs(120));
     }
 
@@ -262,7 +248,7 @@ mod tests {
         assert_eq!(wrong.code(), Code::InvalidArgument);
         assert!(wrong.message().starts_with("config.max_epochs"), "{}", wrong.message());
         let wrong = refused(TrainingConfig { kinds: vec!["bert".into()], ..TrainingConfig::default() });
-        assert!(wrong.message().contains("\"sasrec\""), "{}", wrong.message());
+        assert!(wrong.message().contains("sasrec"), "{}", wrong.message());
         let wrong = refused(TrainingConfig { model: "../x".into(), ..TrainingConfig::default() });
         assert!(wrong.message().starts_with("config.model"), "{}", wrong.message());
         let wrong = refused(TrainingConfig { time_budget_s: 90_000, ..TrainingConfig::default() });

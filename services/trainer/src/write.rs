@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Error,
-    candidates::{Candidate, Fitted},
+    candidates::Candidate,
     card,
     dataset::{Dataset, Split},
     export,
@@ -23,6 +23,10 @@ pub struct Report<'a> {
     pub split: &'a Split,
     pub neighbours: &'a Neighbours,
     pub gate: &'a Gate,
+    /// What the weights have seen.
+    pub trained_on: &'static str,
+    /// The page of the whole run.
+    pub html: &'a str,
 }
 
 /// Exports the model, checks the export against libtorch, and writes the version.
@@ -31,25 +35,22 @@ pub struct Report<'a> {
 /// ONNX Runtime says something else than libtorch, or the disk fails.
 pub fn version(
     registry: &Registry,
-    candidate: &mut Candidate,
+    candidate: &Candidate,
     report: &Report<'_>,
     evaluations: &[Evaluation],
 ) -> Result<Version, Error> {
-    let onnx = match &candidate.fitted {
-        Fitted::Ridge { model, .. } => export::ridge(model),
-        Fitted::Sasrec { model, .. } => export::sequence(model)?,
-    };
+    let onnx = candidate.export(report.data.width())?;
     let now = EventTime::now();
-    let kind = candidate.kind();
+    let kind = candidate.kind().to_owned();
     // With the milliseconds: the same model may be made twice in a second.
     let hash = Sha256::new().chain_update(&onnx).chain_update(now.as_ms().to_le_bytes()).finalize();
     let version = format!("{}-{kind}-{}", compact(now), &hex::encode(hash)[..8]);
     let (data, plan) = (report.data, report.plan);
-    let metrics = candidate.test.named();
+    let metrics = candidate.test.figures.named();
     let verdict = Verdict { metrics: metrics.clone(), gate: report.gate.clone() };
     let sequence_length = candidate.sequence_length();
-    let mut description = Description::next_item(kind, now.to_string(), sequence_length, data.items.len(), verdict);
-    description.recipe = serde_json::to_value(candidate.recipe()).map_err(|e| Error::file("recipe")(e.into()))?;
+    let mut description = Description::next_item(&kind, now.to_string(), sequence_length, data.items.len(), verdict);
+    description.recipe = candidate.recipe();
     let schema = json!({
         "input": description.input,
         "output": description.output,
@@ -61,11 +62,12 @@ pub fn version(
         "onnx_opset": export::OPSET,
     });
     let recipe = description.recipe.clone();
-    let trained_on = candidate.trained_on;
+    let trained_on = report.trained_on;
     let reference = registry.write::<Error>(&plan.tenant, &plan.model, &version, description, |folder| {
         let file = |name: &str, bytes: &[u8]| put(folder, name, bytes);
         file(files::MODEL, &onnx)?;
-        let difference = export::verify(&folder.join(files::MODEL), candidate.model(), data, sequence_length)?;
+        let path = folder.join(files::MODEL);
+        let difference = candidate.with_model(|model| export::verify(&path, model, data, sequence_length))?;
         let report_json = json!({
             "protocol": card::PROTOCOL,
             "evaluations": evaluations,
@@ -85,7 +87,7 @@ pub fn version(
         file(files::METRICS, &pretty(&report_json)?)?;
         let card = card::card(&card::Facts {
             version: &version,
-            kind,
+            about: candidate.about(),
             created_at: &now.to_string(),
             report,
             evaluations,
@@ -93,6 +95,7 @@ pub fn version(
             trained_on,
             difference,
         });
+        file(files::REPORT, report.html.as_bytes())?;
         file(files::CARD, card.as_bytes())
     })?;
     Ok(Version { reference, kind, metrics, gate: report.gate.clone(), created_at: now.to_string(), live: false })

@@ -1,18 +1,18 @@
 //! Models on real data, with the figures printed. Skips where the data is not there.
-//! `SECONDS_BUDGET` and `RECIPE` (JSON of fields to change) try other settings of the sequence model.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests
 
 mod common;
 
-use std::time::Duration;
-
 use rapport_events::Tenant;
 use rapport_trainer::{
-    dataset::{Builder, Dataset, Limits, Split, log},
+    dataset::{Dataset, Limits, Split, file, log},
     evaluate::evaluate,
-    models::{NextItem, markov::Markov, popularity::Popularity, recipe::SequenceRecipe, ridge::Statistics, sequence},
-    progress::Watch,
+    models::{
+        NextItem,
+        baselines::{Markov, Popularity},
+        ridge::Statistics,
+    },
 };
 use tch::Device;
 
@@ -59,41 +59,14 @@ fn on_movielens_100k_the_ridge_beats_markov_which_beats_popularity() {
     assert!(popularity < markov && markov < ridge, "{popularity} {markov} {ridge}");
 }
 
-#[test]
-#[ignore = "takes two minutes; cargo test -- --ignored --nocapture shows the figures"]
-fn on_movielens_100k_the_sequence_model_learns() {
-    let Some(data) = movielens_100k() else { return };
-    let split = Split::by_time(&data).unwrap();
-    let watch = Watch { report: &|p| println!("{} {:.0} events/s", p.message, p.events_per_second), stop: &|| false };
-    let seconds = std::env::var("SECONDS_BUDGET").ok().and_then(|s| s.parse().ok()).unwrap_or(120);
-    let mut recipe = SequenceRecipe::default();
-    if let Ok(changes) = std::env::var("RECIPE") {
-        let mut value = serde_json::to_value(&recipe).unwrap();
-        let changes: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&changes).unwrap();
-        value.as_object_mut().unwrap().extend(changes);
-        recipe = serde_json::from_value(value).unwrap();
-    }
-    let budget = Duration::from_secs(seconds);
-    let mut fitted = sequence::select(&data, &split, &recipe, Device::Cpu, budget, &watch).unwrap();
-    println!("{recipe:?}\nbest epoch {} of {}, {:.0} s", fitted.epochs, fitted.passes, fitted.seconds);
-    let ndcg = test_figures(&mut fitted.model, &data, &split);
-    let popularity = test_figures(&mut Popularity::fit(&split.training(&data), data.width()), &data, &split);
-    assert!(ndcg > popularity);
-}
-
 /// Protocol A of the reference figures: MovieLens 1M, leave one out, full ranking. The closed form
 /// with decays .6 and .95 and lambda 300 is known to give NDCG@10 .1720 on the test item.
 #[test]
 #[ignore = "takes a minute; cargo test -- --ignored"]
 fn on_movielens_1m_the_ridge_gives_the_reference_figure() {
     let Some(path) = common::data_file("ml-1m/ml-1m.txt") else { return };
-    let mut builder = Builder::new(LIMITS);
-    for (offset, line) in std::fs::read_to_string(path).unwrap().lines().enumerate() {
-        let (customer, item) = line.split_once(' ').unwrap();
-        builder.add(customer, item, offset as i64, 0, offset as i64).unwrap();
-    }
-    let data = builder.finish("demo").unwrap();
-    let split = Split::leave_one_out(&data);
+    let data = file::read(&path, LIMITS).unwrap();
+    let split = Split::leave_one_out(&data).unwrap();
     // The reference fits on everything before the test item.
     let training: Vec<&[u32]> = data.customers.iter().map(|c| &c.items[..c.items.len() - 1]).collect();
     let started = std::time::Instant::now();

@@ -13,16 +13,18 @@ use std::{
 };
 
 use rapport_events::{LoggedEvent, Tenant};
-use rapport_inference::{BatchSettings, NextItemModel, Workers};
+use rapport_inference::{Asked, BatchSettings, NextItemModel, Workers};
 use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, WriterSettings};
 use rapport_registry::{Artifact, ArtifactError, Description, Gate, ItemTable, Live, Registry, Verdict, files};
 use rapport_trainer::{
     Error,
     dataset::Limits,
-    models::recipe::{RidgeRecipe, SequenceRecipe},
+    models::{FAMILIES, blend, family},
     progress::Watch,
-    run::{self, Kind, Outcome, Plan, Tools},
+    recipes,
+    run::{self, Outcome, Plan, Tools},
 };
+use serde_json::{Value, json};
 
 struct Place {
     folder: tempfile::TempDir,
@@ -49,26 +51,48 @@ fn place(events: Vec<LoggedEvent>) -> Option<Place> {
     Some(Place { folder, log, registry })
 }
 
-fn plan(kinds: &[Kind]) -> Plan {
+/// Small networks and few passes, with the fields of `changes` in their place.
+fn small(kind: &str, changes: &Value) -> Value {
+    if kind == blend::KIND {
+        return json!({ "kind": kind });
+    }
+    let mut fields = match kind {
+        "ridge" => json!({}),
+        _ => json!({ "dim": 16, "hidden": 32, "epochs": 3, "sequence_length": 30, "batch_items": 1024 }),
+    };
+    fields.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    family(kind).unwrap().recipe(&fields).unwrap()
+}
+
+fn plan(kinds: &[&str]) -> Plan {
     Plan {
         tenant: Tenant::parse("demo").unwrap(),
         model: "next-item".into(),
-        kinds: kinds.to_vec(),
-        ridge: RidgeRecipe::default(),
-        sasrec: SequenceRecipe { dim: 16, hidden: 32, epochs: 3, sequence_length: 30, ..SequenceRecipe::default() },
+        recipes: kinds.iter().map(|kind| small(kind, &json!({}))).collect(),
         budget: Duration::from_secs(120),
         min_cases: 30,
         limits: Limits { events: 1_000_000, items: 20_000 },
         since: None,
         event_types: Vec::new(),
         dry_run: true,
+        checkpoints: None,
+        checkpoint_every: run::CHECKPOINT_EVERY,
     }
 }
 
-fn train(place: &Place, plan: &Plan) -> Result<Outcome, Error> {
-    // One at a time, as in the service: libtorch's random numbers are the process's.
+/// One pass of a network: no match for anybody.
+fn poor() -> Plan {
+    Plan { recipes: vec![small("ligr", &json!({ "epochs": 1 }))], ..plan(&[]) }
+}
+
+/// One training at a time, as in the service: libtorch's random numbers are the process's.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn train(place: &Place, plan: &Plan) -> Result<Outcome, Error> {
+    let _alone = alone();
     let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
     run::run(plan, &tools, &Watch { report: &|p| println!("{}: {}", p.step, p.message), stop: &|| false })
 }
@@ -91,39 +115,84 @@ fn top(items: &ItemTable, scores: &[f32], n: usize) -> Vec<String> {
 }
 
 #[test]
-fn both_kinds_are_written_checked_and_servable_and_learn_what_comes_next() {
-    let Some(place) = place(common::walks(80, 40)) else { return };
-    let mut plan = plan(&Kind::ALL);
-    plan.sasrec.epochs = 60;
-    plan.sasrec.learning_rate = 5e-3;
-    plan.sasrec.batch_items = 256;
+fn every_kind_is_written_checked_and_servable() {
+    let Some(place) = place(common::walks(60, 30)) else { return };
+    let kinds: Vec<&str> = FAMILIES.iter().map(|family| family.name()).chain([blend::KIND]).collect();
+    let mut plan = plan(&kinds);
+    // Times too, through the graph's own inputs.
+    plan.recipes.push(small("hstu", &json!({ "time_bias": true })));
     let outcome = train(&place, &plan).unwrap();
-    assert_eq!(outcome.versions.len(), 2);
-    assert!(!outcome.promoted && outcome.reason.starts_with("dry run"), "{}", outcome.reason);
+    assert_eq!(outcome.versions.len(), kinds.len() + 1);
     for version in &outcome.versions {
         let artifact = Artifact::open(&version.reference.path, Some(&version.reference.manifest_sha256)).unwrap();
         let mut model = NextItemModel::load(&artifact.model_path(), 1).unwrap();
         assert_eq!(model.sequence_length(), Some(artifact.manifest().description.sequence_length));
-        let past = history(&artifact, &["0-3", "1-20", "0-4", "1-21"]);
-        let scores = model.scores(&[&past[..], &past[..1], &[]]).unwrap();
-        let items = artifact.items().unwrap();
-        // The ridge adds up what each past item says; only the other knows whose turn it is.
-        let top = top(&items, &scores[0], if version.kind == "ridge" { 3 } else { 1 });
-        assert!(top.contains(&"0-5".to_owned()), "{}: {top:?}", version.kind);
-        assert_eq!(scores[0][0], f32::NEG_INFINITY);
-        assert!(scores[2][1..].iter().all(|s| s.is_finite()), "an empty history is no error");
-        assert!(model.scores(&[vec![0_i64]]).is_err() && model.scores(&[vec![1 << 40]]).is_err());
-        assert!(artifact.neighbours().unwrap().of("1-3").iter().all(|n| n.item.as_str() < "2"));
-        for file in [files::CARD, files::METRICS, files::SCHEMA] {
+        let asked = |items: Vec<i64>| Asked { times: vec![60; items.len()], items, now: 120 };
+        let scores = model.scores(&[asked(vec![1, 2, 3]), asked(vec![]), asked(vec![3])]).unwrap();
+        assert!(scores.iter().all(|row| row[0] == f32::NEG_INFINITY), "{}", version.kind);
+        assert!(scores.iter().all(|row| row[1..].iter().all(|s| s.is_finite())), "{}", version.kind);
+        for file in [files::CARD, files::METRICS, files::SCHEMA, files::REPORT] {
             assert!(artifact.path().join(file).is_file(), "{file}");
         }
     }
 }
 
 #[test]
+fn models_learn_what_comes_next() {
+    let Some(place) = place(common::walks(80, 40)) else { return };
+    let network = json!({ "epochs": 60, "learning_rate": 5e-3, "batch_items": 256 });
+    let plan = Plan { recipes: vec![small("ridge", &json!({})), small("ligr", &network)], ..plan(&[]) };
+    let outcome = train(&place, &plan).unwrap();
+    assert!(!outcome.promoted && outcome.reason.starts_with("dry run"), "{}", outcome.reason);
+    for version in &outcome.versions {
+        let artifact = Artifact::open(&version.reference.path, None).unwrap();
+        let mut model = NextItemModel::load(&artifact.model_path(), 1).unwrap();
+        let past = history(&artifact, &["0-3", "1-20", "0-4", "1-21"]);
+        let scores = model.scores(&[Asked::of(past)]).unwrap();
+        let items = artifact.items().unwrap();
+        // The ridge adds up what each past item says; only the other knows whose turn it is.
+        let top = top(&items, &scores[0], if version.kind == "ridge" { 3 } else { 1 });
+        assert!(top.contains(&"0-5".to_owned()), "{}: {top:?}", version.kind);
+        assert!(model.scores(&[Asked::of(vec![0])]).is_err() && model.scores(&[Asked::of(vec![1 << 40])]).is_err());
+        assert!(artifact.neighbours().unwrap().of("1-3").iter().all(|n| n.item.as_str() < "2"));
+    }
+}
+
+/// What a training reports, up to its end or to the moment when it is killed.
+fn reported(place: &Place, plan: &Plan, passes: usize) -> Vec<String> {
+    let _alone = alone();
+    let lines = std::cell::RefCell::new(Vec::new());
+    let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
+    let report = |p: rapport_trainer::progress::Progress| {
+        if p.step == "fit sequence" && p.epoch > 0 {
+            lines.borrow_mut().push(p.message);
+        }
+    };
+    let stop = || lines.borrow().len() >= passes;
+    let ended = run::run(plan, &tools, &Watch { report: &report, stop: &stop });
+    assert_eq!(ended.is_err(), passes < usize::MAX);
+    lines.into_inner()
+}
+
+#[test]
+fn a_training_that_was_killed_goes_on_with_the_same_curve() {
+    let Some(place) = place(common::walks(60, 30)) else { return };
+    let recipes = vec![small("ligr", &json!({ "epochs": 6, "dropout": 0.3 }))];
+    let whole = reported(&place, &Plan { recipes: recipes.clone(), ..plan(&[]) }, usize::MAX);
+    let checkpoints = Some(place.folder.path().join("checkpoints"));
+    let kept = Plan { recipes, checkpoints: checkpoints.clone(), checkpoint_every: Duration::ZERO, ..plan(&[]) };
+    let before = reported(&place, &kept, 3);
+    let after = reported(&place, &kept, usize::MAX);
+    assert_eq!(before, whole[..3]);
+    assert_eq!(after, whole[3..], "it goes on where it was");
+    let left = std::fs::read_dir(checkpoints.unwrap()).unwrap().count();
+    assert_eq!(left, 0, "a training that has ended leaves no checkpoint");
+}
+
+#[test]
 fn many_callers_get_their_own_answers_from_worker_threads() {
     let Some(place) = place(common::walks(40, 30)) else { return };
-    let outcome = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    let outcome = train(&place, &plan(&["ridge"])).unwrap();
     let path = outcome.versions[0].reference.path.join(files::MODEL);
     let settings = BatchSettings { max_batch: 8, max_wait: Duration::from_millis(1) };
     let workers = Workers::start("next-item", &path, 2, settings, 1_000).unwrap();
@@ -132,17 +201,17 @@ fn many_callers_get_their_own_answers_from_worker_threads() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
-        let asked = histories.iter().map(|history| workers.scores(history.clone(), deadline));
+        let asked = histories.iter().map(|history| workers.scores(Asked::of(history.clone()), deadline));
         for (answer, history) in futures::future::join_all(asked).await.into_iter().zip(&histories) {
-            let (answer, expected) = (answer.unwrap(), alone.scores(std::slice::from_ref(history)).unwrap());
+            let (answer, expected) = (answer.unwrap(), alone.scores(&[Asked::of(history.clone())]).unwrap());
             let same = answer[1..].iter().zip(&expected[0][1..]).all(|(a, b)| (a - b).abs() < 1e-5);
             assert!(same, "{history:?}");
         }
         let past = std::time::Instant::now();
-        let late = workers.scores(vec![1], past).await.unwrap_err();
+        let late = workers.scores(Asked::of(vec![1]), past).await.unwrap_err();
         assert!(matches!(late, rapport_inference::Error::DeadlineExceeded) && late.retryable());
         assert!(matches!(
-            workers.scores(vec![100_000], deadline).await.unwrap_err(),
+            workers.scores(Asked::of(vec![100_000]), deadline).await.unwrap_err(),
             rapport_inference::Error::ItemIndex { index: 100_000, .. }
         ));
     });
@@ -152,7 +221,7 @@ fn many_callers_get_their_own_answers_from_worker_threads() {
 #[test]
 fn a_full_inference_queue_refuses_at_once() {
     let Some(place) = place(common::walks(40, 30)) else { return };
-    let outcome = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    let outcome = train(&place, &plan(&["ridge"])).unwrap();
     let path = outcome.versions[0].reference.path.join(files::MODEL);
     // The one worker waits for a batch that never fills.
     let settings = BatchSettings { max_batch: 100, max_wait: Duration::from_secs(3600) };
@@ -160,7 +229,7 @@ fn a_full_inference_queue_refuses_at_once() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let deadline = std::time::Instant::now() + Duration::from_millis(300);
-        let asked: Vec<_> = (0..3).map(|_| workers.scores(vec![1], deadline)).collect();
+        let asked: Vec<_> = (0..3).map(|_| workers.scores(Asked::of(vec![1]), deadline)).collect();
         let answers = futures::future::join_all(asked).await;
         assert!(matches!(answers[2], Err(rapport_inference::Error::QueueFull { bound: 2 })));
         assert!(matches!(answers[0], Err(rapport_inference::Error::DeadlineExceeded)));
@@ -170,15 +239,13 @@ fn a_full_inference_queue_refuses_at_once() {
 #[test]
 fn a_worse_model_does_not_pass_the_gate_of_a_better_champion() {
     let Some(place) = place(common::walks(80, 40)) else { return };
-    let good = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    let good = train(&place, &plan(&["ridge"])).unwrap();
     assert!(good.versions[0].gate.passed, "{:?}", good.versions[0].gate);
     make_live(&place, &good.versions[0]);
-    let mut poor = plan(&[Kind::Sasrec]);
-    poor.sasrec.epochs = 1;
-    let outcome = train(&place, &poor).unwrap();
+    let outcome = train(&place, &poor()).unwrap();
     assert!(!outcome.versions[0].gate.passed && !outcome.promoted, "{:?}", outcome.versions[0].gate);
     assert!(outcome.evaluations.iter().any(|e| e.model == "champion"));
-    let again = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    let again = train(&place, &plan(&["ridge"])).unwrap();
     assert!(again.versions[0].gate.passed, "the champion's own recipe may be refreshed: {:?}", again.versions[0].gate);
 }
 
@@ -200,26 +267,24 @@ fn foreign(place: &Place, version: &str, graph: &Path, items: &ItemTable) -> rap
 #[test]
 fn a_model_that_was_brought_is_compared_through_its_graph_and_a_broken_champion_blocks_nobody() {
     let Some(place) = place(common::walks(80, 40)) else { return };
-    let good = train(&place, &plan(&[Kind::Ridge])).unwrap();
+    let good = train(&place, &plan(&["ridge"])).unwrap();
     let artifact = Artifact::open(&good.versions[0].reference.path, None).unwrap();
     let brought = foreign(&place, "brought-1", &artifact.model_path(), &artifact.items().unwrap());
     let live = Live::succeeding(None, &brought, "test".into(), rapport_events::EventTime::from_ms(0));
     place.registry.set_live(&live).unwrap();
-    let mut poor = plan(&[Kind::Sasrec]);
-    poor.sasrec.epochs = 1;
-    let gate = train(&place, &poor).unwrap().versions[0].gate.clone();
+    let gate = train(&place, &poor()).unwrap().versions[0].gate.clone();
     assert!(!gate.passed, "{gate:?}");
     std::fs::write(brought.path.join(files::MODEL), b"damaged").unwrap();
-    assert!(train(&place, &plan(&[Kind::Ridge])).unwrap().versions[0].gate.passed);
+    assert!(train(&place, &plan(&["ridge"])).unwrap().versions[0].gate.passed);
 }
 
 #[test]
 fn an_empty_log_and_a_cancelled_run_end_with_their_reasons() {
     let Some(empty) = place(Vec::new()) else { return };
-    assert!(matches!(train(&empty, &plan(&Kind::ALL)).unwrap_err(), Error::EmptyLog { .. }));
+    assert!(matches!(train(&empty, &plan(&["ridge", "ligr", "blend"])).unwrap_err(), Error::EmptyLog { .. }));
     let Some(place) = place(common::walks(40, 30)) else { return };
     let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
-    let cancelled = run::run(&plan(&Kind::ALL), &tools, &Watch { report: &|_| {}, stop: &|| true });
+    let cancelled = run::run(&plan(&["ridge", "ligr", "blend"]), &tools, &Watch { report: &|_| {}, stop: &|| true });
     assert!(matches!(cancelled.unwrap_err(), Error::Cancelled));
     let versions = place.registry.versions(&Tenant::parse("demo").unwrap(), "next-item").unwrap();
     assert!(versions.is_empty() && place.folder.path().exists());
@@ -229,7 +294,7 @@ fn an_empty_log_and_a_cancelled_run_end_with_their_reasons() {
 fn the_same_seed_gives_the_same_model() {
     let digest = || {
         let place = place(common::walks(40, 30))?;
-        let outcome = train(&place, &plan(&[Kind::Sasrec])).unwrap();
+        let outcome = train(&place, &plan(&["ligr"])).unwrap();
         let artifact = Artifact::open(&outcome.versions[0].reference.path, None).unwrap();
         Some(artifact.manifest().files[files::MODEL].sha256.clone())
     };
@@ -241,7 +306,7 @@ fn the_same_seed_gives_the_same_model() {
 fn a_run_on_movielens_100k() {
     let Some(events) = common::movielens_100k() else { return };
     let Some(place) = place(events) else { return };
-    let plan = Plan { sasrec: SequenceRecipe::default(), ..plan(&Kind::ALL) };
+    let plan = Plan { recipes: recipes::complete(&recipes::Wanted::default(), None).unwrap(), ..plan(&[]) };
     let outcome = train(&place, &plan).unwrap();
     for row in &outcome.evaluations {
         println!("{:<10} {:<10} {:?} fit {:.1} s", row.model, row.split, row.figures, row.fit_seconds);
@@ -277,7 +342,7 @@ fn the_exports_pass_onnxs_own_checker_and_run_in_python() {
         return;
     };
     let Some(place) = place(common::walks(40, 30)) else { return };
-    for version in train(&place, &plan(&Kind::ALL)).unwrap().versions {
+    for version in train(&place, &plan(&["ridge", "ligr", "blend"])).unwrap().versions {
         let output = Command::new(&python).arg("-c").arg(CHECK).arg(&version.reference.path).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {said}", version.kind);

@@ -3,6 +3,8 @@ use std::path::PathBuf;
 /// What can go wrong between a history and its scores.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("the model looks at time, and an item came without one")]
+    TimesMissing,
     #[error(
         "ONNX Runtime cannot be loaded from {path}: {reason}; install the onnxruntime wheel or package and point \
          ORT_DYLIB_PATH at its libonnxruntime.so"

@@ -5,7 +5,8 @@
 //! gathers waiting requests into batches under a latency bound, and answers async callers.
 //!
 //! The contract (docs/trainer.md): input `items`, int64 `[batch, length]`, item indexes, padded on
-//! the left with 0, newest last; output `scores`, float32 `[batch, items + 1]`, index 0 is padding.
+//! the left with 0, newest last, and for models that look at time also `times` (int64 `[batch, length]`,
+//! whole seconds) and `now` (int64 `[batch]`); output `scores`, float32 `[batch, items + 1]`, index 0 is padding.
 
 mod error;
 mod library;
@@ -15,5 +16,5 @@ mod workers;
 
 pub use error::Error;
 pub use library::{init, version};
-pub use model::{NextItemModel, SEQUENCE_LENGTH_PROPERTY};
+pub use model::{Asked, NextItemModel, SEQUENCE_LENGTH_PROPERTY};
 pub use workers::{BatchSettings, Workers};

@@ -13,7 +13,37 @@ use crate::{Error, library};
 pub const SEQUENCE_LENGTH_PROPERTY: &str = "rapport.sequence_length";
 
 const INPUT: &str = "items";
+/// Both or neither: for models that look at time.
+const TIMES: &str = "times";
+const NOW: &str = "now";
 const OUTPUT: &str = "scores";
+
+/// A customer's items and the moment of the question.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Item indexes from 1, oldest first.
+    pub items: Vec<i64>,
+    /// When each was taken, in whole seconds. Models that do not look at time do without.
+    pub times: Vec<i64>,
+    /// When scores are asked for, in whole seconds.
+    pub now: i64,
+}
+
+impl Asked {
+    /// For models that do not look at time.
+    pub fn of(items: Vec<i64>) -> Self {
+        Self { items, ..Self::default() }
+    }
+
+    /// The newest `length` items.
+    #[must_use]
+    pub fn newest(mut self, length: usize) -> Self {
+        let surplus = self.items.len().saturating_sub(length);
+        self.items.drain(..surplus);
+        self.times.drain(..surplus.min(self.times.len()));
+        self
+    }
+}
 
 /// A next-item model, loaded and checked against the contract. Calls block; for async callers
 /// there is [`crate::Workers`].
@@ -23,6 +53,7 @@ pub struct NextItemModel {
     path: PathBuf,
     width: usize,
     sequence_length: Option<usize>,
+    looks_at_time: bool,
 }
 
 impl NextItemModel {
@@ -52,7 +83,8 @@ impl NextItemModel {
             .and_then(|metadata| metadata.custom(SEQUENCE_LENGTH_PROPERTY))
             .and_then(|text| text.parse().ok())
             .filter(|&length| length > 0);
-        Ok(Self { session, path: path.to_owned(), width, sequence_length })
+        let looks_at_time = session.inputs().len() > 1;
+        Ok(Self { session, path: path.to_owned(), width, sequence_length, looks_at_time })
     }
 
     /// Scores for each history: items + 1, index 0 being padding.
@@ -65,31 +97,50 @@ impl NextItemModel {
         self.sequence_length
     }
 
-    /// Scores of every item as the next one, `[histories, items + 1]`; index 0 is minus infinity.
-    /// A history holds item indexes from 1, oldest first; it may be empty. Shorter ones are padded
-    /// on the left to the longest.
+    /// Whether the model wants the times of items.
+    pub fn looks_at_time(&self) -> bool {
+        self.looks_at_time
+    }
+
+    /// Scores of every item as the next one, `[histories, items + 1]`; index 0 is minus infinity. A
+    /// history may be empty; shorter ones are padded on the left to the longest.
     ///
     /// # Errors
-    /// An index that the model does not know, or a failure of ONNX Runtime.
-    pub fn scores<H: AsRef<[i64]>>(&mut self, histories: &[H]) -> Result<Vec<Vec<f32>>, Error> {
+    /// An index that the model does not know, times that are missing, or a failure of ONNX Runtime.
+    pub fn scores(&mut self, histories: &[Asked]) -> Result<Vec<Vec<f32>>, Error> {
         if histories.is_empty() {
             return Ok(Vec::new());
         }
         let limit = self.sequence_length.unwrap_or(usize::MAX);
-        let newest = |history: &H| history.as_ref().len().min(limit);
+        let newest = |history: &Asked| history.items.len().min(limit);
         let length = histories.iter().map(newest).max().unwrap_or(0).max(1);
+        let shape = [histories.len(), length];
         let mut items = vec![0_i64; histories.len() * length];
-        for (row, history) in items.chunks_exact_mut(length).zip(histories) {
-            let all = history.as_ref();
+        let mut times = vec![0_i64; if self.looks_at_time { items.len() } else { 0 }];
+        for (row, history) in histories.iter().enumerate() {
+            let all = &history.items;
             let kept = &all[all.len() - newest(history)..];
             if let Some(&index) = kept.iter().find(|&&i| i < 1 || i.unsigned_abs() as usize >= self.width) {
                 return Err(Error::ItemIndex { index, last: self.width - 1 });
             }
-            row[length - kept.len()..].copy_from_slice(kept);
+            let place = (row + 1) * length - kept.len()..(row + 1) * length;
+            items[place.clone()].copy_from_slice(kept);
+            if self.looks_at_time {
+                let known = history.times.len().checked_sub(kept.len()).map(|from| &history.times[from..]);
+                let known = known.filter(|_| history.times.len() == all.len()).ok_or(Error::TimesMissing)?;
+                times[place].copy_from_slice(known);
+            }
         }
-        let input = TensorRef::from_array_view(([histories.len(), length], items.as_slice()))
-            .map_err(|e| Error::Run(e.to_string()))?;
-        let outputs = self.session.run(ort::inputs![INPUT => input]).map_err(|e| Error::Run(e.to_string()))?;
+        let now: Vec<i64> = histories.iter().map(|history| history.now).collect();
+        let failed = |error: ort::Error| Error::Run(error.to_string());
+        let input = TensorRef::from_array_view((shape, items.as_slice())).map_err(failed)?;
+        let outputs = if self.looks_at_time {
+            let times = TensorRef::from_array_view((shape, times.as_slice())).map_err(failed)?;
+            let now = TensorRef::from_array_view(([histories.len()], now.as_slice())).map_err(failed)?;
+            self.session.run(ort::inputs![INPUT => input, TIMES => times, NOW => now]).map_err(failed)?
+        } else {
+            self.session.run(ort::inputs![INPUT => input]).map_err(failed)?
+        };
         let scores = outputs.get(OUTPUT).ok_or_else(|| Error::Run(format!("no output {OUTPUT}")))?;
         let (shape, scores) = scores.try_extract_tensor::<f32>().map_err(|e| Error::Run(e.to_string()))?;
         let wanted = [histories.len() as i64, self.width as i64];
@@ -110,11 +161,18 @@ impl NextItemModel {
 
 /// The output's width, once input and output are what the contract says.
 fn contract_width(session: &Session) -> Result<usize, String> {
-    let [input] = session.inputs() else {
-        return Err(format!("it has {} inputs instead of one", session.inputs().len()));
+    let wanted: &[(&str, usize)] = match session.inputs().len() {
+        1 => &[(INPUT, 2)],
+        3 => &[(INPUT, 2), (TIMES, 2), (NOW, 1)],
+        other => return Err(format!("it has {other} inputs instead of {INPUT}, or {INPUT}, {TIMES} and {NOW}")),
     };
-    if input.name() != INPUT || rank_of(input, TensorElementType::Int64) != Some(2) {
-        return Err(format!("its input is {} {:?}; want {INPUT}, int64 [batch, length]", input.name(), input.dtype()));
+    for (name, rank) in wanted {
+        let input = session.inputs().iter().find(|input| input.name() == *name);
+        if input.and_then(|input| rank_of(input, TensorElementType::Int64)) != Some(*rank) {
+            let found: Vec<String> =
+                session.inputs().iter().map(|input| format!("{} {:?}", input.name(), input.dtype())).collect();
+            return Err(format!("its inputs are {}; want {name}, int64 of {rank} axes", found.join(", ")));
+        }
     }
     let output = session
         .outputs()

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    Error, NextItemModel,
+    Asked, Error, NextItemModel,
     queue::{BatchQueue, Refused},
 };
 
@@ -33,7 +33,7 @@ impl Default for BatchSettings {
 type Answer = Result<Arc<Vec<f32>>, Error>;
 
 struct Request {
-    history: Vec<i64>,
+    history: Asked,
     deadline: Instant,
     answer: oneshot::Sender<Answer>,
 }
@@ -127,12 +127,12 @@ impl Workers {
     /// # Errors
     /// [`Error::QueueFull`] at once when too many wait, [`Error::DeadlineExceeded`] at the deadline,
     /// [`Error::ItemIndex`] for an index outside the model, [`Error::Stopped`] while stopping.
-    pub async fn scores(&self, mut history: Vec<i64>, deadline: Instant) -> Answer {
-        if let Some(&index) = history.iter().find(|&&i| i < 1 || i.unsigned_abs() as usize >= self.width) {
+    pub async fn scores(&self, mut history: Asked, deadline: Instant) -> Answer {
+        if let Some(&index) = history.items.iter().find(|&&i| i < 1 || i.unsigned_abs() as usize >= self.width) {
             return Err(Error::ItemIndex { index, last: self.width - 1 });
         }
-        if let Some(surplus) = self.sequence_length.and_then(|length| history.len().checked_sub(length)) {
-            history.drain(..surplus);
+        if let Some(length) = self.sequence_length {
+            history = history.newest(length);
         }
         let (answer, answered) = oneshot::channel();
         self.queue.push(Request { history, deadline, answer }).map_err(|refused| match refused {

@@ -40,6 +40,8 @@ pub mod files {
     pub const SCHEMA: &str = "schema.json";
     /// How it was evaluated, with all figures.
     pub const METRICS: &str = "metrics.json";
+    /// The evaluation as a page with plots, for people; absent in artifacts of before.
+    pub const REPORT: &str = "report.html";
     /// The model card, for people.
     pub const CARD: &str = "card.md";
 }

@@ -17,7 +17,7 @@ use std::{
 
 use prost::Message as _;
 use rapport_events::{FieldError, Tenant};
-use rapport_inference::{BatchSettings, Workers};
+use rapport_inference::{Asked, BatchSettings, Workers};
 use rapport_proto::models::ModelAnnouncement;
 use rapport_registry::{Artifact, Registry};
 use rapport_runtime::{Component, Lifecycle, OwnedThread, spawn_thread};
@@ -236,7 +236,8 @@ impl Loader {
     /// Runs the model once for each of its threads: the first run allocates, and a graph that loads
     /// may still not run.
     fn warm_up(&self, model: &LiveModel) -> Result<(), String> {
-        let history: Vec<i64> = (1i64..).take(model.item_count().min(model.sequence_length)).collect();
+        let items: Vec<i64> = (1i64..).take(model.item_count().min(model.sequence_length)).collect();
+        let history = Asked { times: vec![0; items.len()], items, now: 0 };
         for _ in 0..self.settings.threads.max(1) {
             let run = model.ranker.scores(history.clone(), Instant::now() + WARM_UP);
             let scores = self.runtime.block_on(run).map_err(|e| format!("the warm-up run failed: {e}"))?;

@@ -7,8 +7,8 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
-use rapport_events::Tenant;
-use rapport_inference::Workers;
+use rapport_events::{EventTime, Tenant};
+use rapport_inference::{Asked, Workers};
 
 use crate::{cache::list::ModelStamp, pipeline::Tag};
 
@@ -18,7 +18,7 @@ pub trait Ranker: Send + Sync {
     /// first; only as many of the newest count as the model looks at.
     fn scores(
         &self,
-        history: Vec<i64>,
+        history: Asked,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>>;
 }
@@ -26,7 +26,7 @@ pub trait Ranker: Send + Sync {
 impl Ranker for Workers {
     fn scores(
         &self,
-        history: Vec<i64>,
+        history: Asked,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
         Box::pin(Workers::scores(self, history, deadline))
@@ -59,12 +59,19 @@ impl LiveModel {
         self.index.contains_key(item)
     }
 
-    /// The indexes of the newest items of a history that the model knows, oldest first.
-    pub fn indexes(&self, history: &[String]) -> Vec<i64> {
-        let newest = history.iter().rev().filter_map(|item| self.index.get(item.as_str()));
-        let mut indexes: Vec<i64> = newest.take(self.sequence_length).map(|index| i64::from(*index)).collect();
-        indexes.reverse();
-        indexes
+    /// What the model is asked about a history, oldest first: the newest items that it knows, and when
+    /// they were taken. An item without a time counts as taken now.
+    pub fn asked(&self, history: &[String], times: &[EventTime], now: EventTime) -> Asked {
+        let seconds = |time: EventTime| time.as_ms().div_euclid(1000);
+        let known = history.iter().enumerate().rev();
+        let known = known.filter_map(|(at, item)| Some((*self.index.get(item.as_str())?, times.get(at).copied())));
+        let (mut items, mut taken): (Vec<i64>, Vec<i64>) = known
+            .take(self.sequence_length)
+            .map(|(index, time)| (i64::from(index), seconds(time.unwrap_or(now))))
+            .unzip();
+        items.reverse();
+        taken.reverse();
+        Asked { items, times: taken, now: seconds(now) }
     }
 
     pub fn neighbours_of(&self, item: &str) -> &[(u32, f32)] {
@@ -118,10 +125,10 @@ impl LiveModel {
         impl<F: Fn(&[i64]) -> Vec<f32> + Send + Sync> Ranker for Said<F> {
             fn scores(
                 &self,
-                history: Vec<i64>,
+                history: Asked,
                 _: Instant,
             ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
-                Box::pin(std::future::ready(Ok(Arc::new(self.0(&history)))))
+                Box::pin(std::future::ready(Ok(Arc::new(self.0(&history.items)))))
             }
         }
         let items: Vec<Arc<str>> = [""].iter().chain(ids).map(|id| Arc::from(*id)).collect();
@@ -148,8 +155,12 @@ mod tests {
     fn a_history_becomes_the_newest_known_indexes_oldest_first() {
         let model = LiveModel::for_tests(&["a", "b", "c", "d"], |_| Vec::new());
         let history: Vec<String> = ["a", "b", "new", "c", "b"].map(String::from).to_vec();
-        assert_eq!(model.indexes(&history), [2, 3, 2], "at most three, the unknown one left out");
-        assert_eq!(model.indexes(&[]), Vec::<i64>::new());
+        let at = EventTime::from_ms;
+        let times: Vec<EventTime> = (0..4).map(|i| at(1_000 * i + 500)).collect();
+        let asked = model.asked(&history, &times, at(9_000));
+        assert_eq!(asked.items, [2, 3, 2], "at most three, the unknown one left out");
+        assert_eq!((asked.times, asked.now), (vec![1, 3, 9], 9), "one came without a time");
+        assert_eq!(model.asked(&[], &[], at(0)), Asked::default());
     }
 
     #[test]

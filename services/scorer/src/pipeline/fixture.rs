@@ -24,6 +24,7 @@ pub fn query() -> Query {
         excluded: HashSet::new(),
         category: None,
         history: Vec::new(),
+        history_times: Vec::new(),
         seen: SeenItems::default(),
         model: None,
         catalog: Arc::default(),

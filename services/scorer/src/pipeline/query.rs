@@ -1,6 +1,6 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
-use rapport_events::Tenant;
+use rapport_events::{EventTime, Tenant};
 
 use crate::{catalog::TenantCatalog, models::LiveModel, store::SeenItems, trends::Trends};
 
@@ -26,6 +26,8 @@ pub struct Query {
     pub category: Option<String>,
     /// Items that the customer acted on, newest last.
     pub history: Vec<String>,
+    /// When each of them was taken.
+    pub history_times: Vec<EventTime>,
     /// Items that the customer has.
     pub seen: SeenItems,
     /// The model that was live when the call came in: one call sees one model.

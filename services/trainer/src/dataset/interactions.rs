@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rapport_registry::ItemTable;
 
-use crate::Error;
+use crate::{Error, models::Past};
 
 /// How much one training may hold in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,16 @@ impl Dataset {
     /// Length of a vector of scores: items + 1.
     pub fn width(&self) -> usize {
         self.items.len() + 1
+    }
+
+    /// Every customer's past.
+    pub fn pasts(&self) -> Vec<Past<'_>> {
+        self.customers.iter().map(|customer| Past { items: &customer.items, times: &customer.times }).collect()
+    }
+
+    /// Every customer's items, oldest first.
+    pub fn histories(&self) -> Vec<&[u32]> {
+        self.customers.iter().map(|customer| customer.items.as_slice()).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! offline log -> [`Builder`] (interns, counts, refuses) -> [`Dataset`] -> [`Split`]
 
+pub mod file;
 mod interactions;
 pub mod log;
 mod split;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Customer, Dataset};
-use crate::Error;
+use crate::{Error, models::Past};
 
 /// Predict item `prefix` of a customer from the `prefix` items before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Case {
 pub struct Split {
     /// How many of each customer's oldest items are for training.
     pub train: Vec<usize>,
+    /// How many of them lie before the test part.
+    pub test_from: Vec<usize>,
     pub validation: Vec<Case>,
     pub test: Vec<Case>,
     /// Held-out events of customers without any history: nothing to predict from.
@@ -71,23 +73,38 @@ impl Split {
 
     /// Leave one out (protocol A of the reference figures): each customer's last item is the test,
     /// the one before it the validation.
-    pub fn leave_one_out(data: &Dataset) -> Self {
+    ///
+    /// # Errors
+    /// Nobody has three items.
+    pub fn leave_one_out(data: &Dataset) -> Result<Self, Error> {
         let mut split = Self::empty(data.customers.len());
         for (index, customer) in data.customers.iter().enumerate() {
             let n = customer.items.len();
             split.train[index] = if n < 3 { n } else { n - 2 };
+            split.test_from[index] = n;
             if n >= 3 {
                 split.hold_out(index, customer, n - 2, n - 1);
             }
         }
-        split
+        if split.validation.is_empty() || split.test.is_empty() {
+            return Err(Error::NoSplit { reason: "no customer has three different items".into() });
+        }
+        Ok(split)
     }
 
     fn empty(customers: usize) -> Self {
-        Self { train: vec![0; customers], validation: vec![], test: vec![], without_history: 0, repeats: 0 }
+        Self {
+            train: vec![0; customers],
+            test_from: vec![0; customers],
+            validation: vec![],
+            test: vec![],
+            without_history: 0,
+            repeats: 0,
+        }
     }
 
     fn hold_out(&mut self, index: usize, customer: &Customer, validation_from: usize, test_from: usize) {
+        self.test_from[index] = test_from;
         let mut had: HashSet<u32> = customer.items[..validation_from].iter().copied().collect();
         for prefix in validation_from..customer.items.len() {
             if !had.insert(customer.items[prefix]) {
@@ -100,6 +117,18 @@ impl Split {
                 self.test.push(Case { customer: index, prefix });
             }
         }
+    }
+
+    /// What each customer did before the test part began, without what is asked in it.
+    pub fn before_test<'a>(&self, data: &'a Dataset) -> Vec<&'a [u32]> {
+        data.customers.iter().zip(&self.test_from).map(|(customer, &n)| &customer.items[..n]).collect()
+    }
+
+    /// What each customer did in the training part.
+    pub fn training_pasts<'a>(&self, data: &'a Dataset) -> Vec<Past<'a>> {
+        let past =
+            |(customer, &n): (&'a Customer, &usize)| Past { items: &customer.items[..n], times: &customer.times[..n] };
+        data.customers.iter().zip(&self.train).map(past).collect()
     }
 
     /// The items of each customer that are for training.

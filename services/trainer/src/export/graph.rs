@@ -16,6 +16,11 @@ const IR_VERSION: i64 = 8;
 
 /// The graph's input: item indexes `[batch, length]`.
 pub const INPUT: &str = "items";
+/// A second input of models that look at time: when each item was taken, in whole seconds `[batch,
+/// length]`; 0 for padding.
+pub const TIMES: &str = "times";
+/// A third: the moment of the question in whole seconds, `[batch]`.
+pub const NOW: &str = "now";
 /// The graph's output: scores `[batch, items + 1]`.
 pub const OUTPUT: &str = "scores";
 
@@ -27,6 +32,11 @@ pub type Value = String;
 pub struct Graph {
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
+    /// Before the names of constants: two models in one graph must not share them.
+    scope: String,
+    times: bool,
+    /// How many of the newest items the part that is built now looks at, and these; all when `None`.
+    newest: Option<(i64, Value)>,
 }
 
 /// An attribute of a node.
@@ -37,6 +47,42 @@ pub enum Attribute<'a> {
 }
 
 impl Graph {
+    /// Constants that come now belong to the part called `name`.
+    pub fn scope(&mut self, name: &str) {
+        self.scope = format!("{name}/");
+    }
+
+    /// From here on a part looks at the newest `length` items only, until [`Self::all_items`].
+    pub fn newest_items(&mut self, length: i64) {
+        let items = self.cut(INPUT, length);
+        self.newest = Some((length, items));
+    }
+
+    fn cut(&mut self, input: &str, length: i64) -> Value {
+        let starts = self.ints(&format!("newest_{length}"), &[1], &[-length]);
+        let (ends, axis) = (self.ints("to_the_end", &[1], &[i64::MAX]), self.ints("middle_axis", &[1], &[1]));
+        self.op("Slice", &[input, &starts, &ends, &axis], &[])
+    }
+
+    /// The opposite of [`Self::newest_items`].
+    pub fn all_items(&mut self) {
+        self.newest = None;
+    }
+
+    /// Item indexes that the part looks at, `[batch, length]`.
+    pub fn items(&self) -> Value {
+        self.newest.as_ref().map_or_else(|| INPUT.into(), |(_, items)| items.clone())
+    }
+
+    /// Times of these items, `[batch, length]`: the graph takes [`TIMES`] and [`NOW`] too.
+    pub fn times(&mut self) -> Value {
+        self.times = true;
+        match self.newest.as_ref().map(|&(length, _)| length) {
+            None => TIMES.into(),
+            Some(length) => self.cut(TIMES, length),
+        }
+    }
+
     /// A constant tensor of floats.
     pub fn floats(&mut self, name: &str, dims: &[i64], values: &[f32]) -> Value {
         self.constant(name, dims, data_type::FLOAT, values.iter().flat_map(|v| v.to_le_bytes()).collect())
@@ -48,21 +94,29 @@ impl Graph {
     }
 
     fn constant(&mut self, name: &str, dims: &[i64], data_type: i32, raw_data: Vec<u8>) -> Value {
-        if !self.initializers.iter().any(|i| i.name.as_deref() == Some(name)) {
+        let name = format!("{}{name}", self.scope);
+        if !self.initializers.iter().any(|i| i.name.as_deref() == Some(&name)) {
             self.initializers.push(TensorProto {
                 dims: dims.to_vec(),
                 data_type: Some(data_type),
-                name: Some(name.into()),
+                name: Some(name.clone()),
                 raw_data: Some(raw_data),
             });
         }
-        name.into()
+        name
     }
 
     /// A node with one output.
     pub fn op(&mut self, op_type: &str, inputs: &[&str], attributes: &[Attribute<'_>]) -> Value {
         let name = format!("{}_{}", op_type.to_lowercase(), self.nodes.len());
         self.node(op_type, inputs, std::slice::from_ref(&name), attributes);
+        name
+    }
+
+    /// A node whose wanted output is its second one; the first is left out.
+    pub fn second(&mut self, op_type: &str, inputs: &[&str], attributes: &[Attribute<'_>]) -> Value {
+        let name = format!("{}_{}", op_type.to_lowercase(), self.nodes.len());
+        self.node(op_type, inputs, &[String::new(), name.clone()], attributes);
         name
     }
 
@@ -103,23 +157,22 @@ impl Graph {
 
     /// The number of items in the input's rows, a scalar.
     pub fn length(&mut self) -> Value {
-        let shape = self.op("Shape", &[INPUT], &[]);
+        let shape = self.op("Shape", &[&self.items()], &[]);
         let one = self.ints("one", &[], &[1]);
         self.op("Gather", &[&shape, &one], &[Attribute::Int("axis", 0)])
     }
 
     /// What is added to scores so that padding can never be recommended: minus infinity at index 0.
-    pub fn padding_mask(&mut self, width: usize) -> Value {
+    fn padding_mask(&mut self, width: usize) -> Value {
         let mut mask = vec![0.0; width];
         mask[0] = f32::NEG_INFINITY;
         self.floats("padding_mask", &[width as i64], &mask)
     }
 
-    /// The whole model, encoded. The value named by the last node becomes the output.
-    pub fn finish(mut self, kind: &str, width: usize, sequence_length: usize) -> Vec<u8> {
-        if let Some(last) = self.nodes.last_mut() {
-            last.output = vec![OUTPUT.into()];
-        }
+    /// The whole model, encoded. `scores` `[batch, items + 1]` becomes the output, without padding.
+    pub fn finish(mut self, scores: &str, kind: &str, width: usize, sequence_length: usize) -> Vec<u8> {
+        let mask = self.padding_mask(width);
+        self.node("Add", &[scores, &mask], &[OUTPUT.into()], &[]);
         let named = |name: &str| DimensionProto { value: Some(Dimension::Param(name.into())) };
         let fixed = DimensionProto { value: Some(Dimension::Value(width as i64)) };
         let value = |name: &str, elem_type, dim, doc: &str| ValueInfoProto {
@@ -138,6 +191,17 @@ impl Graph {
             vec![named("batch"), named("length")],
             "item indexes, oldest first, padded on the left with 0",
         );
+        let mut inputs = vec![input];
+        if self.times {
+            let when = "when each item was taken, in whole seconds; 0 for padding";
+            inputs.push(value(TIMES, data_type::INT64, vec![named("batch"), named("length")], when));
+            inputs.push(value(
+                NOW,
+                data_type::INT64,
+                vec![named("batch")],
+                "when scores are asked for, in whole seconds",
+            ));
+        }
         let output = value(
             OUTPUT,
             data_type::FLOAT,
@@ -154,7 +218,7 @@ impl Graph {
                 node: self.nodes,
                 name: Some(kind.into()),
                 initializer: self.initializers,
-                input: vec![input],
+                input: inputs,
                 output: vec![output],
             }),
             opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],

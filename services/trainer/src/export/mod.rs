@@ -2,12 +2,9 @@
 //! with libtorch in ONNX Runtime.
 
 mod graph;
+mod layers;
 mod onnx_messages;
-mod ridge;
-mod sequence;
 mod verify;
 
-pub use graph::OPSET;
-pub use ridge::ridge;
-pub use sequence::sequence;
+pub use graph::{Attribute, Graph, NOW, OPSET, Value};
 pub use verify::verify;

@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
-use rapport_inference::NextItemModel;
+use rapport_inference::{Asked, NextItemModel};
 
-use crate::{Error, dataset::Dataset, models::NextItem};
+use crate::{
+    Error,
+    dataset::Dataset,
+    models::{NextItem, Past, onnx::asked},
+};
 
 /// Difference that is allowed, relative to the larger of 1 and the score.
 const ALLOWED: f32 = 1e-4;
@@ -23,19 +27,20 @@ pub fn verify(path: &Path, model: &mut dyn NextItem, data: &Dataset, sequence_le
         let reason = format!("it scores {} items instead of {}", exported.width() - 1, data.items.len());
         return Err(rapport_inference::Error::Contract { path: path.into(), reason }.into());
     }
-    let mut histories: Vec<&[u32]> = Vec::new();
+    let mut histories: Vec<Past<'_>> = Vec::new();
     for length in LENGTHS.into_iter().map(|length| length.min(sequence_length)) {
         let long_enough = data.customers.iter().filter(|c| c.items.len() >= length);
-        histories.extend(long_enough.take(HISTORIES).map(|c| &c.items[..length]));
+        histories
+            .extend(long_enough.take(HISTORIES).map(|c| Past { items: &c.items, times: &c.times }.part(0, length)));
     }
     let mut largest = 0.0_f32;
     // Every HISTORIES-th one: each batch holds all lengths.
     for start in 0..HISTORIES.min(histories.len()) {
-        let batch: Vec<&[u32]> = histories.iter().copied().skip(start).step_by(HISTORIES).collect();
-        let inputs: Vec<Vec<i64>> = batch.iter().map(|h| h.iter().map(|&i| i64::from(i)).collect()).collect();
+        let batch: Vec<Past<'_>> = histories.iter().copied().skip(start).step_by(HISTORIES).collect();
+        let inputs: Vec<Asked> = batch.iter().map(asked).collect();
         for (history, there) in batch.iter().zip(exported.scores(&inputs)?) {
             let kind = model.kind().to_owned();
-            model.score_prefixes(history, &[history.len()], &mut |length, here| {
+            model.score_prefixes(*history, &[history.items.len()], &mut |length, here| {
                 let difference = difference(&here[1..], &there[1..]);
                 largest = largest.max(difference);
                 if difference <= ALLOWED {

@@ -1,9 +1,9 @@
 //! A model that was brought as ONNX: evaluated through the runtime that serves it.
 
-use rapport_inference::NextItemModel;
+use rapport_inference::{Asked, NextItemModel};
 use rapport_registry::{Artifact, ItemTable};
 
-use super::{Each, NextItem};
+use super::{Each, NextItem, Past};
 use crate::Error;
 
 /// Histories in one run of the model.
@@ -28,21 +28,41 @@ impl OnnxModel {
     }
 }
 
+impl OnnxModel {
+    /// The newest items that the model knows.
+    fn asked(&self, past: Past<'_>) -> Asked {
+        let (items, times) = past
+            .items
+            .iter()
+            .zip(past.times)
+            .map(|(&item, &time)| (self.theirs[item as usize], seconds(time)))
+            .filter(|&(item, _)| item > 0)
+            .unzip();
+        Asked { items, times, now: seconds(past.asked_at(past.items.len())) }.newest(self.sequence_length)
+    }
+}
+
+/// What a model of the same items is asked.
+pub fn asked(past: &Past<'_>) -> Asked {
+    Asked {
+        items: past.items.iter().map(|&item| i64::from(item)).collect(),
+        times: past.times[..past.items.len()].iter().map(|&time| seconds(time)).collect(),
+        now: seconds(past.asked_at(past.items.len())),
+    }
+}
+
+fn seconds(time_ms: i64) -> i64 {
+    time_ms.div_euclid(1000)
+}
+
 impl NextItem for OnnxModel {
     fn kind(&self) -> &str {
         "onnx"
     }
 
-    fn score_prefixes(&mut self, history: &[u32], prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
+    fn score_prefixes(&mut self, past: Past<'_>, prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
         for prefixes in prefixes.chunks(BATCH) {
-            let histories: Vec<Vec<i64>> = prefixes
-                .iter()
-                .map(|&prefix| {
-                    let known = history[..prefix].iter().map(|&i| self.theirs[i as usize]).filter(|&i| i > 0);
-                    let known: Vec<i64> = known.collect();
-                    known[known.len().saturating_sub(self.sequence_length)..].to_vec()
-                })
-                .collect();
+            let histories: Vec<Asked> = prefixes.iter().map(|&prefix| self.asked(past.part(0, prefix))).collect();
             for (&prefix, scores) in prefixes.iter().zip(self.model.scores(&histories)?) {
                 // An item that the model does not know is never recommended: a miss.
                 let ours: Vec<f32> =

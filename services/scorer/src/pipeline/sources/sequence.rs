@@ -1,5 +1,7 @@
 use futures::future::BoxFuture;
 
+use rapport_events::EventTime;
+
 use super::{Source, SourceError};
 use crate::{
     degraded::Part,
@@ -34,7 +36,7 @@ impl Source for SequenceModel {
     ) -> BoxFuture<'a, Result<(Tag, Vec<Candidate>), SourceError>> {
         Box::pin(async move {
             let Some(model) = &query.model else { return Ok((Tag::Sequence, Vec::new())) };
-            let history = model.indexes(&query.history);
+            let history = model.asked(&query.history, &query.history_times, EventTime::now());
             let scores = model
                 .ranker
                 .scores(history, query.deadline)

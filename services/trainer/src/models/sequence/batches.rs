@@ -1,17 +1,28 @@
-//! Histories cut into windows and gathered into batches of similar length.
+//! Histories cut into windows and gathered into batches of similar length, on a thread beside the one
+//! that trains.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::mpsc::{Receiver, sync_channel},
+    thread,
+};
 
-use rand::{Rng as _, RngExt as _, SeedableRng as _, seq::SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
+
+use super::encoders::Inputs;
+use crate::models::Past;
 
 /// Padding that bucketing may cost: lengths are sorted after multiplying by up to 1 + this.
 const JITTER: f32 = 0.15;
 
-/// Inputs and targets of one training step, both `[batch, length]`, 0 is padding.
+/// Batches that wait for the training.
+const AHEAD: usize = 4;
+
+/// Inputs and targets of one training step, all `[batch, length]`, 0 is padding.
 pub(crate) struct Batch {
-    pub items: Tensor,
+    pub inputs: Inputs,
     pub targets: Tensor,
     /// Targets that are not padding.
     pub asked: usize,
@@ -20,31 +31,40 @@ pub(crate) struct Batch {
 /// A history and, for each item but the first, whether it is asked for: it is new to the customer.
 struct Sequence<'a> {
     items: &'a [u32],
+    times: &'a [i64],
     targets: Vec<u32>,
 }
 
-/// All that is trained on, and the random numbers that order it.
+/// A part of a history: items `from..to`, whose next ones are asked for.
+#[derive(Clone, Copy)]
+struct Window<'a, 'b> {
+    sequence: &'b Sequence<'a>,
+    from: usize,
+    to: usize,
+}
+
+/// All that is trained on.
 pub(crate) struct Batches<'a> {
     sequences: Vec<Sequence<'a>>,
     length: usize,
     batch_items: usize,
-    random: ChaCha8Rng,
+    seed: u64,
 }
 
 impl<'a> Batches<'a> {
     /// Histories with at least two items, windows of at most `length`, about `batch_items` items in
     /// a batch.
-    pub(crate) fn new(histories: &[&'a [u32]], length: usize, batch_items: usize, seed: u64) -> Self {
+    pub(crate) fn new(histories: &[Past<'a>], length: usize, batch_items: usize, seed: u64) -> Self {
         let sequences = histories
             .iter()
-            .filter(|history| history.len() > 1)
-            .map(|items| {
+            .filter(|history| history.items.len() > 1)
+            .map(|&Past { items, times }| {
                 let mut had = HashSet::with_capacity(items.len());
                 let new = |&item: &u32| if had.insert(item) { item } else { 0 };
-                Sequence { items, targets: items.iter().map(new).collect() }
+                Sequence { items, times, targets: items.iter().map(new).collect() }
             })
             .collect();
-        Self { sequences, length, batch_items, random: ChaCha8Rng::seed_from_u64(seed) }
+        Self { sequences, length, batch_items, seed }
     }
 
     /// Targets in one pass.
@@ -52,30 +72,48 @@ impl<'a> Batches<'a> {
         self.sequences.iter().flat_map(|s| &s.targets[1..]).filter(|&&target| target > 0).count()
     }
 
-    /// The batches of one pass, in random order, each target in exactly one window. Long histories
-    /// are cut at other places in each pass.
-    pub(crate) fn pass(&mut self) -> Vec<Batch> {
-        let mut windows: Vec<(f32, &Sequence<'a>, usize, usize)> = Vec::new();
+    /// Hands the batches of a pass to `train` while a thread makes the next ones. They come in random
+    /// order, each target in exactly one window; long histories are cut at other places in each pass.
+    /// The pass's number and the seed decide everything.
+    pub(crate) fn pass<T>(&self, number: u32, train: impl FnOnce(&Receiver<Batch>) -> T) -> T {
+        let windows = self.windows(number);
+        let (give, take) = sync_channel(AHEAD);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                // Nobody takes them any more when the training was stopped.
+                windows.iter().filter_map(|windows| batch(windows)).try_for_each(|batch| give.send(batch)).ok();
+            });
+            let trained = train(&take);
+            drop(take);
+            trained
+        })
+    }
+
+    /// The windows of each batch of a pass.
+    fn windows(&self, number: u32) -> Vec<Vec<Window<'a, '_>>> {
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        random.set_stream(u64::from(number));
+        let mut windows: Vec<(f32, Window<'a, '_>)> = Vec::new();
         for sequence in &self.sequences {
             let n = sequence.items.len() - 1;
             // The first cut falls anywhere, the others follow at the window's length.
-            let first = if n <= self.length { n } else { self.random.random_range(1..=self.length) };
+            let first = if n <= self.length { n } else { random.random_range(1..=self.length) };
             let (mut from, mut to) = (0, first);
             while from < n {
-                let jitter = 1.0 + JITTER * self.random.random::<f32>();
-                windows.push(((to - from) as f32 * jitter, sequence, from, to));
+                let jitter = 1.0 + JITTER * random.random::<f32>();
+                windows.push(((to - from) as f32 * jitter, Window { sequence, from, to }));
                 (from, to) = (to, n.min(to + self.length));
             }
         }
-        windows.shuffle(&mut self.random);
+        windows.shuffle(&mut random);
         windows.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut batches = Vec::new();
         let mut rest = windows.as_slice();
         while !rest.is_empty() {
             let mut longest = 0;
             let mut count = 0;
-            for &(_, _, from, to) in rest {
-                longest = longest.max(to - from);
+            for (_, window) in rest {
+                longest = longest.max(window.to - window.from);
                 if count > 0 && longest * (count + 1) > self.batch_items {
                     break;
                 }
@@ -83,31 +121,61 @@ impl<'a> Batches<'a> {
             }
             let (batch, after) = rest.split_at(count);
             rest = after;
-            let inputs: Vec<&[u32]> = batch.iter().map(|&(_, s, from, to)| &s.items[from..to]).collect();
-            let targets: Vec<&[u32]> = batch.iter().map(|&(_, s, from, to)| &s.targets[from + 1..=to]).collect();
-            let asked = targets.iter().copied().flatten().filter(|&&target| target > 0).count();
-            if asked > 0 {
-                let length = inputs.iter().map(|row| row.len()).max().unwrap_or(1);
-                batches.push(Batch { items: tensor(&inputs, length), targets: tensor(&targets, length), asked });
-            }
+            batches.push(batch.iter().map(|&(_, window)| window).collect());
         }
-        batches.shuffle(&mut self.random);
+        batches.shuffle(&mut random);
         batches
     }
 
-    /// A seed for libtorch's own generator, which draws weights and dropout.
-    pub(crate) fn torch_seed(&mut self) -> i64 {
-        (self.random.next_u64() >> 1) as i64
+    /// A seed for libtorch's own generator in a pass, which draws dropout and negatives (weights in pass 0).
+    pub(crate) fn torch_seed(&self, number: u32) -> i64 {
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        random.set_stream(u64::MAX - u64::from(number));
+        random.random::<i64>() & i64::MAX
     }
 }
 
-/// Rows of item indexes as `[rows, length]`, padded on the left.
-pub(crate) fn tensor(rows: &[&[u32]], length: usize) -> Tensor {
-    let mut flat = vec![0_i64; rows.len() * length];
-    for (to, row) in flat.chunks_exact_mut(length).zip(rows) {
-        to[length - row.len()..].iter_mut().zip(*row).for_each(|(to, &item)| *to = i64::from(item));
+/// `None` when nothing in the windows is asked for.
+fn batch(windows: &[Window<'_, '_>]) -> Option<Batch> {
+    let length = windows.iter().map(|w| w.to - w.from).max()?;
+    let asked = windows.iter().flat_map(|w| &w.sequence.targets[w.from + 1..=w.to]).filter(|&&t| t > 0).count();
+    let rows = |of: &dyn for<'x> Fn(&Window<'_, 'x>) -> Vec<i64>| padded(windows.iter().map(of), length);
+    (asked > 0).then(|| Batch {
+        inputs: Inputs {
+            items: rows(&|w| w.sequence.items[w.from..w.to].iter().map(|&item| item.into()).collect()),
+            times: rows(&|w| seconds(&w.sequence.times[w.from..w.to])),
+            next_times: rows(&|w| seconds(&w.sequence.times[w.from + 1..=w.to])),
+        },
+        targets: rows(&|w| w.sequence.targets[w.from + 1..=w.to].iter().map(|&item| item.into()).collect()),
+        asked,
+    })
+}
+
+/// Times of the past as inputs of a model: `[rows, length]`, padded on the left.
+pub(crate) fn inputs(rows: &[Past<'_>]) -> Inputs {
+    let length = rows.iter().map(|row| row.items.len()).max().unwrap_or(0).max(1);
+    Inputs {
+        items: padded(rows.iter().map(|row| row.items.iter().map(|&item| item.into()).collect()), length),
+        times: padded(rows.iter().map(|row| seconds(&row.times[..row.items.len()])), length),
+        next_times: padded(rows.iter().map(next_seconds), length),
     }
-    Tensor::from_slice(&flat).view([rows.len() as i64, length as i64])
+}
+
+fn next_seconds(row: &Past<'_>) -> Vec<i64> {
+    (1..=row.items.len()).map(|n| row.asked_at(n).div_euclid(1000)).collect()
+}
+
+fn seconds(times_ms: &[i64]) -> Vec<i64> {
+    times_ms.iter().map(|time| time.div_euclid(1000)).collect()
+}
+
+fn padded(rows: impl ExactSizeIterator<Item = Vec<i64>>, length: usize) -> Tensor {
+    let count = rows.len();
+    let mut flat = vec![0_i64; count * length];
+    for (to, row) in flat.chunks_exact_mut(length).zip(rows) {
+        to[length - row.len()..].copy_from_slice(&row);
+    }
+    Tensor::from_slice(&flat).view([count as i64, length as i64])
 }
 
 #[cfg(test)]
@@ -125,7 +193,9 @@ mod tests {
         fn every_new_item_but_the_first_is_asked_once_with_the_item_before_it(
             histories in proptest::collection::vec(proptest::collection::vec(1..9_u32, 0..40), 1..10), seed: u64
         ) {
-            let rows: Vec<&[u32]> = histories.iter().map(Vec::as_slice).collect();
+            let times = vec![0; 41];
+            let rows: Vec<Past<'_>> =
+                histories.iter().map(|items| Past { items, times: &times[..=items.len()] }).collect();
             let mut expected: Vec<(i64, i64)> = Vec::new();
             for history in &histories {
                 for t in 1..history.len() {
@@ -134,13 +204,13 @@ mod tests {
                     }
                 }
             }
-            let mut batches = Batches::new(&rows, 7, 50, seed);
+            let batches = Batches::new(&rows, 7, 50, seed);
             prop_assert_eq!(batches.asked(), expected.len());
-            let pass = batches.pass();
+            let pass: Vec<Batch> = batches.pass(1, |batches| batches.iter().collect());
             let mut found: Vec<(i64, i64)> = Vec::new();
             for batch in &pass {
-                prop_assert!(batch.items.numel() <= 50);
-                let pairs = values(&batch.items).into_iter().zip(values(&batch.targets));
+                prop_assert!(batch.inputs.items.numel() <= 50);
+                let pairs = values(&batch.inputs.items).into_iter().zip(values(&batch.targets));
                 found.extend(pairs.filter(|&(_, target)| target > 0));
             }
             prop_assert_eq!(pass.iter().map(|b| b.asked).sum::<usize>(), expected.len());
@@ -148,5 +218,17 @@ mod tests {
             found.sort_unstable();
             prop_assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn a_pass_is_the_same_again_and_another_one_is_not() {
+        let items: Vec<u32> = (1..60).collect();
+        let times = vec![0; 60];
+        let rows = vec![Past { items: &items, times: &times }; 5];
+        let batches = Batches::new(&rows, 10, 40, 9);
+        let of = |number| -> Vec<Vec<i64>> { batches.pass(number, |b| b.iter().map(|b| values(&b.targets)).collect()) };
+        assert_eq!(of(3), of(3));
+        assert_ne!(of(3), of(4));
+        assert_ne!(batches.torch_seed(3), batches.torch_seed(4));
     }
 }

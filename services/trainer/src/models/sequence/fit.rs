@@ -4,33 +4,30 @@ use std::time::{Duration, Instant};
 
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Tensor, nn, nn::OptimizerConfig as _};
+use tch::{Device, Kind, Tensor};
 
-use super::{Sequence, batches::Batches};
+use super::{
+    Sequence, SequenceFamily, SequenceRecipe,
+    adamw::AdamW,
+    batches::Batches,
+    checkpoint::{Checkpoints, Way},
+    family::for_selection,
+};
 use crate::{
     Error,
-    dataset::{Case, Dataset, Split},
+    dataset::Case,
     evaluate::evaluate,
-    models::recipe::SequenceRecipe,
+    models::{Past, Task},
     progress::{Progress, Watch},
 };
 
-/// Adam's second decay, as in SASRec.
-const BETA2: f64 = 0.98;
-/// Steps over which the learning rate rises to its full value.
-const WARM_UP: f64 = 100.0;
-const CLIP_NORM: f64 = 5.0;
-/// Weight of the past in the running average of the weights, after each step. What is evaluated
-/// and exported is the average: it is steadier than any single step.
-const AVERAGE: f64 = 0.99;
-/// Passes without a better validation that end the training, once it has made [`FAIR_START`] steps.
-const PATIENCE: u32 = 5;
-const FAIR_START: f64 = 300.0;
+/// Steps before [`SequenceRecipe::patience`] may end a training.
+const FAIR_START: u64 = 300;
 /// Validation cases that choose the epoch; the final figures use all of them.
 const CHOOSING_CASES: usize = 2_000;
 
 /// The best of the passes.
-pub struct Fitted {
+pub struct Chosen {
     pub model: Sequence,
     /// Passes that led to it.
     pub epochs: u32,
@@ -42,58 +39,77 @@ pub struct Fitted {
 }
 
 /// Trains on the training part and keeps the pass that is best on validation. Ends after
-/// `recipe.epochs` passes, [`PATIENCE`] passes without progress, or when the next pass would not
-/// end within `budget`.
+/// `recipe.epochs` passes, `recipe.patience` passes without progress, or when the next pass would not
+/// end within its part of the task's budget.
 ///
 /// # Errors
-/// Nothing to learn from, a loss that is not finite, or `watch` asked for the end.
-pub fn select(
-    data: &Dataset,
-    split: &Split,
-    recipe: &SequenceRecipe,
-    device: Device,
-    budget: Duration,
-    watch: &Watch<'_>,
-) -> Result<Fitted, Error> {
+/// Nothing to learn from, a loss that is not finite, or the watch asked for the end.
+pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &Task<'_>) -> Result<Chosen, Error> {
+    let (data, split, watch, budget) = (task.data, task.split, task.watch, for_selection(task.budget));
     let started = Instant::now();
-    let mut training = Training::start(&split.training(data), data.width(), recipe, device)?;
+    let training_part = split.training_pasts(data);
+    let mut training = Training::start(family, recipe, &training_part, data.width(), task.device)?;
+    let mut best = training.average.copy()?;
+    let checkpoints = match task.checkpoint {
+        Some(folder) => Some(Checkpoints::of(folder, family.name, recipe, &training_part, data.width())?),
+        None => None,
+    };
+    let mut way = Way { epoch: 0, best_epoch: 0, best_ndcg: f64::NEG_INFINITY, stale: 0, seconds: 0.0, learned: 0.0 };
+    if let Some(checkpoints) = &checkpoints {
+        let models = [("model", &training.model), ("average", &training.average), ("best", &best)];
+        if let Some(saved) = checkpoints.restore(models, &mut training.optimizer)? {
+            way = saved;
+            watch.report(Progress::note(step(family), 0.0, format!("goes on after epoch {}", way.epoch)));
+        }
+    }
+    let (before, mut saved_at) = (way.seconds, Instant::now());
     let cases = choosing(&split.validation, recipe.seed);
-    let mut best: Option<(f64, Sequence, u32)> = None;
-    let mut stale = 0;
-    let mut passes = 0;
-    let mut learned = 0;
-    for epoch in 1..=recipe.epochs {
+    while way.epoch < recipe.epochs && way.stale < recipe.patience.max(1) {
         let pass_started = Instant::now();
-        let loss = training.pass(watch.stop)?;
+        let epoch = way.epoch + 1;
+        let loss = training.pass(epoch, watch.stop)?;
         let rate = training.asked as f64 / pass_started.elapsed().as_secs_f64();
-        learned += training.asked;
-        passes = epoch;
         let ndcg = evaluate(&mut training.average, data, &cases, watch.stop)?.ndcg;
-        let used = started.elapsed();
+        way.epoch = epoch;
+        way.learned += training.asked as f64;
+        way.seconds = before + started.elapsed().as_secs_f64();
+        let share = (way.seconds / budget.as_secs_f64()).max(f64::from(epoch) / f64::from(recipe.epochs));
         watch.report(Progress {
             message: format!("epoch {epoch}: loss {loss:.4}, validation ndcg@10 {ndcg:.4}"),
-            share: (used.as_secs_f64() / budget.as_secs_f64()).max(f64::from(epoch) / f64::from(recipe.epochs)),
+            share,
             epoch,
             loss,
             validation_ndcg: ndcg,
             events_per_second: rate,
-            ..Progress::at("fit sasrec")
+            seconds_left: (way.seconds / share.max(f64::MIN_POSITIVE) - way.seconds).max(0.0),
+            ..Progress::at(step(family))
         });
-        if best.as_ref().is_none_or(|(most, ..)| ndcg > *most) {
-            best = Some((ndcg, training.average.copy()?, epoch));
-            stale = 0;
-        } else {
-            stale += 1;
+        if ndcg > way.best_ndcg {
+            (way.best_ndcg, way.best_epoch, way.stale) = (ndcg, epoch, 0);
+            best.weights.copy(&training.average.weights)?;
+        } else if training.optimizer.steps >= FAIR_START {
+            way.stale += 1;
         }
-        if (stale >= PATIENCE && training.steps >= FAIR_START) || used + pass_started.elapsed() > budget {
+        if way.seconds + pass_started.elapsed().as_secs_f64() > budget.as_secs_f64() {
             break;
         }
+        if let Some(checkpoints) = checkpoints.as_ref().filter(|_| saved_at.elapsed() >= task.checkpoint_every) {
+            let models = [("model", &training.model), ("average", &training.average), ("best", &best)];
+            checkpoints.save(&way, models, &training.optimizer)?;
+            saved_at = Instant::now();
+        }
     }
-    let seconds = started.elapsed().as_secs_f64();
-    let (_, mut model, epochs) =
-        best.ok_or_else(|| Error::CannotTrain { model: "sasrec", reason: "no pass was allowed".into() })?;
-    model.recipe.epochs = epochs;
-    Ok(Fitted { model, epochs, passes, seconds, events_per_second: learned as f64 / seconds })
+    if let Some(checkpoints) = checkpoints {
+        checkpoints.remove()?;
+    }
+    best.recipe.epochs = way.best_epoch;
+    Ok(Chosen {
+        model: best,
+        epochs: way.best_epoch,
+        passes: way.epoch,
+        seconds: way.seconds,
+        events_per_second: way.learned / way.seconds,
+    })
 }
 
 /// Trains on all of `histories` for `recipe.epochs` passes. `None` when the first passes show that
@@ -102,33 +118,40 @@ pub fn select(
 /// # Errors
 /// As [`select`].
 pub fn refit(
-    histories: &[&[u32]],
-    width: usize,
+    family: &'static SequenceFamily,
     recipe: &SequenceRecipe,
+    histories: &[Past<'_>],
+    width: usize,
     device: Device,
     budget: Duration,
     watch: &Watch<'_>,
 ) -> Result<Option<Sequence>, Error> {
     let started = Instant::now();
-    let mut training = Training::start(histories, width, recipe, device)?;
+    let mut training = Training::start(family, recipe, histories, width, device)?;
     for epoch in 1..=recipe.epochs {
         let pass_started = Instant::now();
-        let loss = training.pass(watch.stop)?;
+        let loss = training.pass(epoch, watch.stop)?;
+        let expected = started.elapsed() * recipe.epochs / epoch;
         watch.report(Progress {
             message: format!("all data, epoch {epoch} of {}: loss {loss:.4}", recipe.epochs),
             share: f64::from(epoch) / f64::from(recipe.epochs),
             epoch,
             loss,
             events_per_second: training.asked as f64 / pass_started.elapsed().as_secs_f64(),
-            ..Progress::at("refit sasrec")
+            seconds_left: (expected.saturating_sub(started.elapsed())).as_secs_f64(),
+            ..Progress::at("refit sequence")
         });
-        let expected = started.elapsed() * recipe.epochs / epoch;
         if expected > budget {
             tracing::warn!(?expected, ?budget, "no time to train the sequence model again on all data");
             return Ok(None);
         }
     }
     Ok(Some(training.average))
+}
+
+/// The step that progress names.
+fn step(_family: &SequenceFamily) -> &'static str {
+    "fit sequence"
 }
 
 /// A fixed sample of the validation cases, in the order of customers.
@@ -141,39 +164,35 @@ fn choosing(cases: &[Case], seed: u64) -> Vec<Case> {
 }
 
 /// A model on its way.
-struct Training<'a> {
-    model: Sequence,
-    average: Sequence,
+pub(super) struct Training<'a> {
+    pub model: Sequence,
+    pub average: Sequence,
     /// Pairs of the model's and the average's variables.
     pairs: Vec<(Tensor, Tensor)>,
-    optimizer: nn::Optimizer,
+    pub optimizer: AdamW,
     batches: Batches<'a>,
-    asked: usize,
-    steps: f64,
-    learning_rate: f64,
+    /// Targets in one pass.
+    pub asked: usize,
+    weight_average: f64,
     device: Device,
 }
 
 impl<'a> Training<'a> {
-    fn start(histories: &[&'a [u32]], width: usize, recipe: &SequenceRecipe, device: Device) -> Result<Self, Error> {
-        let refused = |reason: String| Err(Error::CannotTrain { model: "sasrec", reason });
-        if recipe.dim < 1 || recipe.heads < 1 || recipe.dim % recipe.heads != 0 {
-            return refused(format!("dim {} must be a multiple of heads {}", recipe.dim, recipe.heads));
-        }
-        if recipe.blocks == 0 || recipe.hidden < 1 || recipe.sequence_length == 0 || recipe.batch_items == 0 {
-            return refused("blocks, hidden, sequence_length and batch_items must be at least 1".into());
-        }
-        let rate = recipe.learning_rate;
-        if !((0.0..1.0).contains(&recipe.dropout) && rate > 0.0 && rate <= 1.0) {
-            return refused(format!("dropout {} or learning rate {}", recipe.dropout, recipe.learning_rate));
-        }
-        let mut batches = Batches::new(histories, recipe.sequence_length, recipe.batch_items, recipe.seed);
+    pub fn start(
+        family: &'static SequenceFamily,
+        recipe: &SequenceRecipe,
+        histories: &[Past<'a>],
+        width: usize,
+        device: Device,
+    ) -> Result<Self, Error> {
+        let batches = Batches::new(histories, recipe.sequence_length, recipe.batch_items, recipe.seed);
         let asked = batches.asked();
         if asked == 0 {
-            return refused("no customer has a second item in the training part".into());
+            let reason = "no customer has a second item in the training part".to_owned();
+            return Err(Error::CannotTrain { model: family.name, reason });
         }
-        tch::manual_seed(batches.torch_seed());
-        let model = Sequence::new(recipe, width, device);
+        tch::manual_seed(batches.torch_seed(0));
+        let model = Sequence::new(family, recipe, width, device);
         let average = model.copy()?;
         let averaged = average.weights.variables();
         let pairs = model
@@ -182,42 +201,48 @@ impl<'a> Training<'a> {
             .into_iter()
             .filter_map(|(name, variable)| averaged.get(&name).map(|a| (variable, a.shallow_clone())))
             .collect();
-        let optimizer = nn::adamw(0.9, BETA2, recipe.weight_decay).build(&model.weights, recipe.learning_rate)?;
-        let learning_rate = recipe.learning_rate;
-        Ok(Self { model, average, pairs, optimizer, batches, asked, steps: 0.0, learning_rate, device })
+        let optimizer = AdamW::new(&model.weights, recipe);
+        Ok(Self { model, average, pairs, optimizer, batches, asked, weight_average: recipe.weight_average, device })
     }
 
     /// One pass; returns the mean loss.
-    fn pass(&mut self, stop: &dyn Fn() -> bool) -> Result<f64, Error> {
-        let mut sum = 0.0;
+    ///
+    /// # Errors
+    /// `stop` asked for the end, or the loss is not finite.
+    pub fn pass(&mut self, number: u32, stop: &dyn Fn() -> bool) -> Result<f64, Error> {
+        let Self { model, pairs, optimizer, batches, device, weight_average, .. } = self;
+        tch::manual_seed(batches.torch_seed(number));
+        // Summed where it is computed: reading it every step would make the device wait.
+        let mut sum = Tensor::zeros([], (Kind::Double, *device));
         let mut asked = 0.0;
-        for batch in self.batches.pass() {
-            if stop() {
-                return Err(Error::Cancelled);
+        batches.pass(number, |batches| {
+            for batch in batches {
+                if stop() {
+                    return Err(Error::Cancelled);
+                }
+                let loss = model.loss(&batch.inputs.to_device(*device), &batch.targets.to_device(*device));
+                optimizer.step(&loss.differentiable);
+                sum += loss.value.to_kind(Kind::Double) * batch.asked as f64;
+                asked += batch.asked as f64;
+                move_average(pairs, *weight_average, optimizer.steps as f64);
             }
-            self.steps += 1.0;
-            self.optimizer.set_lr(self.learning_rate * (self.steps / WARM_UP).min(1.0));
-            let loss = self.model.net.loss(&batch.items.to_device(self.device), &batch.targets.to_device(self.device));
-            self.optimizer.backward_step_clip_norm(&loss, CLIP_NORM);
-            let value = loss.double_value(&[]);
-            if !value.is_finite() {
-                return Err(Error::NotFinite { model: "sasrec".into(), what: "the loss" });
-            }
-            sum += value * batch.asked as f64;
-            asked += batch.asked as f64;
-            self.move_average();
+            Ok(())
+        })?;
+        let loss = sum.double_value(&[]) / asked;
+        if !loss.is_finite() {
+            return Err(Error::NotFinite { model: model.family.name.into(), what: "the loss" });
         }
-        Ok(sum / asked)
+        Ok(loss)
     }
+}
 
-    /// Early averages follow fast, so that the random start is soon forgotten.
-    fn move_average(&mut self) {
-        let past = AVERAGE.min(self.steps / (self.steps + 9.0));
-        tch::no_grad(|| {
-            for (variable, average) in &mut self.pairs {
-                // In place: the average's storage is shared with its model.
-                drop(average.lerp_(variable, 1.0 - past));
-            }
-        });
-    }
+/// Early averages follow fast, so that the random start is soon forgotten.
+fn move_average(pairs: &mut [(Tensor, Tensor)], weight: f64, steps: f64) {
+    let past = weight.min(steps / (steps + 9.0));
+    tch::no_grad(|| {
+        for (variable, average) in pairs {
+            // In place: the average's storage is shared with its model.
+            drop(average.lerp_(variable, 1.0 - past));
+        }
+    });
 }

@@ -1,4 +1,4 @@
-//! Closed-form sequential ridge: no gradients, seconds to fit, hard to beat.
+//! Sums over customers, and the weights that they give.
 //!
 //! At every position t of every customer, the features are decayed sums of the past items, one set
 //! for each decay d: `f_t = sum over p <= t of d^(t-p) e(item_p)`; the target is the next item,
@@ -7,8 +7,11 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Each, NextItem, recipe::RidgeRecipe};
-use crate::Error;
+use super::RidgeRecipe;
+use crate::{
+    Error,
+    models::{Each, NextItem, Past},
+};
 
 /// Bytes of the largest matrix that a fit may need: decays x items squared, in f64.
 pub const MATRIX_LIMIT_BYTES: usize = 4 << 30;
@@ -194,13 +197,13 @@ impl NextItem for Ridge {
         "ridge"
     }
 
-    fn score_prefixes(&mut self, history: &[u32], prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
+    fn score_prefixes(&mut self, past: Past<'_>, prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
         // One decayed score vector for each decay, carried from item to item: its exact window of
         // `sequence_length` items differs by less than the largest decay to that power.
         let mut states = vec![vec![0.0_f32; self.width]; self.decays.len()];
         let mut scores = vec![0.0_f32; self.width];
         let mut prefixes = prefixes.iter().copied().peekable();
-        for (position, &item) in history.iter().enumerate() {
+        for (position, &item) in past.items.iter().enumerate() {
             for ((state, &decay), weights) in states.iter_mut().zip(&self.decays).zip(&self.weights) {
                 let row = &weights[item as usize * self.width..][..self.width];
                 let decay = decay as f32;
@@ -293,7 +296,7 @@ mod tests {
         let mut ridge =
             Statistics::collect(&histories, 6, &[0.6, 0.95], &|| false).unwrap().solve(0.1, 10, Device::Cpu).unwrap();
         ridge
-            .score_prefixes(&cycle[..4], &[1, 2, 4], &mut |prefix, scores| {
+            .score_prefixes(Past { items: &cycle[..4], times: &[0; 5] }, &[1, 2, 4], &mut |prefix, scores| {
                 let best = (1..6).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
                 assert_eq!(best, prefix + 1);
                 Ok(())

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Each, NextItem};
-use crate::Error;
+use crate::{
+    Error,
+    models::{Each, NextItem, Past},
+};
 
 /// Scores an item by how often it followed the last one; popularity (scaled below one follow)
 /// orders what never did.
@@ -34,10 +36,10 @@ impl NextItem for Markov {
         "markov"
     }
 
-    fn score_prefixes(&mut self, history: &[u32], prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
+    fn score_prefixes(&mut self, past: Past<'_>, prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
         for &prefix in prefixes {
             let mut scores = self.back_off.clone();
-            for &(item, count) in &self.follows[history[prefix - 1] as usize] {
+            for &(item, count) in &self.follows[past.items[prefix - 1] as usize] {
                 scores[item as usize] += count;
             }
             each(prefix, &scores)?;

@@ -1,0 +1,106 @@
+//! A file of interactions: customer, item, perhaps a rating, perhaps a time.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::Path,
+};
+
+use super::{Builder, Dataset, Limits};
+use crate::Error;
+
+/// Longest line that is read: anything longer is another kind of file.
+const LINE_BYTES: usize = 4_096;
+
+/// Reads a text file whose columns are separated by tabs, commas or spaces. Two columns are customer and
+/// item; three have a time (Unix seconds) at the end; four a rating before it, as MovieLens has. Without
+/// times the order of lines is the order of events. A first line that begins with a name instead of an id
+/// that occurs again is a header: one whose last column is no number, or whose names carry `:token`.
+///
+/// # Errors
+/// The file cannot be read, a line has other columns than the first, or there is nothing to learn from.
+pub fn read(path: &Path, limits: Limits) -> Result<Dataset, Error> {
+    let file = BufReader::new(File::open(path).map_err(Error::file(path))?);
+    let mut builder = Builder::new(limits);
+    let mut columns = 0;
+    for (number, line) in file.lines().enumerate() {
+        let line = line.map_err(Error::file(path))?;
+        let wrong = |reason: String| Error::Line { path: path.into(), line: number + 1, reason };
+        if line.len() > LINE_BYTES {
+            return Err(wrong(format!("it has {} bytes, at most {LINE_BYTES} are read", line.len())));
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            continue;
+        }
+        let fields = split(line);
+        if number == 0 {
+            columns = fields.len();
+            if !(2..=4).contains(&columns) {
+                return Err(wrong(format!("it has {columns} columns; want customer, item, (rating,) (time)")));
+            }
+            let last = fields.last().copied().unwrap_or_default();
+            if last.parse::<f64>().is_err() && (columns > 2 || line.contains(':') || line.contains("item")) {
+                continue; // a header
+            }
+        }
+        if fields.len() != columns {
+            return Err(wrong(format!("it has {} columns and the first line {columns}", fields.len())));
+        }
+        let time = match columns {
+            2 => number as i64 * 1000,
+            _ => {
+                let text = fields.last().copied().unwrap_or_default();
+                let seconds: f64 = text.parse().map_err(|_| wrong(format!("time {text:?} is no number")))?;
+                if !(seconds.is_finite() && seconds.abs() < 1e12) {
+                    return Err(wrong(format!("time {text:?} is not in Unix seconds")));
+                }
+                (seconds * 1000.0) as i64
+            }
+        };
+        builder.add(fields[0], fields[1], time, 0, number as i64)?;
+    }
+    builder.finish(&path.display().to_string())
+}
+
+fn split(line: &str) -> Vec<&str> {
+    match () {
+        () if line.contains('\t') => line.split('\t').collect(),
+        () if line.contains(',') => line.split(',').map(str::trim).collect(),
+        () => line.split_whitespace().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Result<Dataset, Error> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        read(file.path(), Limits { events: 100, items: 100 })
+    }
+
+    #[test]
+    fn files_with_and_without_headers_and_times_are_read() {
+        let plain = read_text("1 10\n1 11\n2 10\n").unwrap();
+        assert_eq!((plain.customers.len(), plain.items.len(), plain.counts.used), (2, 2, 3));
+        let movielens =
+            "user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t10\t5\t200\n1\t11\t3\t100\n2\t10\t4\t5\n";
+        let movielens = read_text(movielens).unwrap();
+        assert_eq!(movielens.counts.used, 3);
+        let first = &movielens.customers[0];
+        assert_eq!((movielens.items.id(first.items[0] as usize), first.times[0]), (Some("11"), 100_000));
+        let csv = read_text("customer,item,time\na,x,1\nb,y,2.5\n").unwrap();
+        assert_eq!(csv.counts.used, 2);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_named() {
+        let error = |text: &str| read_text(text).unwrap_err().to_string();
+        assert!(error("1 10\n1 11 12\n").contains("line 2"), "{}", error("1 10\n1 11 12\n"));
+        assert!(error("1\t10\t5\n2\t11\tsoon\n").contains("\"soon\""));
+        assert!(error("just one column\n1 2 3 4 5\n").contains("5 columns"));
+        assert!(error("").contains("no event"));
+    }
+}

@@ -1,0 +1,118 @@
+//! A sequence network as a kind of model: its name, its defaults, and how it is made.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tch::Device;
+
+use super::{Sequence, SequenceRecipe, encoders::New, fit};
+use crate::{
+    Error,
+    dataset::Dataset,
+    export::{Graph, Value as Node},
+    models::{Each, Family, Fitted, NextItem, OF_ALL, OF_THE_PAST, Past, Task, with_kind},
+    progress::Watch,
+};
+
+/// Share of the budget that goes to finding the number of passes; the rest is for training again on
+/// all data.
+const SELECTION_SHARE: f64 = 0.45;
+/// How far training again may go over what is left: its first passes only estimate its time.
+const REFIT_TOLERANCE: f64 = 1.25;
+
+/// One network.
+pub struct SequenceFamily {
+    pub name: &'static str,
+    pub about: &'static str,
+    /// What a recipe leaves out.
+    pub defaults: fn() -> SequenceRecipe,
+    pub new: New,
+}
+
+impl Family for SequenceFamily {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn about(&self) -> &'static str {
+        self.about
+    }
+
+    fn recipe(&self, given: &Value) -> Result<Value, String> {
+        Ok(with_kind(self.name, &(self.defaults)().with(given)?))
+    }
+
+    fn select(&'static self, recipe: &Value, task: &Task<'_>) -> Result<Box<dyn Fitted>, Error> {
+        let refused = |reason| Error::CannotTrain { model: self.name, reason };
+        let recipe = (self.defaults)().with(recipe).map_err(refused)?;
+        let chosen = fit::select(self, &recipe, task)?;
+        Ok(Box::new(FittedSequence { model: chosen.model, passes: chosen.passes, seconds: chosen.seconds }))
+    }
+}
+
+/// A trained network.
+struct FittedSequence {
+    model: Sequence,
+    /// Passes that validation saw.
+    passes: u32,
+    seconds: f64,
+}
+
+impl NextItem for FittedSequence {
+    fn kind(&self) -> &str {
+        self.model.kind()
+    }
+
+    fn score_prefixes(&mut self, past: Past<'_>, prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error> {
+        self.model.score_prefixes(past, prefixes, each)
+    }
+}
+
+impl Fitted for FittedSequence {
+    fn recipe(&self) -> Value {
+        with_kind(self.model.family.name, self.model.recipe())
+    }
+
+    fn sequence_length(&self) -> usize {
+        self.model.recipe.sequence_length
+    }
+
+    fn fit_seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    fn went_through(&self, recipe: &Value) -> bool {
+        (self.model.family.defaults)().with(recipe).is_ok_and(|other| {
+            let own = self.model.recipe();
+            let same = SequenceRecipe { epochs: other.epochs, seed: other.seed, ..own.clone() };
+            same == other && self.passes >= other.epochs
+        })
+    }
+
+    fn refit(
+        &mut self,
+        data: &Dataset,
+        device: Device,
+        budget: Duration,
+        watch: &Watch<'_>,
+    ) -> Result<&'static str, Error> {
+        let left = budget.saturating_sub(Duration::from_secs_f64(self.seconds)).mul_f64(REFIT_TOLERANCE);
+        let (family, recipe) = (self.model.family, self.model.recipe.clone());
+        Ok(match fit::refit(family, &recipe, &data.pasts(), data.width(), device, left, watch)? {
+            Some(refitted) => {
+                self.model = refitted;
+                OF_ALL
+            }
+            None => OF_THE_PAST,
+        })
+    }
+
+    fn export(&self, graph: &mut Graph) -> Result<Node, Error> {
+        self.model.export(graph)
+    }
+}
+
+/// What of a whole budget the choice may take.
+pub(super) fn for_selection(budget: Duration) -> Duration {
+    budget.mul_f64(SELECTION_SHARE)
+}

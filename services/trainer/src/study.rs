@@ -1,0 +1,253 @@
+//! `rapport-trainer evaluate`: models on a file of interactions, or on a tenant's log, by a published
+//! protocol. It prints a table, writes a page with plots, and publishes nothing.
+
+#![allow(clippy::print_stdout)] // a command's results belong on standard output
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser as _;
+use rapport_events::Tenant;
+use rapport_offline::{OfflineArgs, OfflineLog};
+use rapport_runtime::parse_duration;
+
+use crate::{
+    Error,
+    compare::compare,
+    dataset::{Dataset, Limits, Split, file, log},
+    evaluate::Figures,
+    models::{FAMILIES, Task, blend},
+    oneshot::{EXIT_BAD_CONFIGURATION, bar, complain},
+    progress::{Progress, Watch},
+    recipes, report, run,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Protocol {
+    /// One moment for all: 80 % of events train, 10 % validate, 10 % test
+    Temporal,
+    /// Each customer's last item is the test, the one before it the validation
+    LeaveOneOut,
+}
+
+impl Protocol {
+    fn described(self) -> &'static str {
+        match self {
+            Self::Temporal => report::protocol(),
+            Self::LeaveOneOut => {
+                "Leave one out: each customer's last item is the test, the one before it the validation. It is ranked \
+                 among all items that the customer does not have yet (full ranking)."
+            }
+        }
+    }
+}
+
+/// Fits models and baselines, judges them on the same cases and shows the figures; nothing is published.
+///
+/// Exit code 0 when it ended well, 1 when it failed, 64 when the configuration is wrong.
+#[derive(Debug, clap::Parser)]
+#[command(name = "rapport-trainer evaluate", bin_name = "rapport-trainer evaluate", version)]
+struct Args {
+    /// File of interactions, oldest first within a customer: customer and item, then perhaps a rating,
+    /// then perhaps a time in Unix seconds; separated by spaces, tabs or commas, with or without a header.
+    /// Without it a tenant's log is read
+    #[arg(long, value_name = "FILE")]
+    interactions: Option<PathBuf>,
+
+    /// Whose log, when there is no file
+    #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
+    tenant: Tenant,
+
+    #[arg(long, value_enum, default_value_t = Protocol::Temporal)]
+    protocol: Protocol,
+
+    /// What to train, several separated by commas; ridge, ligr and their blend when not set
+    #[arg(long, value_delimiter = ',')]
+    kinds: Vec<String>,
+
+    /// Folder of recipes, <kind>.yaml each: what they say takes the place of a kind's defaults
+    #[arg(long, env = "RAPPORT_TRAIN_RECIPES", value_name = "DIR")]
+    recipes: Option<PathBuf>,
+
+    /// Seeds of the sequence models, several separated by commas: each is a run of its own
+    #[arg(long, value_delimiter = ',', default_value = "42")]
+    seeds: Vec<u64>,
+
+    /// Passes over the data of sequence models, at most; 0 leaves it to the recipe
+    #[arg(long, default_value_t = 0)]
+    max_epochs: u32,
+
+    /// For each sequence model
+    #[arg(long, default_value = "1h", value_parser = parse_duration)]
+    budget: Duration,
+
+    /// Folder where long trainings keep where they are, to go on after a crash
+    #[arg(long, env = "RAPPORT_TRAIN_CHECKPOINTS", value_name = "DIR")]
+    checkpoints: Option<PathBuf>,
+
+    /// Threads of libtorch; 0 takes one for each core
+    #[arg(long, env = "RAPPORT_TRAIN_THREADS", default_value_t = 0)]
+    threads: u16,
+
+    /// Write a page with tables and plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// List the kinds of models and end
+    #[arg(long)]
+    list: bool,
+
+    #[command(flatten)]
+    offline: OfflineArgs,
+}
+
+/// The whole command; `args` begins with its name.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            let bad = error.use_stderr();
+            // Nothing can be done where even the terminal is gone.
+            error.print().ok();
+            return if bad { ExitCode::from(EXIT_BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
+        }
+    };
+    if args.list {
+        FAMILIES.iter().for_each(|family| println!("{:<10} {}", family.name(), family.about()));
+        println!("{:<10} {}", blend::KIND, blend::ABOUT);
+        return ExitCode::SUCCESS;
+    }
+    match study(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(reason)) => {
+            complain(&reason);
+            ExitCode::from(EXIT_BAD_CONFIGURATION)
+        }
+        Err(Failure::Run(error)) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+enum Failure {
+    Configuration(String),
+    Run(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Run(error)
+    }
+}
+
+fn study(args: &Args) -> Result<(), Failure> {
+    let plans = args
+        .seeds
+        .iter()
+        .map(|&seed| {
+            let wanted = recipes::Wanted { kinds: args.kinds.clone(), max_epochs: args.max_epochs, seed };
+            recipes::complete(&wanted, args.recipes.as_deref()).map_err(Failure::Configuration)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let started = Instant::now();
+    let data = read(args)?;
+    let split = match args.protocol {
+        Protocol::Temporal => Split::by_time(&data)?,
+        Protocol::LeaveOneOut => Split::leave_one_out(&data)?,
+    };
+    println!(
+        "{} events of {} customers with {} items; {} validation and {} test cases",
+        data.counts.used,
+        data.customers.len(),
+        data.items.len(),
+        split.validation.len(),
+        split.test.len()
+    );
+    let device = run::device(args.threads);
+    let bar = bar();
+    let report = |progress: Progress| {
+        if bar.is_hidden() {
+            writeln!(std::io::stderr(), "{}: {}", progress.step, progress.message).ok();
+        } else {
+            bar.set_position((progress.share * 1000.0) as u64);
+            bar.set_message(format!("{}: {}", progress.step, progress.message));
+        }
+    };
+    let watch = Watch { report: &report, stop: &|| false };
+    let task = Task {
+        data: &data,
+        split: &split,
+        device,
+        budget: args.budget,
+        watch: &watch,
+        checkpoint: args.checkpoints.as_deref(),
+        checkpoint_every: run::CHECKPOINT_EVERY,
+    };
+    let mut of_kinds: Vec<(String, Vec<Figures>)> = Vec::new();
+    for (index, (recipes, seed)) in plans.iter().zip(&args.seeds).enumerate() {
+        let comparison = compare(recipes, &task)?;
+        let facts = vec![
+            ("seed".into(), seed.to_string()),
+            ("threads".into(), tch::get_num_threads().to_string()),
+            ("seconds".into(), format!("{:.0}", started.elapsed().as_secs_f64())),
+        ];
+        let page = report::page("Evaluation".into(), args.protocol.described(), facts, &comparison, &data, &split)?;
+        bar.suspend(|| println!("\n{}", page.to_text()));
+        if let Some(path) = &args.html {
+            let path = if args.seeds.len() == 1 { path.clone() } else { numbered(path, *seed) };
+            fs::write(&path, page.to_html()).map_err(Error::file(&path))?;
+            println!("written: {}", path.display());
+        }
+        for candidate in &comparison.candidates {
+            println!("recipe of {}: {}", candidate.kind(), candidate.recipe());
+            let row = of_kinds.iter_mut().find(|(kind, _)| kind == candidate.kind());
+            match row {
+                Some((_, figures)) => figures.push(candidate.test.figures),
+                None => of_kinds.push((candidate.kind().to_owned(), vec![candidate.test.figures])),
+            }
+        }
+        if index + 1 == plans.len() && plans.len() > 1 {
+            for (kind, figures) in &of_kinds {
+                println!("{kind}: over {} seeds {}", figures.len(), spread(figures));
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Mean and standard deviation over seeds.
+fn spread(figures: &[Figures]) -> String {
+    let of = |name: &str, value: fn(&Figures) -> f64| {
+        let n = figures.len() as f64;
+        let mean = figures.iter().map(value).sum::<f64>() / n;
+        let variance = figures.iter().map(|f| (value(f) - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+        format!("{name} {mean:.4} +- {:.4}", variance.sqrt())
+    };
+    format!("{}, {}", of("NDCG@10", |f| f.ndcg), of("HR@10", |f| f.hit_rate))
+}
+
+/// `page.html` for seed 7 is `page.7.html`.
+fn numbered(path: &Path, seed: u64) -> PathBuf {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("html");
+    path.with_extension(format!("{seed}.{extension}"))
+}
+
+fn read(args: &Args) -> Result<Dataset, Failure> {
+    let limits = Limits { events: 50_000_000, items: 100_000 };
+    Ok(match &args.interactions {
+        Some(path) => file::read(path, limits)?,
+        None => {
+            let open = OfflineLog::open(&args.offline).map_err(Error::from)?;
+            let source = log::Source { tenant: args.tenant.clone(), since: None, event_types: Vec::new(), limits };
+            log::read(&open, &source)?
+        }
+    })
+}
