@@ -173,7 +173,7 @@ async fn a_better_model_goes_live_and_is_rolled_back_without_a_failed_call_and_a
     assert_eq!(live(&stack).await.unwrap().version, version(&second));
 
     // One epoch of a sequence model is no match for it.
-    let worse = train(&stack, TrainingConfig { max_epochs: 1, ..only("sasrec") }).await;
+    let worse = train(&stack, TrainingConfig { max_epochs: 1, ..only("ligr") }).await;
     assert!(!worse.promoted, "{worse:?}");
     assert!(!worse.reason.is_empty(), "a refusal has a reason");
     let refused = PromoteRequest { name: MODEL.to_owned(), version: version(&worse).to_owned(), force: false };

@@ -35,6 +35,19 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_TRAINER_QUEUE", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub queue: u16,
 
+    /// Folder where runs and long trainings are kept, so that a trainer that was killed goes on where it
+    /// was; .trainer in the registry's folder when not set. One trainer at a time may use it
+    #[arg(long, env = "RAPPORT_TRAINER_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Start a run when the last one is older, for the default tenant (for example 24h)
+    #[arg(long, env = "RAPPORT_TRAIN_EVERY", value_parser = parse_duration)]
+    pub every: Option<Duration>,
+
+    /// Start a run when so many events have come since the last one, for the default tenant
+    #[arg(long, env = "RAPPORT_TRAIN_FRESH_EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub fresh_events: Option<u64>,
+
     #[command(flatten)]
     pub training: TrainingArgs,
     #[command(flatten)]
@@ -79,8 +92,8 @@ pub struct TrainingArgs {
     #[arg(long, env = "RAPPORT_TRAIN_RECIPES", value_name = "DIR")]
     pub recipes: Option<PathBuf>,
 
-    /// Folder where long trainings keep where they are, to go on after a crash; nothing is kept when
-    /// not set
+    /// Folder where long trainings keep where they are, to go on after a crash. Not set, the service uses
+    /// its state folder and a single run keeps nothing
     #[arg(long, env = "RAPPORT_TRAIN_CHECKPOINTS", value_name = "DIR")]
     pub checkpoints: Option<PathBuf>,
 
@@ -120,6 +133,22 @@ impl TrainingArgs {
             return Err(format!("--budget must be above 0 and at most 24h, is {:?}", self.budget));
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// Where the service's trainings keep where they are.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.training.checkpoints.clone().unwrap_or_else(|| self.state_dir().join("checkpoints"))
+    }
+
+    /// Where runs are kept.
+    pub fn runs(&self) -> PathBuf {
+        self.state_dir().join("runs")
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| self.registry.registry_dir.join(".trainer"))
     }
 }
 

@@ -49,7 +49,9 @@ pub async fn run_service(config: Config, lifecycle: Lifecycle) -> Result<(), Err
     rapport_kafka::wait_for_topics(&config.kafka, &lifecycle).await?;
     let (models, following) = Models::start(&config.kafka, registry, &lifecycle)?;
     let models = std::sync::Arc::new(models);
-    let (runs, training) = runs::start(&config, log, std::sync::Arc::clone(&models), &lifecycle)?;
+    let (runs, training) = runs::start(&config, log.clone(), std::sync::Arc::clone(&models), &lifecycle)?;
+    let runs = std::sync::Arc::new(runs);
+    let triggers = runs::triggers::start(&config, log, std::sync::Arc::clone(&runs), &lifecycle)?;
     let service = serve::Service::new(&config, models, runs, lifecycle.clone());
     let routes = tonic::service::Routes::new(
         TrainerServer::new(service).max_decoding_message_size(config.server.max_request_bytes),
@@ -57,5 +59,8 @@ pub async fn run_service(config: Config, lifecycle: Lifecycle) -> Result<(), Err
     rapport_rpc::serve(config.grpc_addr, &config.server, routes, &["rapport.train.v1.Trainer"], &lifecycle).await?;
     let budget = config.runtime.drain_budget;
     let (_, _) = tokio::join!(training.join_within(budget), following.join_within(budget));
+    if let Some(triggers) = triggers {
+        triggers.join_within(budget).await;
+    }
     Ok(())
 }

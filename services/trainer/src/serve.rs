@@ -5,9 +5,9 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt as _};
 use rapport_events::{EventTime, Tenant};
 use rapport_proto::train::{
-    CancelRunRequest, CancelRunResponse, ListModelsRequest, ListModelsResponse, ModelVersion, PromoteRequest,
-    PromoteResponse, RollbackRequest, RollbackResponse, RunProgress, StartRunRequest, StartRunResponse, TrainingConfig,
-    WatchRunRequest, trainer_server::Trainer,
+    CancelRunRequest, CancelRunResponse, ListModelsRequest, ListModelsResponse, ListRunsRequest, ListRunsResponse,
+    ModelVersion, PromoteRequest, PromoteResponse, RollbackRequest, RollbackResponse, RunProgress, RunSummary,
+    StartRunRequest, StartRunResponse, TrainingConfig, WatchRunRequest, run_progress::State, trainer_server::Trainer,
 };
 use rapport_registry::{ArtifactError, Listed, Live};
 use rapport_rpc::{status, tenant_of};
@@ -20,7 +20,10 @@ use crate::{
     dataset::Limits,
     recipes,
     run::{CHECKPOINT_EVERY, Plan},
-    runs::{Run, Runs},
+    runs::{
+        Run, Runs,
+        ledger::{Asked, Entry, Why},
+    },
 };
 
 /// The model that a request means when it names none.
@@ -32,17 +35,19 @@ pub struct Service {
     training: TrainingArgs,
     default_tenant: Tenant,
     models: Arc<Models>,
-    runs: Runs,
+    runs: Arc<Runs>,
+    checkpoints: std::path::PathBuf,
     lifecycle: Lifecycle,
 }
 
 impl Service {
-    pub fn new(config: &Config, models: Arc<Models>, runs: Runs, lifecycle: Lifecycle) -> Self {
+    pub fn new(config: &Config, log: OfflineLog, models: Arc<Models>, runs: Arc<Runs>, lifecycle: Lifecycle) -> Self {
         Self {
             training: config.training.clone(),
             default_tenant: config.default_tenant.clone(),
             models,
             runs,
+            checkpoints: config.checkpoints(),
             lifecycle,
         }
     }
@@ -122,10 +127,14 @@ fn refused(error: Error) -> Status {
 impl Trainer for Service {
     async fn start_run(&self, request: Request<StartRunRequest>) -> Result<Response<StartRunResponse>, Status> {
         let tenant = self.tenant(&request)?;
-        let plan = plan(request.into_inner().config.unwrap_or_default(), tenant, &self.training)?;
-        match self.runs.start(plan) {
-            Some(run) => Ok(Response::new(StartRunResponse { run_id: run.id.clone() })),
-            None => Err(status::retry_later("the queue of training runs is full", RETRY_QUEUE)),
+        let config = request.into_inner().config.unwrap_or_default();
+        let asked = Asked::from(config.clone());
+        let plan =
+            Plan { checkpoints: Some(self.checkpoints.clone()), ..plan(config, tenant.clone(), &self.training)? };
+        match self.runs.start(plan, Entry::new(&tenant, Why::Asked, asked)) {
+            Ok(Some(run)) => Ok(Response::new(StartRunResponse { run_id: run.id.clone() })),
+            Ok(None) => Err(status::retry_later("the queue of training runs is full", RETRY_QUEUE)),
+            Err(error) => Err(refused(error)),
         }
     }
 
@@ -171,6 +180,12 @@ impl Trainer for Service {
         Ok(Response::new(CancelRunResponse {}))
     }
 
+    async fn list_runs(&self, request: Request<ListRunsRequest>) -> Result<Response<ListRunsResponse>, Status> {
+        let tenant = self.tenant(&request)?;
+        let runs = self.runs.of(&tenant).into_iter().map(summary).collect();
+        Ok(Response::new(ListRunsResponse { runs }))
+    }
+
     async fn list_models(&self, request: Request<ListModelsRequest>) -> Result<Response<ListModelsResponse>, Status> {
         let tenant = self.tenant(&request)?;
         let name = model_name("name", request.into_inner().name)?;
@@ -197,6 +212,30 @@ impl Trainer for Service {
         let name = model_name("name", request.into_inner().name)?;
         let live = self.models.rollback(&tenant, &name).await.map_err(refused)?;
         Ok(Response::new(RollbackResponse { live: live.champion, previous: live.previous, epoch: live.epoch }))
+    }
+}
+
+fn summary(entry: Entry) -> RunSummary {
+    use crate::runs::ledger::State as Kept;
+    let state = match entry.state {
+        Kept::Queued => State::Queued,
+        Kept::Running => State::Running,
+        Kept::Succeeded => State::Succeeded,
+        Kept::Failed => State::Failed,
+        Kept::Cancelled => State::Cancelled,
+    };
+    let why = match entry.why {
+        Why::Asked => "asked",
+        Why::Schedule => "schedule",
+        Why::FreshEvents => "fresh events",
+    };
+    RunSummary {
+        run_id: entry.run_id,
+        state: state.into(),
+        why: why.into(),
+        asked_at: EventTime::parse_rfc3339(&entry.asked_at).map(EventTime::to_proto),
+        message: entry.message,
+        config: Some(entry.asked.into()),
     }
 }
 

@@ -172,7 +172,7 @@ pub async fn served_stack(name: &str, scale: Scale) -> (Stack, Arc<Vec<String>>)
     // How good the model is does not matter here, how much work it does: a sequence model of the
     // default size, after a short training.
     let config = TrainingConfig {
-        kinds: vec!["sasrec".into()],
+        kinds: vec!["ligr".into()],
         max_epochs: 1,
         time_budget_s: 30,
         dry_run: true,

@@ -39,7 +39,7 @@ pub struct Verdict {
 /// What the writer of an artifact says of it; the registry adds the files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Description {
-    /// `ridge`, `sasrec`, or a name of your own.
+    /// `ridge`, `ligr`, `blend`, ... or a name of your own.
     pub kind: String,
     /// RFC 3339.
     pub created_at: String,

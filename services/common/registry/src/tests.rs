@@ -137,7 +137,7 @@ fn a_version_is_written_once() {
 #[test]
 fn versions_are_listed_newest_first_and_a_broken_one_stays_in_the_list() {
     let root = tempfile::tempdir().unwrap();
-    for version in ["20261124T060000Z-ridge-aa", "20261125T060000Z-sasrec-bb", "20261123T060000Z-ridge-cc"] {
+    for version in ["20261124T060000Z-ridge-aa", "20261125T060000Z-ligr-bb", "20261123T060000Z-ridge-cc"] {
         written(root.path(), version);
     }
     fs::write(root.path().join("acme/next-item/20261124T060000Z-ridge-aa/manifest.json"), b"{").unwrap();

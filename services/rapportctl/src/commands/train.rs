@@ -4,11 +4,12 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use comfy_table::Cell;
 use rapport_proto::train::{
-    Evaluation, RunProgress, RunResult, StartRunRequest, TrainingConfig, WatchRunRequest, run_progress::State,
+    CancelRunRequest, Evaluation, ListRunsRequest, RunProgress, RunResult, RunSummary, StartRunRequest, TrainingConfig,
+    WatchRunRequest, run_progress::State,
 };
 use serde_json::json;
 
-use super::{models::version_json, right};
+use super::{models::version_json, right, time_text};
 use crate::{
     context::Context,
     output::{self, Progress, thousands},
@@ -21,7 +22,8 @@ const METRICS: [&str; 4] = ["ndcg@10", "hr@10", "mrr", "coverage@10"];
 
 #[derive(Debug, Args)]
 pub struct Train {
-    /// Which to train: sasrec, ridge [default: both]
+    /// Which to train: ridge, ligr, sasrec, hstu, gru4rec, nextitnet, blend [default: ridge, ligr and
+    /// their blend]
     #[arg(long, value_delimiter = ',')]
     kinds: Vec<String>,
     /// The model's name
@@ -44,11 +46,29 @@ pub struct Train {
     /// Watch a run that has been started before
     #[arg(long, value_name = "RUN")]
     watch: Option<String>,
+    /// Ask a run to end; it does at its next batch or solve
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["watch", "detach"])]
+    cancel: Option<String>,
+    /// List the last runs, newest first
+    #[arg(long, conflicts_with_all = ["watch", "detach", "cancel"])]
+    list: bool,
 }
 
 impl Train {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mut trainer = context.trainer()?;
+        if self.list {
+            return list(context).await;
+        }
+        if let Some(run_id) = self.cancel {
+            let request = context.request(CancelRunRequest { run_id: run_id.clone() })?;
+            trainer.cancel_run(request).await.map_err(|s| context.trainer_refused(&s))?;
+            context.output.answer(
+                || json!({ "run_id": run_id, "cancelled": true }),
+                |page| page.line(format!("run {run_id} is asked to end")),
+            );
+            return Ok(());
+        }
         let run_id = match self.watch {
             Some(run) => run,
             None => {
@@ -88,6 +108,38 @@ impl Train {
     }
 }
 
+async fn list(context: &Context) -> anyhow::Result<()> {
+    let request = context.request(ListRunsRequest {})?;
+    let answer = context.trainer()?.list_runs(request).await.map_err(|s| context.trainer_refused(&s))?;
+    let runs = answer.into_inner().runs;
+    let state = |run: &RunSummary| run.state().as_str_name().trim_start_matches("STATE_").to_lowercase();
+    let asked_at = |run: &RunSummary| time_text(run.asked_at.as_ref()).unwrap_or_default();
+    let kinds = |run: &RunSummary| match run.config.as_ref().map(|config| config.kinds.join(",")) {
+        None => "default".to_owned(),
+        Some(kinds) if kinds.is_empty() => "default".to_owned(),
+        Some(kinds) => kinds,
+    };
+    context.output.answer(
+        || {
+            let run = |run: &RunSummary| {
+                json!({
+                    "run_id": run.run_id, "state": state(run), "why": run.why, "asked_at": asked_at(run),
+                    "kinds": run.config.as_ref().map(|config| &config.kinds), "message": run.message,
+                })
+            };
+            json!({ "runs": runs.iter().map(run).collect::<Vec<_>>() })
+        },
+        |page| {
+            let mut table = output::table(["run", "asked at", "why", "kinds", "state", "how it ended"]);
+            for run in &runs {
+                table.add_row([&run.run_id, &asked_at(run), &run.why, &kinds(run), &state(run), &run.message]);
+            }
+            page.table(&table);
+        },
+    );
+    Ok(())
+}
+
 /// Follows a run to its end and returns the last news.
 async fn watch(context: &Context, run_id: &str) -> anyhow::Result<RunProgress> {
     let request = context.stream_request(WatchRunRequest { run_id: run_id.to_owned() })?;
@@ -125,6 +177,9 @@ fn describe(update: &RunProgress) -> String {
     }
     if update.events_per_second > 0.0 {
         text += &format!(", {:.0} events/s", update.events_per_second);
+    }
+    if update.seconds_left >= 1.0 {
+        text += &format!(", {:.0} s left", update.seconds_left);
     }
     if !update.message.is_empty() {
         text += &format!(": {}", update.message);
@@ -214,12 +269,13 @@ mod tests {
     #[test]
     fn news_of_an_epoch_tells_loss_and_speed() {
         let update = RunProgress {
-            step: "fit sasrec".into(),
+            step: "fit sequence".into(),
             epoch: 4,
             loss: 1.25,
             events_per_second: 52_340.6,
+            seconds_left: 12.2,
             ..RunProgress::default()
         };
-        assert_eq!(describe(&update), "fit sasrec, epoch 4, loss 1.2500, 52341 events/s");
+        assert_eq!(describe(&update), "fit sequence, epoch 4, loss 1.2500, 52341 events/s, 12 s left");
     }
 }

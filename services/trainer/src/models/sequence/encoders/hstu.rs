@@ -192,7 +192,7 @@ impl Encoder for Hstu {
             let by_distance = Tensor::embedding(&block.by_distance.unsqueeze(-1), &distances, -1, false, false);
             let mut bias = by_distance.view([1, 1, length, length]);
             if let (Some(by_time), Some(buckets)) = (&block.by_time, &buckets) {
-                bias = bias + Tensor::embedding(&by_time.unsqueeze(-1), buckets, -1, false, false).squeeze_dim(-1);
+                bias += Tensor::embedding(&by_time.unsqueeze(-1), buckets, -1, false, false).squeeze_dim(-1);
             }
             x = block.apply(&x, &bias, &open, self.dropout, train);
         }

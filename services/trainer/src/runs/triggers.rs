@@ -1,0 +1,139 @@
+//! Runs that nobody asks for: when the last one is too old, or enough is new in the log.
+
+use std::{sync::Arc, time::Duration};
+
+use rapport_events::{EventTime, Tenant};
+use rapport_offline::OfflineLog;
+use rapport_runtime::{Lifecycle, OwnedThread, spawn_thread};
+
+use super::{
+    Runs,
+    ledger::{Asked, Entry, Why},
+};
+use crate::{Config, Error, TrainingArgs, serve};
+
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(200);
+
+/// When a run is due without being asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Triggers {
+    pub every: Option<Duration>,
+    pub fresh_events: Option<u64>,
+}
+
+impl Triggers {
+    /// Whether a run is due, given the tenant's newest one and what its log holds. A tenant whose log is
+    /// empty has nothing to learn from.
+    pub fn due(&self, newest: Option<&Entry>, now: EventTime, events: u64) -> Option<Why> {
+        if events == 0 || newest.is_some_and(|newest| !newest.state.ended()) {
+            return None;
+        }
+        let fresh = events.saturating_sub(newest.map_or(0, |newest| newest.events));
+        if self.fresh_events.is_some_and(|enough| fresh >= enough) {
+            return Some(Why::FreshEvents);
+        }
+        let asked_at = newest.and_then(|newest| EventTime::parse_rfc3339(&newest.asked_at));
+        let age = asked_at.map(|then| now.as_ms().saturating_sub(then.as_ms()));
+        let old = |every: Duration| age.is_none_or(|age| i128::from(age) >= every.as_millis() as i128);
+        self.every.is_some_and(old).then_some(Why::Schedule)
+    }
+}
+
+/// Events of a tenant in the log, by its manifests: nothing is read but these.
+///
+/// # Errors
+/// The log's store is away.
+pub fn events_of(log: &OfflineLog, tenant: &Tenant) -> Result<u64, Error> {
+    let files = log.manifests()?.into_iter().flat_map(|manifest| manifest.files);
+    Ok(files.filter(|file| file.tenant == tenant.as_str()).map(|file| file.rows as u64).sum())
+}
+
+/// Starts the thread that looks, where there is something to look for.
+///
+/// # Errors
+/// The operating system gives no thread.
+pub fn start(
+    config: &Config,
+    log: OfflineLog,
+    runs: Arc<Runs>,
+    lifecycle: &Lifecycle,
+) -> Result<Option<OwnedThread>, Error> {
+    let triggers = Triggers { every: config.every, fresh_events: config.fresh_events };
+    if triggers == Triggers::default() {
+        return Ok(None);
+    }
+    let (tenant, training, inside) = (config.default_tenant.clone(), config.training.clone(), lifecycle.clone());
+    let thread = spawn_thread::<Error, _>(lifecycle, "triggers", move || {
+        let mut waited = LOOK_EVERY;
+        while !inside.draining() {
+            if waited < LOOK_EVERY {
+                std::thread::sleep(POLL);
+                waited += POLL;
+                continue;
+            }
+            waited = Duration::ZERO;
+            if let Err(error) = look(&triggers, &log, &runs, &tenant, &training) {
+                tracing::warn!(%error, "cannot look whether a training is due; trying on");
+            }
+        }
+        Ok(())
+    });
+    thread.map(Some).map_err(Error::Thread)
+}
+
+fn look(
+    triggers: &Triggers,
+    log: &OfflineLog,
+    runs: &Runs,
+    tenant: &Tenant,
+    training: &TrainingArgs,
+) -> Result<(), Error> {
+    let events = events_of(log, tenant)?;
+    let newest = runs.newest(tenant);
+    let Some(why) = triggers.due(newest.as_ref(), EventTime::now(), events) else { return Ok(()) };
+    let asked = Asked::default();
+    let plan = serve::plan(asked.clone().into(), tenant.clone(), training)
+        .map_err(|status| Error::Items(status.message().to_owned()))?;
+    match runs.start(plan, Entry::new(tenant, why, asked)) {
+        Ok(Some(run)) => tracing::info!(run = %run.id, ?why, events, "a training is due"),
+        Ok(None) => tracing::warn!("a training is due and the queue is full; trying on"),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::ledger::State, *};
+
+    fn newest(asked_at: &str, events: u64, state: State) -> Entry {
+        let tenant = Tenant::parse("demo").unwrap();
+        Entry { asked_at: asked_at.into(), state, events, ..Entry::new(&tenant, Why::Asked, Asked::default()) }
+    }
+
+    #[test]
+    fn a_run_is_due_when_the_last_is_old_or_enough_is_new() {
+        let now = EventTime::parse_rfc3339("2026-11-24T12:00:00Z").unwrap();
+        let day = Triggers { every: Some(Duration::from_secs(24 * 3600)), fresh_events: None };
+        let old = newest("2026-11-23T12:00:00Z", 500, State::Failed);
+        let new = newest("2026-11-24T11:00:00Z", 500, State::Succeeded);
+        assert_eq!(day.due(Some(&old), now, 500), Some(Why::Schedule));
+        assert_eq!(day.due(Some(&new), now, 9_000), None);
+        assert_eq!(day.due(None, now, 1), Some(Why::Schedule), "nothing was ever trained");
+        assert_eq!(day.due(None, now, 0), None, "nothing is there to learn from");
+        let fresh = Triggers { every: None, fresh_events: Some(1_000) };
+        assert_eq!(fresh.due(Some(&new), now, 1_499), None);
+        assert_eq!(fresh.due(Some(&new), now, 1_500), Some(Why::FreshEvents));
+    }
+
+    #[test]
+    fn while_one_runs_none_is_due() {
+        let now = EventTime::parse_rfc3339("2026-11-24T12:00:00Z").unwrap();
+        let always = Triggers { every: Some(Duration::ZERO), fresh_events: Some(1) };
+        for state in [State::Queued, State::Running] {
+            assert_eq!(always.due(Some(&newest("2020-01-01T00:00:00Z", 0, state)), now, 9), None);
+        }
+    }
+}
