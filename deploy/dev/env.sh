@@ -10,6 +10,7 @@ export RAPPORT_HELM_VERSION=v3.22.0
 RAPPORT_VENV="$RAPPORT_CACHE/venv-$(sha256sum "$repo/deploy/dev/requirements.txt" | cut -c1-12)"
 export RAPPORT_VENV
 export RAPPORT_DATA="$RAPPORT_CACHE/data"
+export RAPPORT_TEXT_MODEL="${RAPPORT_TEXT_MODEL:-$RAPPORT_DATA/all-minilm-l6-v2}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$RAPPORT_CACHE/target}"
 site_packages=$(echo "$RAPPORT_VENV"/lib/python3*/site-packages)
 export LIBTORCH="${LIBTORCH:-$site_packages/torch}"

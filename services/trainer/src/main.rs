@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let arguments = env::args_os().skip(1);
     match env::args_os().nth(1).as_ref().and_then(|word| word.to_str()) {
         Some("train") => return rapport_trainer::oneshot::main(arguments),
+        Some("text") => return rapport_trainer::text::main(arguments),
         Some("evaluate") => return rapport_trainer::study::main(arguments),
         _ => {}
     }

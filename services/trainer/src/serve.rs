@@ -41,7 +41,7 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn new(config: &Config, log: OfflineLog, models: Arc<Models>, runs: Arc<Runs>, lifecycle: Lifecycle) -> Self {
+    pub fn new(config: &Config, models: Arc<Models>, runs: Arc<Runs>, lifecycle: Lifecycle) -> Self {
         Self {
             training: config.training.clone(),
             default_tenant: config.default_tenant.clone(),

@@ -179,13 +179,13 @@ fn a_training_that_was_killed_goes_on_with_the_same_curve() {
     let Some(place) = place(common::walks(60, 30)) else { return };
     let recipes = vec![small("ligr", &json!({ "epochs": 6, "dropout": 0.3 }))];
     let whole = reported(&place, &Plan { recipes: recipes.clone(), ..plan(&[]) }, usize::MAX);
-    let checkpoints = Some(place.folder.path().join("checkpoints"));
-    let kept = Plan { recipes, checkpoints: checkpoints.clone(), checkpoint_every: Duration::ZERO, ..plan(&[]) };
+    let checkpoints = place.folder.path().join("checkpoints");
+    let kept = Plan { recipes, checkpoints: Some(checkpoints.clone()), checkpoint_every: Duration::ZERO, ..plan(&[]) };
     let before = reported(&place, &kept, 3);
     let after = reported(&place, &kept, usize::MAX);
     assert_eq!(before, whole[..3]);
     assert_eq!(after, whole[3..], "it goes on where it was");
-    let left = std::fs::read_dir(checkpoints.unwrap()).unwrap().count();
+    let left = std::fs::read_dir(checkpoints).unwrap().count();
     assert_eq!(left, 0, "a training that has ended leaves no checkpoint");
 }
 

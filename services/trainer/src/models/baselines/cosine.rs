@@ -87,7 +87,11 @@ mod tests {
         let mut model = Cosine::fit(&[tea, tea, tea, nails, nails], 5);
         let mut scores = Vec::new();
         let past = Past { items: &[1], times: &[0, 1] };
-        model.score_prefixes(past, &[1], &mut |_, s| Ok(scores = s.to_vec())).unwrap();
+        let mut take = |_, s: &[f32]| {
+            scores = s.to_vec();
+            Ok(())
+        };
+        model.score_prefixes(past, &[1], &mut take).unwrap();
         assert_eq!(scores, [0.0, 0.0, 3.0 / 13.0, 0.0, 0.0]);
     }
 }
