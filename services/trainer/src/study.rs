@@ -60,6 +60,10 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     interactions: Option<PathBuf>,
 
+    /// Leave out what was rated lower (a file with ratings)
+    #[arg(long, requires = "interactions")]
+    min_rating: Option<f64>,
+
     /// Whose log, when there is no file
     #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
     tenant: Tenant,
@@ -243,7 +247,7 @@ fn numbered(path: &Path, seed: u64) -> PathBuf {
 fn read(args: &Args) -> Result<Dataset, Failure> {
     let limits = Limits { events: 50_000_000, items: 100_000 };
     Ok(match &args.interactions {
-        Some(path) => file::read(path, limits)?,
+        Some(path) => file::read(path, limits, args.min_rating)?,
         None => {
             let open = OfflineLog::open(&args.offline).map_err(Error::from)?;
             let source = log::Source { tenant: args.tenant.clone(), since: None, event_types: Vec::new(), limits };
