@@ -5,6 +5,7 @@
 //! As a service ([`run_service`]) runs are started over gRPC and go through a bounded queue to one
 //! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files.
 
+pub mod bench;
 pub mod candidates;
 mod card;
 mod champion;
@@ -12,6 +13,7 @@ pub mod compare;
 mod config;
 pub mod dataset;
 pub mod device;
+pub mod environment;
 mod error;
 pub mod evaluate;
 pub mod export;
