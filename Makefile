@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down restart status logs test check check-deps bench soak chaos clean-run
+.PHONY: help setup build demo up down restart status logs test check check-deps bench bench-train soak chaos clean-run
 
 # Every recipe finds the cache, libtorch and ONNX Runtime through it.
 env := . deploy/dev/env.sh
@@ -65,6 +65,12 @@ check-deps: ## install cargo-deny and cargo-machete into the cache (compiles for
 bench: ## benchmarks, each against a ceiling taken in the same run (BENCH="--quick --only ingest")
 	@deploy/dev/setup.sh
 	@$(env) && cargo build --release --workspace --bins && "$$CARGO_TARGET_DIR/release/bench" $(BENCH)
+
+bench-train: ## how fast networks learn here and in PyTorch, in turn; 8 minutes (BENCH_TRAIN="--threads 2 --seconds 30")
+	@deploy/dev/setup.sh --pytorch
+	@$(env) && cargo build --release -p rapport-trainer --bin bench-train \
+	  && "$$CARGO_TARGET_DIR/release/bench-train" \
+	  --python "$$RAPPORT_CACHE/pytorch-venv/bin/python" $(BENCH_TRAIN)
 
 soak: ## ten minutes of full load with Kafka stalled for two of them: does memory stay flat? (SOAK="--seconds 60 --stalled 12")
 	@deploy/dev/setup.sh

@@ -4,6 +4,7 @@
 #
 #   setup.sh            the parts that the demo and the tests need
 #   setup.sh --tests    those, and helm and the Python packages that only the tests use
+#   setup.sh --pytorch  those, and what makes PyTorch of libtorch (2.8 GB on disk), for `make bench-train`
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=deploy/dev/env.sh
@@ -160,6 +161,27 @@ if [ "${1:-}" = "--tests" ]; then
       fail "npm could not install the clients; see $RAPPORT_CACHE/npm.log"
     touch "$clients/.complete-$pinned"
     say "clients for the conformance tests: ready"
+  fi
+fi
+
+if [ "${1:-}" = "--pytorch" ]; then
+  # --- the Python module of the same libtorch ----------------------------------------------------
+  pinned=$(sha256sum "$here/../bench/requirements.txt" | cut -c1-12)
+  if [ "$(readlink -f "$RAPPORT_CACHE/pytorch-venv/.of" 2>/dev/null)" = "$(readlink -f "$RAPPORT_VENV")" ] &&
+    [ -f "$RAPPORT_CACHE/pytorch-venv/.complete-$pinned" ]; then say "PyTorch: found"
+  else
+    say "PyTorch: installing what its Python module is linked with (about 2 GB)"
+    rm -rf "$RAPPORT_CACHE/pytorch-venv"
+    python3 -m venv "$RAPPORT_CACHE/pytorch-venv"
+    "$RAPPORT_CACHE/pytorch-venv/bin/pip" install -q --no-deps --no-cache-dir -r "$here/../bench/requirements.txt" >"$RAPPORT_CACHE/pip.log" 2>&1 ||
+      fail "pip could not install the libraries of PyTorch; see $RAPPORT_CACHE/pip.log"
+    # Both programs compute with the very same libtorch.
+    for packages in "$RAPPORT_CACHE"/pytorch-venv/lib/python3*/site-packages; do
+      echo "$RAPPORT_VENV"/lib/python3*/site-packages >"$packages/libtorch.pth"
+    done
+    ln -s "$RAPPORT_VENV" "$RAPPORT_CACHE/pytorch-venv/.of"
+    touch "$RAPPORT_CACHE/pytorch-venv/.complete-$pinned"
+    say "PyTorch: ready"
   fi
 fi
 say "set-up is complete"

@@ -6,6 +6,7 @@
 //! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`text`] is about
 //! models of texts.
 
+pub mod bench;
 pub mod candidates;
 mod card;
 mod champion;
@@ -13,6 +14,7 @@ pub mod compare;
 mod config;
 pub mod dataset;
 pub mod device;
+pub mod environment;
 mod error;
 pub mod evaluate;
 pub mod export;

@@ -1,6 +1,9 @@
 //! Training: passes over the data until validation stops to improve or the time is over.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     Sequence, SequenceFamily, SequenceRecipe,
     adamw::AdamW,
-    batches::Batches,
+    batches::{Batch, Batches},
     checkpoint::{Checkpoints, Way},
     family::for_selection,
 };
@@ -210,11 +213,33 @@ impl<'a> Training<'a> {
     /// # Errors
     /// `stop` asked for the end, or the loss is not finite.
     pub fn pass(&mut self, number: u32, stop: &dyn Fn() -> bool) -> Result<f64, Error> {
+        // Summed where it is computed: reading it every step would make the device wait.
+        let mut sum = Tensor::zeros([], (Kind::Double, self.device));
+        let mut asked = 0.0;
+        self.steps(number, stop, |targets, loss| {
+            sum += loss.to_kind(Kind::Double) * targets as f64;
+            asked += targets as f64;
+            ControlFlow::Continue(())
+        })?;
+        let loss = sum.double_value(&[]) / asked;
+        if !loss.is_finite() {
+            return Err(Error::NotFinite { model: self.model.family.name.into(), what: "the loss" });
+        }
+        Ok(loss)
+    }
+
+    /// The steps of a pass, until `learned` breaks off: it gets each step's number of targets and mean loss.
+    ///
+    /// # Errors
+    /// `stop` asked for the end.
+    pub fn steps(
+        &mut self,
+        number: u32,
+        stop: &dyn Fn() -> bool,
+        mut learned: impl FnMut(usize, &Tensor) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
         let Self { model, pairs, optimizer, batches, device, weight_average, .. } = self;
         tch::manual_seed(batches.torch_seed(number));
-        // Summed where it is computed: reading it every step would make the device wait.
-        let mut sum = Tensor::zeros([], (Kind::Double, *device));
-        let mut asked = 0.0;
         batches.pass(number, |batches| {
             for batch in batches {
                 if stop() {
@@ -222,17 +247,18 @@ impl<'a> Training<'a> {
                 }
                 let loss = model.loss(&batch.inputs.to_device(*device), &batch.targets.to_device(*device));
                 optimizer.step(&loss.differentiable);
-                sum += loss.value.to_kind(Kind::Double) * batch.asked as f64;
-                asked += batch.asked as f64;
                 move_average(pairs, *weight_average, optimizer.steps as f64);
+                if learned(batch.asked, &loss.value).is_break() {
+                    break;
+                }
             }
             Ok(())
-        })?;
-        let loss = sum.double_value(&[]) / asked;
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { model: model.family.name.into(), what: "the loss" });
-        }
-        Ok(loss)
+        })
+    }
+
+    /// A batch of a pass, for a look at it.
+    pub fn batch(&self, number: u32) -> Option<Batch> {
+        self.batches.pass(number, |batches| batches.iter().next())
     }
 }
 

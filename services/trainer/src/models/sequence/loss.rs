@@ -1,6 +1,6 @@
 //! How wrong the scores are, and the gradient of that.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::recipe::{Loss, SequenceRecipe};
 
@@ -38,19 +38,39 @@ pub fn mean(recipe: &SequenceRecipe, hidden: &Tensor, table: &Tensor, targets: &
     }
 }
 
+/// Scores that are looked at together: on a CPU as many as stay in a core's cache while they are
+/// written and read again (4 MiB of 32-bit floats); elsewhere enough to keep the device busy.
+fn scores_at_once(table: &Tensor) -> i64 {
+    if table.device() == Device::Cpu { 1 << 20 } else { 1 << 26 }
+}
+
 /// Cross-entropy over all items with its gradient written out: `p - y` is formed in the place of
-/// the probabilities, so that a batch of scores `[rows, items]` is written twice instead of five
-/// times. Index 0 is padding and can be no answer.
+/// the probabilities and is used up before the next rows' scores are computed, so that the scores of
+/// a batch `[rows, items]` are never in memory as a whole. Index 0 is padding and can be no answer.
 fn full(hidden: &Tensor, table: &Tensor, targets: &Tensor) -> Mean {
     let items = table.narrow(0, 1, table.size()[0] - 1);
-    let rows = targets.size()[0] as f64;
+    let rows = targets.size()[0];
+    let at_once = (scores_at_once(table) / items.size()[0]).max(1);
     let (value, to_hidden, to_items) = tch::no_grad(|| {
         let targets = (targets - 1).unsqueeze(1);
-        let mut wrong = hidden.matmul(&items.transpose(0, 1)).softmax(-1, None::<Kind>);
-        let value = -wrong.gather(1, &targets, false).clamp_min(f64::from(f32::MIN_POSITIVE)).log().mean(None::<Kind>);
-        let minus_one = Tensor::full_like(&targets, -1.0).to_kind(wrong.kind());
-        drop(wrong.scatter_add_(1, &targets, &minus_one));
-        (value, wrong.matmul(&items) / rows, wrong.transpose(0, 1).matmul(hidden) / rows)
+        let minus_one = Tensor::full_like(&targets, -1.0).to_kind(hidden.kind());
+        let mut value = Tensor::zeros([], (hidden.kind(), hidden.device()));
+        let (to_hidden, mut to_items) = (hidden.zeros_like(), items.zeros_like());
+        let mut from = 0;
+        while from < rows {
+            let count = at_once.min(rows - from);
+            let [hidden, targets, minus_one, mut to_hidden] =
+                [hidden, &targets, &minus_one, &to_hidden].map(|whole| whole.narrow(0, from, count));
+            let mut wrong = hidden.matmul(&items.transpose(0, 1)).softmax(-1, None::<Kind>);
+            let answers = wrong.gather(1, &targets, false).clamp_min(f64::from(f32::MIN_POSITIVE));
+            value -= answers.log().sum(None::<Kind>);
+            drop(wrong.scatter_add_(1, &targets, &minus_one));
+            drop(to_hidden.addmm_(&wrong, &items));
+            drop(to_items.addmm_(&wrong.transpose(0, 1), &hidden));
+            from += count;
+        }
+        let rows = rows as f64;
+        (value / rows, to_hidden / rows, to_items / rows)
     });
     let differentiable = (hidden * to_hidden).sum(None::<Kind>) + (&items * to_items).sum(None::<Kind>);
     Mean { value, differentiable }
@@ -99,8 +119,6 @@ fn binary(recipe: &SequenceRecipe, t: f64, hidden: &Tensor, table: &Tensor, targ
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
 
     fn example() -> (Tensor, Tensor, Tensor) {
@@ -131,6 +149,25 @@ mod tests {
         assert!((ours.value.double_value(&[]) - theirs.double_value(&[])).abs() < 1e-12);
         assert!((h - other_h).abs().max().double_value(&[]) < 1e-12);
         assert!((t - other_t).abs().max().double_value(&[]) < 1e-12);
+    }
+
+    #[test]
+    fn the_gradient_of_many_rows_is_that_of_each_piece_of_them() {
+        tch::manual_seed(4);
+        let options = (Kind::Float, Device::Cpu);
+        let mut hidden = Tensor::randn([2_500, 3], options).set_requires_grad(true);
+        let mut table = Tensor::randn([1_001, 3], options).set_requires_grad(true);
+        let targets = Tensor::randint_low(1, 1_001, [2_500], (Kind::Int64, Device::Cpu));
+        let at_once = scores_at_once(&table) / 1_000;
+        assert!(at_once < 2_500 && 2_500 % at_once != 0, "several pieces, of which the last is shorter");
+        let ours = full(&hidden, &table, &targets);
+        let (h, t) = gradients(&ours.differentiable, &mut hidden, &mut table);
+        let logits = hidden.matmul(&table.narrow(0, 1, 1_000).transpose(0, 1));
+        let theirs = logits.log_softmax(-1, Kind::Float).nll_loss(&(&targets - 1));
+        let (other_h, other_t) = gradients(&theirs, &mut hidden, &mut table);
+        assert!((ours.value.double_value(&[]) - theirs.double_value(&[])).abs() < 1e-4);
+        assert!((h - other_h).abs().max().double_value(&[]) < 1e-6);
+        assert!((t - other_t).abs().max().double_value(&[]) < 1e-6);
     }
 
     #[test]

@@ -10,12 +10,14 @@ pub mod encoders;
 mod family;
 mod fit;
 mod loss;
+mod pace;
 mod recipe;
 
 use tch::{Device, Kind, Tensor, nn};
 
 pub use family::SequenceFamily;
 pub use fit::{Chosen, refit, select};
+pub use pace::{Pace, Taken};
 pub use recipe::{Loss, SequenceRecipe};
 
 use self::encoders::{Encoder, Inputs};

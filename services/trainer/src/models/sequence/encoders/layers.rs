@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor, nn};
 
-use super::INIT;
+use super::{BLOCKED, INIT};
 use crate::{
     Error,
     export::{Graph, Value},
@@ -85,6 +85,13 @@ pub fn looking_back(items: &Tensor) -> (Tensor, Tensor) {
     (padding.logical_or(&distance.lt(0)), distance)
 }
 
+/// `logits` of an attention with those that are `blocked` at [`BLOCKED`], in place and unseen by the
+/// gradient: that of the softmax, which must follow, is 0 there already. A row that is blocked as a
+/// whole is padding, whose gradient is 0 because nothing looks at it.
+pub fn block(mut logits: Tensor, blocked: &Tensor) -> Tensor {
+    tch::no_grad(|| logits.masked_fill_(blocked, BLOCKED))
+}
+
 /// `[batch, length, heads * part]` to `[batch, heads, length, part]`.
 pub fn split_heads(x: &Tensor, heads: i64) -> Tensor {
     let size = x.size();
@@ -100,4 +107,30 @@ pub fn merge_heads(x: &Tensor) -> Tensor {
 /// 1 where there is an item, 0 where there is padding, `[batch, length, 1]`.
 pub fn present(items: &Tensor) -> Tensor {
     items.gt(0).to_kind(Kind::Float).unsqueeze(-1)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn what_is_blocked_in_place_has_the_gradient_of_what_is_masked() {
+        tch::manual_seed(2);
+        let items = Tensor::from_slice(&[0_i64, 0, 5, 3, 1, 2, 3, 4]).view([2, 4]);
+        let (blocked, _) = looking_back(&items);
+        let shown = Tensor::randn([2, 1, 4, 4], (Kind::Double, Device::Cpu));
+        let wanted = Tensor::randn([2, 1, 4, 4], (Kind::Double, Device::Cpu)) * present(&items).unsqueeze(1);
+        let gradient = |attention: &dyn Fn(Tensor) -> Tensor| {
+            let query = shown.copy().set_requires_grad(true);
+            let seen = attention(query.matmul(&shown)).softmax(-1, Kind::Double);
+            (&seen * &wanted).sum(Kind::Double).backward();
+            (seen, query.grad())
+        };
+        let (seen, ours) = gradient(&|logits| block(logits, &blocked));
+        let (other_seen, theirs) = gradient(&|logits| logits.masked_fill(&blocked, BLOCKED));
+        assert_eq!(seen, other_seen);
+        assert!((ours - theirs).abs().max().double_value(&[]) < 1e-15);
+    }
 }

@@ -59,8 +59,10 @@ impl Block {
         // As an embedding, whose gradient is summed in one pass over the distances.
         let bias = Tensor::embedding(&self.distance, distances, -1, false, false);
         let bias = bias.view([length, length, heads]).permute([2, 0, 1]);
-        let logits = query.matmul(&key.transpose(-2, -1)) / ((dim / heads) as f64).sqrt() + bias;
-        let attention = logits.masked_fill(blocked, BLOCKED).softmax(-1, Kind::Float);
+        let query = query / ((dim / heads) as f64).sqrt();
+        // In place, here and when blocking: there are far more logits than anything else.
+        let logits = query.matmul(&key.transpose(-2, -1)).g_add_(&bias);
+        let attention = layers::block(logits, blocked).softmax(-1, Kind::Float);
         let seen = layers::merge_heads(&attention.matmul(&value)).matmul(&self.merge);
         let x = x + self.attention_gate.apply(x) * seen.dropout(dropout, train);
 

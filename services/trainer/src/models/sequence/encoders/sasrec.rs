@@ -67,8 +67,9 @@ impl Block {
         let query = layers::split_heads(&self.query.apply(&normed), self.heads);
         let key = layers::split_heads(&self.key.apply(x), self.heads);
         let value = layers::split_heads(&self.value.apply(x), self.heads);
-        let logits = query.matmul(&key.transpose(-2, -1)) / (query.size()[3] as f64).sqrt();
-        let attention = logits.masked_fill(blocked, BLOCKED).softmax(-1, Kind::Float).dropout(dropout, train);
+        let query = &query / (query.size()[3] as f64).sqrt();
+        let logits = layers::block(query.matmul(&key.transpose(-2, -1)), blocked);
+        let attention = logits.softmax(-1, Kind::Float).dropout(dropout, train);
         let x = normed + self.merge.apply(&layers::merge_heads(&attention.matmul(&value)));
         let x = self.feed_norm.apply(&x);
         let fed = self.second.apply(&self.first.apply(&x).relu().dropout(dropout, train)).dropout(dropout, train);
