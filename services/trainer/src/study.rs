@@ -24,6 +24,7 @@ use crate::{
     evaluate::Figures,
     models::{FAMILIES, Task, blend},
     oneshot::{EXIT_BAD_CONFIGURATION, bar, complain},
+    privacy::PrivacySpent,
     progress::{Progress, Watch},
     recipes, report, run,
 };
@@ -207,6 +208,10 @@ fn study(args: &Args) -> Result<(), Failure> {
         }
         for candidate in &comparison.candidates {
             println!("recipe of {}: {}", candidate.kind(), candidate.recipe());
+            if let Some(PrivacySpent { epsilon, delta, order, steps }) = candidate.privacy()? {
+                let kind = candidate.kind();
+                println!("privacy of {kind}: epsilon {epsilon:.3} at delta {delta:e}, order {order}, {steps} steps");
+            }
             let row = of_kinds.iter_mut().find(|(kind, _)| kind == candidate.kind());
             match row {
                 Some((_, figures)) => figures.push(candidate.test.figures),

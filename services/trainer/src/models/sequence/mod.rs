@@ -10,13 +10,14 @@ pub mod encoders;
 mod family;
 mod fit;
 mod loss;
+mod private;
 mod recipe;
 
 use tch::{Device, Kind, Tensor, nn};
 
 pub use family::SequenceFamily;
 pub use fit::{Chosen, refit, select};
-pub use recipe::{Loss, SequenceRecipe};
+pub use recipe::{Loss, PrivacyRecipe, SequenceRecipe};
 
 use self::encoders::{Encoder, Inputs};
 use super::{Each, NextItem, Past};
