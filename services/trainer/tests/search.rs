@@ -9,10 +9,9 @@ use std::{
     time::Duration,
 };
 
-use rapport_trainer::search::{
-    Ended, JournalError, Outcome, Score, SearchError, Settings, Space, Trial, Verdict, run,
-};
+use rapport_trainer::search::{Ended, JournalError, Outcome, Score, SearchError, Settings, Space, Trial, Verdict, run};
 
+const SUBJECT: &str = "made up";
 /// Minutes that a trial with the full budget takes on the clock of these tests.
 const FULL: f64 = 9.0;
 
@@ -68,14 +67,14 @@ impl Bench {
     }
 
     fn search(&self, space: &Space, settings: &Settings) -> Result<Outcome, SearchError> {
-        run(space, settings, &self.journal(), &|| self.now.get(), &|| false, &mut |trial| self.evaluate(trial))
+        run(space, settings, SUBJECT, &self.journal(), &|| self.now.get(), &|| false, &mut |trial| self.evaluate(trial))
     }
 
     /// A search whose process dies inside its trial number `after`, counted from 0.
     fn search_that_dies(&self, after: usize) {
         let begin = self.ran.borrow().len();
         let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            run(&space(), &settings(), &self.journal(), &|| self.now.get(), &|| false, &mut |trial| {
+            run(&space(), &settings(), SUBJECT, &self.journal(), &|| self.now.get(), &|| false, &mut |trial| {
                 if self.ran.borrow().len() - begin == after {
                     std::panic::resume_unwind(Box::new(Crash));
                 }
@@ -117,7 +116,8 @@ fn a_failing_trial_is_recorded_with_its_reason_and_does_not_end_the_search() {
 fn a_score_that_is_no_number_counts_as_a_failure() {
     let bench = Bench::new();
     let mut worthless = |_: &Trial| Ok::<_, String>(Score(f64::NAN));
-    let outcome = run(&space(), &settings(), &bench.journal(), &|| Duration::ZERO, &|| false, &mut worthless).unwrap();
+    let outcome =
+        run(&space(), &settings(), SUBJECT, &bench.journal(), &|| Duration::ZERO, &|| false, &mut worthless).unwrap();
     assert_eq!((outcome.ended, outcome.best, outcome.trials.len()), (Ended::Done, None, 81));
     assert_eq!(outcome.trials[0].verdict, Verdict::Failed("its score NaN is not a finite number".into()));
 }
@@ -163,13 +163,14 @@ fn a_search_that_is_asked_to_stop_does_so_and_does_not_blame_the_trial_that_gave
     let bench = Bench::new();
     let undisturbed = Bench::new().search(&space(), &settings()).unwrap();
     let asked = Cell::new(false);
-    let outcome = run(&space(), &settings(), &bench.journal(), &|| bench.now.get(), &|| asked.get(), &mut |trial| {
-        if bench.ran.borrow().len() == 10 {
-            asked.set(true);
-            return Err("cancelled".to_string());
-        }
-        bench.evaluate(trial)
-    });
+    let outcome =
+        run(&space(), &settings(), SUBJECT, &bench.journal(), &|| bench.now.get(), &|| asked.get(), &mut |trial| {
+            if bench.ran.borrow().len() == 10 {
+                asked.set(true);
+                return Err("cancelled".to_string());
+            }
+            bench.evaluate(trial)
+        });
     let outcome = outcome.unwrap();
     assert_eq!((outcome.ended, outcome.trials.len()), (Ended::Stopped, 10));
     assert_eq!(bench.search(&space(), &settings()).unwrap(), undisturbed);
@@ -179,10 +180,11 @@ fn a_search_that_is_asked_to_stop_does_so_and_does_not_blame_the_trial_that_gave
 fn a_last_trial_that_succeeds_counts_even_when_the_search_is_asked_to_stop() {
     let bench = Bench::new();
     let asked = Cell::new(false);
-    let outcome = run(&space(), &settings(), &bench.journal(), &|| bench.now.get(), &|| asked.get(), &mut |trial| {
-        asked.set(true);
-        bench.evaluate(trial)
-    });
+    let outcome =
+        run(&space(), &settings(), SUBJECT, &bench.journal(), &|| bench.now.get(), &|| asked.get(), &mut |trial| {
+            asked.set(true);
+            bench.evaluate(trial)
+        });
     let outcome = outcome.unwrap();
     assert_eq!((outcome.ended, outcome.trials.len()), (Ended::Stopped, 1));
 }
@@ -276,7 +278,7 @@ fn two_searches_cannot_share_a_journal() {
     let bench = Bench::new();
     let inner = RefCell::new(None);
     let one = Settings { trials: 1, ..settings() };
-    run(&space(), &one, &bench.journal(), &|| Duration::ZERO, &|| false, &mut |trial| {
+    run(&space(), &one, SUBJECT, &bench.journal(), &|| Duration::ZERO, &|| false, &mut |trial| {
         *inner.borrow_mut() = Some(bench.search(&space(), &one).unwrap_err());
         Ok::<_, String>(Score(quality(trial)))
     })

@@ -45,12 +45,22 @@ pub(super) struct Header {
     min_budget: f64,
     max_budget: f64,
     space: Space,
+    subject: String,
 }
 
 impl Header {
-    pub(super) fn new(space: &Space, settings: &Settings) -> Self {
+    pub(super) fn new(space: &Space, settings: &Settings, subject: &str) -> Self {
         let Settings { seed, trials, eta, min_budget, max_budget, total_minutes: _ } = *settings;
-        Self { search_journal: FORMAT, seed, trials, eta, min_budget, max_budget, space: space.clone() }
+        Self {
+            search_journal: FORMAT,
+            seed,
+            trials,
+            eta,
+            min_budget,
+            max_budget,
+            space: space.clone(),
+            subject: subject.into(),
+        }
     }
 
     fn difference(&self, other: &Self) -> Option<&'static str> {
@@ -62,6 +72,7 @@ impl Header {
             ("min_budget", self.min_budget != other.min_budget),
             ("max_budget", self.max_budget != other.max_budget),
             ("space", self.space != other.space),
+            ("subject (kind, protocol, recipe or data)", self.subject != other.subject),
         ];
         checks.into_iter().find(|&(_, differs)| differs).map(|(name, _)| name)
     }

@@ -7,6 +7,7 @@
 //! in Li et al. 2018, "Hyperband", algorithm 1). Everything but the scores follows from space and
 //! settings, so a search that was stopped, or died, goes on from its journal as if nothing had happened.
 
+pub mod command;
 mod halving;
 mod journal;
 mod space;
@@ -103,7 +104,8 @@ pub struct Outcome {
     pub minutes: f64,
 }
 
-/// Searches `space`, or goes on where the journal ends.
+/// Searches `space`, or goes on where the journal ends. `subject` says what the scores are of (kind, data):
+/// the journal of another subject is refused.
 ///
 /// `clock` tells the time since any fixed moment. `stop` and the budget of minutes are asked between
 /// trials; whoever wants to stop inside a trial lets `evaluate` fail while `stop` says so, and that
@@ -115,6 +117,7 @@ pub struct Outcome {
 pub fn run<E: Display>(
     space: &Space,
     settings: &Settings,
+    subject: &str,
     journal: &Path,
     clock: &dyn Fn() -> Duration,
     stop: &dyn Fn() -> bool,
@@ -122,7 +125,7 @@ pub fn run<E: Display>(
 ) -> Result<Outcome, SearchError> {
     let rungs = settings.rungs()?;
     let draws = space.draws(settings.seed, settings.trials);
-    let (mut journal, kept) = Journal::open(journal, &Header::new(space, settings))?;
+    let (mut journal, kept) = Journal::open(journal, &Header::new(space, settings, subject))?;
     let mut kept = by_trial(kept, &draws, &rungs)?;
 
     let mut minutes = kept.values().fold(0.0, |sum, (_, finished)| sum + finished.minutes);

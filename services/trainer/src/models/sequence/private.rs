@@ -207,8 +207,23 @@ fn add_clipped(sums: &mut [Tensor], gradients: &[Tensor], clip_norm: f64) {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        time::Duration,
+    };
+
     use super::*;
-    use crate::models::{Past, sequence::{SequenceRecipe, encoders}};
+    use crate::{
+        dataset::{Builder, Limits, Split},
+        models::{
+            Past, Task,
+            sequence::{
+                SequenceRecipe, encoders,
+                fit::{Chosen, select},
+            },
+        },
+        progress::{Progress, Watch},
+    };
 
     fn recipe(noise: f64, clip_norm: f64) -> PrivacyRecipe {
         PrivacyRecipe { noise, clip_norm, customers: 4, delta: 1e-5, epsilon: None }
@@ -217,7 +232,13 @@ mod tests {
     /// A network without dropout, its optimizer, and eight customers with histories of 2 to 9 items.
     fn bench(with: impl FnOnce(&Sequence, &mut AdamW, &Batches<'_>)) {
         let network = SequenceRecipe {
-            dim: 8, hidden: 8, blocks: 1, dropout: 0.0, sequence_length: 6, clip_norm: 0.0, ..SequenceRecipe::quick()
+            dim: 8,
+            hidden: 8,
+            blocks: 1,
+            dropout: 0.0,
+            sequence_length: 6,
+            clip_norm: 0.0,
+            ..SequenceRecipe::quick()
         };
         let histories: Vec<Vec<u32>> = (0..8).map(|c| (0..c + 2).map(|i| 1 + (c * 3 + i) % 12).collect()).collect();
         let times = vec![0; 20];
@@ -243,9 +264,13 @@ mod tests {
                 .map(|batch| model.loss(&batch.inputs, &batch.targets).differentiable)
                 .collect();
             let plain = Tensor::stack(&plain, 0).mean(None::<Kind>);
-            let plain: Vec<Tensor> =
-                optimizer.gradients(&plain).iter().map(|g| if g.defined() { g.copy() } else { Tensor::zeros([1], (Kind::Float, Device::Cpu)) }).collect();
-            assert!(difference(&step.gradients, &[]) == 0.0 && step.customers == 4);
+            let plain = optimizer.gradients(&plain);
+            let plain: Vec<Tensor> = plain
+                .iter()
+                .zip(optimizer.zeros())
+                .map(|(g, zeros)| if g.defined() { g.copy() } else { zeros })
+                .collect();
+            assert_eq!(step.customers, 4);
             assert!(difference(&step.gradients, &plain) < 1e-5, "{}", difference(&step.gradients, &plain));
         });
     }
@@ -295,5 +320,67 @@ mod tests {
     fn a_step_of_more_customers_than_there_are_is_refused() {
         let refused = Price::of("ligr", &recipe(1.0, 1.0), 3, 8).unwrap_err().to_string();
         assert!(refused.contains("more than the 3"), "{refused}");
+    }
+
+    /// Twenty customers, five steps in a pass; stopped after `until` passes.
+    fn train(privacy: PrivacyRecipe, folder: &std::path::Path, until: u32) -> (Result<Chosen, Error>, Vec<String>) {
+        let mut builder = Builder::new(Limits { events: 10_000, items: 100 });
+        for at in 0..600_i64 {
+            let (customer, item) = (at % 20, (at % 20 * 7 + at / 20) % 50);
+            builder.add(&customer.to_string(), &item.to_string(), at * 1000, 0, at).unwrap();
+        }
+        let data = builder.finish("demo").unwrap();
+        let split = Split::by_time(&data).unwrap();
+        let recipe = SequenceRecipe {
+            dim: 8,
+            hidden: 8,
+            blocks: 1,
+            epochs: 5,
+            sequence_length: 6,
+            privacy: Some(privacy),
+            ..SequenceRecipe::quick()
+        };
+        let (passes, messages) = (Cell::new(0), RefCell::new(Vec::new()));
+        let report = |progress: Progress| {
+            passes.set(progress.epoch);
+            messages.borrow_mut().push(progress.message);
+        };
+        let watch = Watch { report: &report, stop: &|| passes.get() >= until };
+        let task = Task {
+            data: &data,
+            split: &split,
+            device: Device::Cpu,
+            budget: Duration::from_secs(3600),
+            watch: &watch,
+            checkpoint: Some(folder),
+            checkpoint_every: Duration::ZERO,
+        };
+        let chosen = select(&encoders::LIGR, &recipe, &task);
+        (chosen, messages.into_inner())
+    }
+
+    #[test]
+    fn a_private_training_that_was_stopped_goes_on_and_counts_the_steps_of_both_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stopped, _) = train(recipe(1.0, 1.0), folder.path(), 2);
+        assert!(matches!(stopped, Err(Error::Cancelled)));
+        let (chosen, messages) = train(recipe(1.0, 1.0), folder.path(), u32::MAX);
+        let chosen = chosen.unwrap();
+        assert!(messages[0].contains("after epoch 2"), "{messages:?}");
+        let spent = chosen.price.unwrap().spent(chosen.passes, 0).unwrap();
+        let mechanism = SampledGaussian::new(0.2, 1.0).unwrap();
+        assert_eq!((chosen.passes, spent), (5, Spending::new(1e-5).and(mechanism, 25).total().unwrap()));
+        assert!(messages.last().unwrap().contains(&told(&spent)), "{messages:?}");
+    }
+
+    #[test]
+    fn training_ends_before_it_spends_more_than_it_may_with_all_data_to_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let mechanism = SampledGaussian::new(0.2, 1.0).unwrap();
+        let limit = Spending::new(1e-5).and(mechanism, 2 * 5 * 2).total().unwrap().epsilon + 1e-6;
+        let (chosen, _) = train(PrivacyRecipe { epsilon: Some(limit), ..recipe(1.0, 1.0) }, folder.path(), u32::MAX);
+        assert_eq!(chosen.unwrap().passes, 2);
+        let (refused, _) = train(PrivacyRecipe { epsilon: Some(0.1), ..recipe(1.0, 1.0) }, folder.path(), u32::MAX);
+        assert!(matches!(refused, Err(Error::CannotTrain { .. })));
     }
 }

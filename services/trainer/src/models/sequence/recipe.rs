@@ -225,7 +225,9 @@ mod tests {
         let recipe = quick.with(&json!({ "privacy": given })).unwrap();
         assert_eq!(recipe.privacy.map(|p| (p.customers, p.epsilon)), Some((64, None)));
         assert_eq!(quick.with(&serde_json::to_value(&recipe).unwrap()).unwrap(), recipe);
-        for (field, value) in [("noise", json!(0.0)), ("delta", json!(1.0)), ("customers", json!(0)), ("sigma", json!(1))] {
+        for (field, value) in
+            [("noise", json!(0.0)), ("delta", json!(1.0)), ("customers", json!(0)), ("sigma", json!(1))]
+        {
             let before = given.clone();
             given[field] = value;
             assert!(quick.with(&json!({ "privacy": given })).unwrap_err().contains(field));
