@@ -14,6 +14,7 @@ use crate::{
         blend::{self, Blend, BlendRecipe, Part, Shared},
         family, kind_of,
     },
+    privacy::PrivacySpent,
     progress::{Progress, Watch},
     run::Evaluation,
 };
@@ -62,6 +63,14 @@ impl Candidate {
 
     pub fn fit_seconds(&self) -> f64 {
         self.model.borrow().fitted.fit_seconds()
+    }
+
+    /// What its weights have spent of the customers' privacy, where they were trained privately.
+    ///
+    /// # Errors
+    /// Never for a recipe that was checked.
+    pub fn privacy(&self) -> Result<Option<PrivacySpent>, Error> {
+        self.model.borrow().fitted.privacy()
     }
 
     /// Whether validation compared this recipe among the others of this candidate's training.

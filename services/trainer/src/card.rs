@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{run::Evaluation, write::Report};
+use crate::{privacy::PrivacySpent, run::Evaluation, write::Report};
 
 /// How models are judged, in one paragraph.
 pub const PROTOCOL: &str = "Global time-ordered hold-out: events before the 80 % point in event time train, those up to \
@@ -18,6 +18,7 @@ pub struct Facts<'a> {
     pub evaluations: &'a [Evaluation],
     pub recipe: &'a serde_json::Value,
     pub trained_on: &'a str,
+    pub privacy_spent: Option<PrivacySpent>,
     /// Between ONNX Runtime and libtorch.
     pub difference: f32,
 }
@@ -54,7 +55,7 @@ pub fn card(facts: &Facts<'_>) -> String {
          {strangers} held-out events had no history before them and {repeats} repeated an item: neither is a case.\n\n\
          ## Recipe\n\n\
          ```json\n{recipe:#}\n```\n\n\
-         ## Limits\n\n\
+         {privacy}## Limits\n\n\
          - Knows the items of its log only; a new item needs a new training. A customer without history gets what is \
          popular elsewhere in the pipeline.\n\
          - Learns what people did, with whatever was shown to them: it repeats past exposure, popularity included.\n\
@@ -70,8 +71,23 @@ pub fn card(facts: &Facts<'_>) -> String {
         items = data.items.len(),
         trained_on = facts.trained_on,
         difference = facts.difference,
+        privacy = facts.privacy_spent.map(privacy).unwrap_or_default(),
         strangers = report.split.without_history,
         repeats = report.split.repeats,
         recipe = facts.recipe,
+    )
+}
+
+/// What private training promises, and what it does not.
+fn privacy(spent: PrivacySpent) -> String {
+    let PrivacySpent { epsilon, delta, order, steps } = spent;
+    format!(
+        "## Privacy\n\n\
+         The weights were trained with differential privacy for each customer: epsilon {epsilon:.3} at delta {delta:e} \
+         (R\u{e9}nyi order {order}, {steps} steps; one customer more or less, of whose history only the newest window \
+         is read). Every pass of the choice is counted, and training again on all events where that was done.\n\n\
+         NOT covered, because they were made from the log without noise: the choice of the pass, and of the model, on \
+         validation; the list of items and their order by popularity; the neighbours of items; the figures, losses and \
+         the number of customers; a search for hyper-parameters before; and other trainings on the same log.\n\n"
     )
 }

@@ -14,6 +14,10 @@ fn main() -> ExitCode {
             prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
             return rapport_trainer::study::main(arguments);
         }
+        Some("search") => {
+            prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
+            return rapport_trainer::search::command::main(arguments);
+        }
         Some("text") => {
             prepare(&[WAIT_WITHOUT_SPINNING]);
             return rapport_trainer::text::main(arguments);

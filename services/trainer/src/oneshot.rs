@@ -174,7 +174,7 @@ fn train(args: &Args, plan: &Plan) -> Result<RunResult, Error> {
     Ok(runs::result(plan, outcome?))
 }
 
-async fn stop_on_signals(lifecycle: Lifecycle) {
+pub(crate) async fn stop_on_signals(lifecycle: Lifecycle) {
     use tokio::signal::unix::{SignalKind, signal};
     if let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }

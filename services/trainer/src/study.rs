@@ -24,12 +24,13 @@ use crate::{
     evaluate::Figures,
     models::{FAMILIES, Task, blend},
     oneshot::{EXIT_BAD_CONFIGURATION, bar, complain},
+    privacy::PrivacySpent,
     progress::{Progress, Watch},
     recipes, report, run,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Protocol {
+pub(crate) enum Protocol {
     /// One moment for all: 80 % of events train, 10 % validate, 10 % test
     Temporal,
     /// Each customer's last item is the test, the one before it the validation
@@ -37,6 +38,15 @@ enum Protocol {
 }
 
 impl Protocol {
+    /// # Errors
+    /// A part would be empty.
+    pub(crate) fn split(self, data: &Dataset) -> Result<Split, Error> {
+        match self {
+            Self::Temporal => Split::by_time(data),
+            Self::LeaveOneOut => Split::leave_one_out(data),
+        }
+    }
+
     fn described(self) -> &'static str {
         match self {
             Self::Temporal => report::protocol(),
@@ -59,10 +69,6 @@ struct Args {
     /// Without it a tenant's log is read
     #[arg(long, value_name = "FILE")]
     interactions: Option<PathBuf>,
-
-    /// Leave out what was rated lower (a file with ratings)
-    #[arg(long, requires = "interactions")]
-    min_rating: Option<f64>,
 
     /// Whose log, when there is no file
     #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
@@ -140,7 +146,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-enum Failure {
+pub(crate) enum Failure {
     Configuration(String),
     Run(Error),
 }
@@ -161,11 +167,8 @@ fn study(args: &Args) -> Result<(), Failure> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
-    let data = read(args)?;
-    let split = match args.protocol {
-        Protocol::Temporal => Split::by_time(&data)?,
-        Protocol::LeaveOneOut => Split::leave_one_out(&data)?,
-    };
+    let data = read(args.interactions.as_deref(), &args.tenant, &args.offline)?;
+    let split = args.protocol.split(&data)?;
     println!(
         "{} events of {} customers with {} items; {} validation and {} test cases",
         data.counts.used,
@@ -211,6 +214,10 @@ fn study(args: &Args) -> Result<(), Failure> {
         }
         for candidate in &comparison.candidates {
             println!("recipe of {}: {}", candidate.kind(), candidate.recipe());
+            if let Some(PrivacySpent { epsilon, delta, order, steps }) = candidate.privacy()? {
+                let kind = candidate.kind();
+                println!("privacy of {kind}: epsilon {epsilon:.3} at delta {delta:e}, order {order}, {steps} steps");
+            }
             let row = of_kinds.iter_mut().find(|(kind, _)| kind == candidate.kind());
             match row {
                 Some((_, figures)) => figures.push(candidate.test.figures),
@@ -244,14 +251,14 @@ fn numbered(path: &Path, seed: u64) -> PathBuf {
     path.with_extension(format!("{seed}.{extension}"))
 }
 
-fn read(args: &Args) -> Result<Dataset, Failure> {
+/// A file of interactions, or a tenant's log when there is none.
+pub(crate) fn read(interactions: Option<&Path>, tenant: &Tenant, offline: &OfflineArgs) -> Result<Dataset, Error> {
     let limits = Limits { events: 50_000_000, items: 100_000 };
-    Ok(match &args.interactions {
-        Some(path) => file::read(path, limits, args.min_rating)?,
+    match interactions {
+        Some(path) => file::read(path, limits),
         None => {
-            let open = OfflineLog::open(&args.offline).map_err(Error::from)?;
-            let source = log::Source { tenant: args.tenant.clone(), since: None, event_types: Vec::new(), limits };
-            log::read(&open, &source)?
+            let source = log::Source { tenant: tenant.clone(), since: None, event_types: Vec::new(), limits };
+            log::read(&OfflineLog::open(offline)?, &source)
         }
-    })
+    }
 }

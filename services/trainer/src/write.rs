@@ -63,6 +63,7 @@ pub fn version(
     });
     let recipe = description.recipe.clone();
     let trained_on = report.trained_on;
+    let privacy_spent = candidate.privacy()?;
     let reference = registry.write::<Error>(&plan.tenant, &plan.model, &version, description, |folder| {
         let file = |name: &str, bytes: &[u8]| put(folder, name, bytes);
         file(files::MODEL, &onnx)?;
@@ -74,6 +75,7 @@ pub fn version(
             "gate": report.gate,
             "recipe": recipe,
             "trained_on": trained_on,
+            "privacy_spent": privacy_spent,
             "events": data.counts,
             "customers": data.customers.len(),
             "items": data.items.len(),
@@ -93,6 +95,7 @@ pub fn version(
             evaluations,
             recipe: &recipe,
             trained_on,
+            privacy_spent,
             difference,
         });
         file(files::REPORT, report.html.as_bytes())?;

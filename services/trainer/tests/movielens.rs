@@ -65,7 +65,7 @@ fn on_movielens_100k_the_ridge_beats_markov_which_beats_popularity() {
 #[ignore = "takes a minute; cargo test -- --ignored"]
 fn on_movielens_1m_the_ridge_gives_the_reference_figure() {
     let Some(path) = common::data_file("ml-1m/ml-1m.txt") else { return };
-    let data = file::read(&path, LIMITS, None).unwrap();
+    let data = file::read(&path, LIMITS).unwrap();
     let split = Split::leave_one_out(&data).unwrap();
     // The reference fits on everything before the test item.
     let training: Vec<&[u32]> = data.customers.iter().map(|c| &c.items[..c.items.len() - 1]).collect();

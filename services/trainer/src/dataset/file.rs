@@ -17,11 +17,9 @@ const LINE_BYTES: usize = 4_096;
 /// times the order of lines is the order of events. A first line that begins with a name instead of an id
 /// that occurs again is a header: one whose last column is no number, or whose names carry `:token`.
 ///
-/// With `min_rating`, lines of a lower rating are left out.
-///
 /// # Errors
 /// The file cannot be read, a line has other columns than the first, or there is nothing to learn from.
-pub fn read(path: &Path, limits: Limits, min_rating: Option<f64>) -> Result<Dataset, Error> {
+pub fn read(path: &Path, limits: Limits) -> Result<Dataset, Error> {
     let file = BufReader::new(File::open(path).map_err(Error::file(path))?);
     let mut builder = Builder::new(limits);
     let mut columns = 0;
@@ -48,14 +46,6 @@ pub fn read(path: &Path, limits: Limits, min_rating: Option<f64>) -> Result<Data
         }
         if fields.len() != columns {
             return Err(wrong(format!("it has {} columns and the first line {columns}", fields.len())));
-        }
-        if let Some(least) = min_rating {
-            let rating = if columns == 4 { fields[2] } else { "" };
-            let rating: f64 = rating.parse().map_err(|_| wrong(format!("rating {rating:?} is no number")))?;
-            if rating < least {
-                builder.skip();
-                continue;
-            }
         }
         let time = match columns {
             2 => number as i64 * 1000,
@@ -88,7 +78,7 @@ mod tests {
     fn read_text(text: &str) -> Result<Dataset, Error> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        read(file.path(), Limits { events: 100, items: 100 }, None)
+        read(file.path(), Limits { events: 100, items: 100 })
     }
 
     #[test]

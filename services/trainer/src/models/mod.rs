@@ -20,6 +20,7 @@ use crate::{
     Error,
     dataset::{Dataset, Split},
     export::Graph,
+    privacy::PrivacySpent,
     progress::Watch,
 };
 
@@ -136,6 +137,15 @@ pub trait Fitted: NextItem {
     /// Whether validation compared this recipe among the others on the way to this model's: another
     /// regularisation, fewer passes.
     fn went_through(&self, recipe: &Value) -> bool;
+
+    /// What of the customers' privacy its weights have spent. `None` where they were not trained privately:
+    /// nothing is promised then.
+    ///
+    /// # Errors
+    /// Never for a recipe that was checked.
+    fn privacy(&self) -> Result<Option<PrivacySpent>, Error> {
+        Ok(None)
+    }
 
     /// Takes in the validation part, once everything is chosen, where that is cheap: what is judged on
     /// the test part then knows all that came before it. Networks stay as they are.

@@ -52,12 +52,23 @@ impl AdamW {
         }
     }
 
-    /// Forgets the gradients, takes those of `loss`, and makes a step.
+    /// Takes the gradients of `loss` and makes a step.
     pub fn step(&mut self, loss: &Tensor) {
+        let gradients = self.gradients(loss);
+        self.apply(&gradients);
+    }
+
+    /// Forgets the gradients and takes those of `loss`, one for each variable; undefined where none ever
+    /// reached it. The next call writes over them.
+    pub fn gradients(&mut self, loss: &Tensor) -> Vec<Tensor> {
         self.slots.iter_mut().for_each(|slot| slot.variable.zero_grad());
         loss.backward();
-        let gradients: Vec<Tensor> = self.slots.iter().map(|slot| slot.variable.grad()).collect();
-        self.apply(&gradients);
+        self.slots.iter().map(|slot| slot.variable.grad()).collect()
+    }
+
+    /// Zeros of the shape of each variable: gradients to add up in.
+    pub fn zeros(&self) -> Vec<Tensor> {
+        self.slots.iter().map(|slot| slot.mean.zeros_like()).collect()
     }
 
     /// Makes a step along `gradients`, one for each variable; an undefined one leaves its variable.

@@ -72,6 +72,18 @@ impl<'a> Batches<'a> {
         self.sequences.iter().flat_map(|s| &s.targets[1..]).filter(|&&target| target > 0).count()
     }
 
+    /// Customers who have something to learn from.
+    pub(crate) fn customers(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// The newest window of one customer alone, from 0; `None` when nothing in it is asked for.
+    pub(crate) fn newest(&self, customer: usize) -> Option<Batch> {
+        let sequence = self.sequences.get(customer)?;
+        let to = sequence.items.len() - 1;
+        batch(&[Window { sequence, from: to.saturating_sub(self.length), to }])
+    }
+
     /// Hands the batches of a pass to `train` while a thread makes the next ones. They come in random
     /// order, each target in exactly one window; long histories are cut at other places in each pass.
     /// The pass's number and the seed decide everything.
@@ -133,6 +145,11 @@ impl<'a> Batches<'a> {
         random.set_stream(u64::MAX - u64::from(number));
         random.random::<i64>() & i64::MAX
     }
+}
+
+/// How many of the histories have something to learn from: an item and the one after it.
+pub(crate) fn with_something_to_learn(histories: &[Past<'_>]) -> usize {
+    histories.iter().filter(|history| history.items.len() > 1).count()
 }
 
 /// `None` when nothing in the windows is asked for.

@@ -5,13 +5,19 @@ use std::time::Duration;
 use serde_json::Value;
 use tch::Device;
 
-use super::{Sequence, SequenceRecipe, encoders::New, fit};
+use super::{
+    Sequence, SequenceRecipe,
+    encoders::New,
+    fit,
+    private::{Price, told},
+};
 use crate::{
     Error,
     dataset::Dataset,
     export::{Graph, Value as Node},
     models::{Each, Family, Fitted, NextItem, OF_ALL, OF_THE_PAST, Past, Task, with_kind},
-    progress::Watch,
+    privacy::PrivacySpent,
+    progress::{Progress, Watch},
 };
 
 /// Share of the budget that goes to finding the number of passes; the rest is for training again on
@@ -46,7 +52,13 @@ impl Family for SequenceFamily {
         let refused = |reason| Error::CannotTrain { model: self.name, reason };
         let recipe = (self.defaults)().with(recipe).map_err(refused)?;
         let chosen = fit::select(self, &recipe, task)?;
-        Ok(Box::new(FittedSequence { model: chosen.model, passes: chosen.passes, seconds: chosen.seconds }))
+        Ok(Box::new(FittedSequence {
+            model: chosen.model,
+            passes: chosen.passes,
+            seconds: chosen.seconds,
+            price: chosen.price,
+            again: 0,
+        }))
     }
 }
 
@@ -56,6 +68,10 @@ struct FittedSequence {
     /// Passes that validation saw.
     passes: u32,
     seconds: f64,
+    /// Of a private training.
+    price: Option<Price>,
+    /// Passes over all data.
+    again: u32,
 }
 
 impl NextItem for FittedSequence {
@@ -81,6 +97,11 @@ impl Fitted for FittedSequence {
         self.seconds
     }
 
+    fn privacy(&self) -> Result<Option<PrivacySpent>, Error> {
+        // All passes of the choice: the best one was picked among them.
+        self.price.as_ref().map(|price| price.spent(self.passes, self.again)).transpose()
+    }
+
     fn went_through(&self, recipe: &Value) -> bool {
         (self.model.family.defaults)().with(recipe).is_ok_and(|other| {
             let own = self.model.recipe();
@@ -101,6 +122,11 @@ impl Fitted for FittedSequence {
         Ok(match fit::refit(family, &recipe, &data.pasts(), data.width(), device, left, watch)? {
             Some(refitted) => {
                 self.model = refitted;
+                self.again = recipe.epochs;
+                if let Some(spent) = self.privacy()? {
+                    let message = format!("the choice and all data together: {}", told(&spent));
+                    watch.report(Progress::note("refit sequence", 1.0, message));
+                }
                 OF_ALL
             }
             None => OF_THE_PAST,

@@ -12,9 +12,10 @@ use tch::{Device, Kind, Tensor};
 use super::{
     Sequence, SequenceFamily, SequenceRecipe,
     adamw::AdamW,
-    batches::{Batch, Batches},
+    batches::{Batch, Batches, with_something_to_learn},
     checkpoint::{Checkpoints, Way},
     family::for_selection,
+    private::{Price, Private, told},
 };
 use crate::{
     Error,
@@ -39,6 +40,8 @@ pub struct Chosen {
     pub seconds: f64,
     /// Targets learned in a second.
     pub events_per_second: f64,
+    /// Of a private training: what its passes spend.
+    pub(super) price: Option<Price>,
 }
 
 /// Trains on the training part and keeps the pass that is best on validation. Ends after
@@ -51,6 +54,13 @@ pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &T
     let (data, split, watch, budget) = (task.data, task.split, task.watch, for_selection(task.budget));
     let started = Instant::now();
     let training_part = split.training_pasts(data);
+    let price = match &recipe.privacy {
+        Some(privacy) => {
+            let (some, all) = (with_something_to_learn(&training_part), with_something_to_learn(&data.pasts()));
+            Some(Price::of(family.name, privacy, some, all)?)
+        }
+        None => None,
+    };
     let mut training = Training::start(family, recipe, &training_part, data.width(), task.device)?;
     let mut best = training.average.copy()?;
     let checkpoints = match task.checkpoint {
@@ -70,6 +80,13 @@ pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &T
     while way.epoch < recipe.epochs && way.stale < recipe.patience.max(1) {
         let pass_started = Instant::now();
         let epoch = way.epoch + 1;
+        if let Some(reason) = price.as_ref().map(|price| price.forbids(epoch)).transpose()?.flatten() {
+            if way.epoch == 0 {
+                return Err(Error::CannotTrain { model: family.name, reason });
+            }
+            watch.report(Progress::note(step(family), 1.0, format!("privacy ends it: {reason}")));
+            break;
+        }
         let loss = training.pass(epoch, watch.stop)?;
         let rate = training.asked as f64 / pass_started.elapsed().as_secs_f64();
         let ndcg = evaluate(&mut training.average, data, &cases, watch.stop)?.ndcg;
@@ -77,8 +94,12 @@ pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &T
         way.learned += training.asked as f64;
         way.seconds = before + started.elapsed().as_secs_f64();
         let share = (way.seconds / budget.as_secs_f64()).max(f64::from(epoch) / f64::from(recipe.epochs));
+        let spent = match &price {
+            Some(price) => format!(", {}", told(&price.spent(epoch, 0)?)),
+            None => String::new(),
+        };
         watch.report(Progress {
-            message: format!("epoch {epoch}: loss {loss:.4}, validation ndcg@10 {ndcg:.4}"),
+            message: format!("epoch {epoch}: loss {loss:.4}, validation ndcg@10 {ndcg:.4}{spent}"),
             share,
             epoch,
             loss,
@@ -112,6 +133,7 @@ pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &T
         passes: way.epoch,
         seconds: way.seconds,
         events_per_second: way.learned / way.seconds,
+        price,
     })
 }
 
@@ -178,6 +200,7 @@ pub(super) struct Training<'a> {
     pub asked: usize,
     weight_average: f64,
     device: Device,
+    private: Option<Private>,
 }
 
 impl<'a> Training<'a> {
@@ -204,8 +227,12 @@ impl<'a> Training<'a> {
             .into_iter()
             .filter_map(|(name, variable)| averaged.get(&name).map(|a| (variable, a.shallow_clone())))
             .collect();
-        let optimizer = AdamW::new(&model.weights, recipe);
-        Ok(Self { model, average, pairs, optimizer, batches, asked, weight_average: recipe.weight_average, device })
+        let private = recipe.privacy.map(|privacy| Private::new(&privacy, batches.customers()));
+        // A private step is clipped customer by customer.
+        let clip_norm = if private.is_some() { 0.0 } else { recipe.clip_norm };
+        let optimizer = AdamW::new(&model.weights, &SequenceRecipe { clip_norm, ..recipe.clone() });
+        let weight_average = recipe.weight_average;
+        Ok(Self { model, average, pairs, optimizer, batches, asked, weight_average, device, private })
     }
 
     /// One pass; returns the mean loss.
@@ -213,6 +240,9 @@ impl<'a> Training<'a> {
     /// # Errors
     /// `stop` asked for the end, or the loss is not finite.
     pub fn pass(&mut self, number: u32, stop: &dyn Fn() -> bool) -> Result<f64, Error> {
+        if self.private.is_some() {
+            return self.private_pass(number, stop);
+        }
         // Summed where it is computed: reading it every step would make the device wait.
         let mut sum = Tensor::zeros([], (Kind::Double, self.device));
         let mut asked = 0.0;
@@ -221,11 +251,16 @@ impl<'a> Training<'a> {
             asked += targets as f64;
             ControlFlow::Continue(())
         })?;
-        let loss = sum.double_value(&[]) / asked;
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { model: self.model.family.name.into(), what: "the loss" });
-        }
-        Ok(loss)
+        finite(sum.double_value(&[]) / asked, &self.model)
+    }
+
+    fn private_pass(&mut self, number: u32, stop: &dyn Fn() -> bool) -> Result<f64, Error> {
+        let Self { model, pairs, optimizer, batches, device, weight_average, private, .. } = self;
+        let Some(private) = private else { return Ok(0.0) };
+        tch::manual_seed(batches.torch_seed(number));
+        let mut stepped = |steps: u64| move_average(pairs, *weight_average, steps as f64);
+        let loss = private.pass(model, optimizer, batches, *device, stop, &mut stepped)?;
+        finite(loss, model)
     }
 
     /// The steps of a pass, until `learned` breaks off: it gets each step's number of targets and mean loss.
@@ -259,6 +294,14 @@ impl<'a> Training<'a> {
     /// A batch of a pass, for a look at it.
     pub fn batch(&self, number: u32) -> Option<Batch> {
         self.batches.pass(number, |batches| batches.iter().next())
+    }
+}
+
+fn finite(loss: f64, model: &Sequence) -> Result<f64, Error> {
+    if loss.is_finite() {
+        Ok(loss)
+    } else {
+        Err(Error::NotFinite { model: model.family.name.into(), what: "the loss" })
     }
 }
 

@@ -11,6 +11,7 @@ mod family;
 mod fit;
 mod loss;
 mod pace;
+mod private;
 mod recipe;
 
 use tch::{Device, Kind, Tensor, nn};
@@ -18,7 +19,7 @@ use tch::{Device, Kind, Tensor, nn};
 pub use family::SequenceFamily;
 pub use fit::{Chosen, refit, select};
 pub use pace::{Pace, Taken};
-pub use recipe::{Loss, SequenceRecipe};
+pub use recipe::{Loss, PrivacyRecipe, SequenceRecipe};
 
 use self::encoders::{Encoder, Inputs};
 use super::{Each, NextItem, Past};

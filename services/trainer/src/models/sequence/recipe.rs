@@ -20,6 +20,23 @@ pub enum Loss {
     Bce,
 }
 
+/// Private training (`private.rs`): what of one customer may show in the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrivacyRecipe {
+    /// Noise multiplier: standard deviation of the noise in a step's sum, divided by `clip_norm`.
+    pub noise: f64,
+    /// Largest norm of one customer's gradient, over all variables.
+    pub clip_norm: f64,
+    /// Customers in a step, on average.
+    pub customers: u32,
+    /// Probability with which the promise may fail: well below one divided by the number of customers.
+    pub delta: f64,
+    /// The most that may be spent, training again on all data included; training ends before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
+}
+
 /// Sizes, loss and training. Fields that a network does not have are ignored by it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +88,10 @@ pub struct SequenceRecipe {
     /// Items that one convolution sees (NextItNet).
     #[serde(default = "kernel")]
     pub kernel: i64,
+    /// Trains with differential privacy for each customer. `batch_items` and the recipe's own `clip_norm`
+    /// then mean nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacyRecipe>,
 }
 
 fn cross_entropy() -> Loss {
@@ -126,6 +147,7 @@ impl SequenceRecipe {
             patience: patience(),
             time_bias: false,
             kernel: kernel(),
+            privacy: None,
         }
     }
 
@@ -177,6 +199,39 @@ impl SequenceRecipe {
         between("beta2", self.beta2, 0.0, 1.0)?;
         between("calibration", self.calibration, 0.0, 1.0 + f64::EPSILON)?;
         between("clip_norm", self.clip_norm, 0.0, 1e9)?;
+        if let Some(privacy) = &self.privacy {
+            // Below this noise no epsilon means anything.
+            between("privacy.noise", privacy.noise, 0.1, 1e3)?;
+            between("privacy.clip_norm", privacy.clip_norm, 1e-9, 1e9)?;
+            whole("privacy.customers", privacy.customers.into(), 1, 1_000_000)?;
+            between("privacy.delta", privacy.delta, 1e-300, 0.5)?;
+            between("privacy.epsilon", privacy.epsilon.unwrap_or(1.0), f64::MIN_POSITIVE, 1e6)?;
+        }
         between("learning_rate", self.learning_rate, f64::MIN_POSITIVE, 1.0 + f64::EPSILON)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn privacy_is_told_only_where_it_is_asked_for_and_what_is_wrong_with_it_is_named() {
+        let quick = SequenceRecipe::quick();
+        assert!(serde_json::to_value(&quick).unwrap().get("privacy").is_none());
+        let mut given = json!({ "noise": 1.0, "clip_norm": 1.0, "customers": 64, "delta": 1e-5 });
+        let recipe = quick.with(&json!({ "privacy": given })).unwrap();
+        assert_eq!(recipe.privacy.map(|p| (p.customers, p.epsilon)), Some((64, None)));
+        assert_eq!(quick.with(&serde_json::to_value(&recipe).unwrap()).unwrap(), recipe);
+        for (field, value) in
+            [("noise", json!(0.0)), ("delta", json!(1.0)), ("customers", json!(0)), ("sigma", json!(1))]
+        {
+            let before = given.clone();
+            given[field] = value;
+            assert!(quick.with(&json!({ "privacy": given })).unwrap_err().contains(field));
+            given = before;
+        }
     }
 }
