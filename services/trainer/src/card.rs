@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::{run::Evaluation, write::Report};
+use crate::{
+    compress::{Figures, Trial},
+    run::Evaluation,
+    write::Report,
+};
 
 /// How models are judged, in one paragraph.
 pub const PROTOCOL: &str = "Global time-ordered hold-out: events before the 80 % point in event time train, those up to \
@@ -20,6 +24,8 @@ pub struct Facts<'a> {
     pub trained_on: &'a str,
     /// Between ONNX Runtime and libtorch.
     pub difference: f32,
+    /// What became of making it smaller, where that was asked for.
+    pub compression: Option<&'a Trial>,
 }
 
 /// The card as Markdown.
@@ -45,7 +51,8 @@ pub fn card(facts: &Facts<'_>) -> String {
          - Gate: {gate}. {reason}.\n\
          - Learned from {used} events of {customers} customers with {items} items; the weights in this artifact were \
          trained on {trained_on}.\n\
-         - ONNX Runtime and libtorch agree to {difference:.1e}.\n\n\
+         - ONNX Runtime and libtorch agree to {difference:.1e}.\n\
+         {compression}\n\
          ## Figures\n\n\
          {PROTOCOL}\n\n\
          | model | split | NDCG@10 | HR@10 | MRR | coverage@10 | cases | fit s |\n\
@@ -70,8 +77,30 @@ pub fn card(facts: &Facts<'_>) -> String {
         items = data.items.len(),
         trained_on = facts.trained_on,
         difference = facts.difference,
+        compression = facts.compression.map(compression).unwrap_or_default(),
         strangers = report.split.without_history,
         repeats = report.split.repeats,
         recipe = facts.recipe,
+    )
+}
+
+/// A line of the card.
+fn compression(trial: &Trial) -> String {
+    let sizes = |of: &Figures| {
+        let times = of.measured.latencies.map(|l| format!("{:.2} ms for {}", l.p50.as_secs_f64() * 1e3, l.batch));
+        format!("{} bytes ({} gzipped), {}", of.measured.bytes, of.measured.gzip_bytes, times.join(", "))
+    };
+    let verdict = match trial.accepted {
+        true => "this artifact holds the compressed graph",
+        false => "refused, this artifact holds the graph as it was exported",
+    };
+    let after = trial.after.as_ref().map(|after| format!(" Now: {}.", sizes(after))).unwrap_or_default();
+    format!(
+        "- Compression ({}): {verdict}. {} (both on the test part, which these weights may have learned from: only the \
+         difference counts; the figures below are of the graph before).{after} Before: {}. Latencies are medians on one \
+         thread.\n",
+        trial.way,
+        trial.reason,
+        sizes(&trial.before)
     )
 }

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use rapport_registry::ArtifactError;
 
+use crate::compress;
+
 /// Why a run, or an operation on models, ended badly.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -39,6 +41,8 @@ pub enum Error {
     Items(String),
     #[error("the checkpoint: {0}")]
     Checkpoint(String),
+    #[error("compression: {0}")]
+    Compression(#[from] compress::Error),
     #[error("the figures: {0}")]
     Figures(#[from] rapport_evaluation::Error),
     #[error("a bug stopped the run: {0}")]

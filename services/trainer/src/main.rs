@@ -10,6 +10,7 @@ fn main() -> ExitCode {
     match env::args_os().nth(1).as_ref().and_then(|word| word.to_str()) {
         Some("train") => return rapport_trainer::oneshot::main(arguments),
         Some("evaluate") => return rapport_trainer::study::main(arguments),
+        Some("compress") => return rapport_trainer::compress::command::main(arguments),
         _ => {}
     }
     rapport_telemetry::service_main("trainer", rapport_trainer::run_service)

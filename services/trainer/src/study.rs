@@ -29,7 +29,7 @@ use crate::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Protocol {
+pub(crate) enum Protocol {
     /// One moment for all: 80 % of events train, 10 % validate, 10 % test
     Temporal,
     /// Each customer's last item is the test, the one before it the validation
@@ -37,6 +37,15 @@ enum Protocol {
 }
 
 impl Protocol {
+    /// # Errors
+    /// The data cannot be split this way.
+    pub(crate) fn split(self, data: &Dataset) -> Result<Split, Error> {
+        match self {
+            Self::Temporal => Split::by_time(data),
+            Self::LeaveOneOut => Split::leave_one_out(data),
+        }
+    }
+
     fn described(self) -> &'static str {
         match self {
             Self::Temporal => report::protocol(),
@@ -157,11 +166,8 @@ fn study(args: &Args) -> Result<(), Failure> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
-    let data = read(args)?;
-    let split = match args.protocol {
-        Protocol::Temporal => Split::by_time(&data)?,
-        Protocol::LeaveOneOut => Split::leave_one_out(&data)?,
-    };
+    let data = read(args.interactions.as_deref(), &args.tenant, &args.offline)?;
+    let split = args.protocol.split(&data)?;
     println!(
         "{} events of {} customers with {} items; {} validation and {} test cases",
         data.counts.used,
@@ -240,14 +246,18 @@ fn numbered(path: &Path, seed: u64) -> PathBuf {
     path.with_extension(format!("{seed}.{extension}"))
 }
 
-fn read(args: &Args) -> Result<Dataset, Failure> {
+/// The file of interactions, or the tenant's log where there is none.
+///
+/// # Errors
+/// It cannot be read, or there is nothing to learn from.
+pub(crate) fn read(interactions: Option<&Path>, tenant: &Tenant, offline: &OfflineArgs) -> Result<Dataset, Error> {
     let limits = Limits { events: 50_000_000, items: 100_000 };
-    Ok(match &args.interactions {
-        Some(path) => file::read(path, limits)?,
+    match interactions {
+        Some(path) => file::read(path, limits),
         None => {
-            let open = OfflineLog::open(&args.offline).map_err(Error::from)?;
-            let source = log::Source { tenant: args.tenant.clone(), since: None, event_types: Vec::new(), limits };
-            log::read(&open, &source)?
+            let open = OfflineLog::open(offline)?;
+            let source = log::Source { tenant: tenant.clone(), since: None, event_types: Vec::new(), limits };
+            log::read(&open, &source)
         }
-    })
+    }
 }
