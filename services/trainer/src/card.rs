@@ -2,7 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::{privacy::PrivacySpent, run::Evaluation, write::Report};
+use crate::{
+    compress::{Figures, Trial},
+    privacy::PrivacySpent,
+    run::Evaluation,
+    write::Report,
+};
 
 /// How models are judged, in one paragraph.
 pub const PROTOCOL: &str = "Global time-ordered hold-out: events before the 80 % point in event time train, those up to \
@@ -21,6 +26,8 @@ pub struct Facts<'a> {
     pub privacy_spent: Option<PrivacySpent>,
     /// Between ONNX Runtime and libtorch.
     pub difference: f32,
+    /// What became of making it smaller, where that was asked for.
+    pub compression: Option<&'a Trial>,
 }
 
 /// The card as Markdown.
@@ -46,7 +53,8 @@ pub fn card(facts: &Facts<'_>) -> String {
          - Gate: {gate}. {reason}.\n\
          - Learned from {used} events of {customers} customers with {items} items; the weights in this artifact were \
          trained on {trained_on}.\n\
-         - ONNX Runtime and libtorch agree to {difference:.1e}.\n\n\
+         - ONNX Runtime and libtorch agree to {difference:.1e}.\n\
+         {compression}\n\
          ## Figures\n\n\
          {PROTOCOL}\n\n\
          | model | split | NDCG@10 | HR@10 | MRR | coverage@10 | cases | fit s |\n\
@@ -72,6 +80,7 @@ pub fn card(facts: &Facts<'_>) -> String {
         trained_on = facts.trained_on,
         difference = facts.difference,
         privacy = facts.privacy_spent.map(privacy).unwrap_or_default(),
+        compression = facts.compression.map(compression).unwrap_or_default(),
         strangers = report.split.without_history,
         repeats = report.split.repeats,
         recipe = facts.recipe,
@@ -89,5 +98,26 @@ fn privacy(spent: PrivacySpent) -> String {
          NOT covered, because they were made from the log without noise: the choice of the pass, and of the model, on \
          validation; the list of items and their order by popularity; the neighbours of items; the figures, losses and \
          the number of customers; a search for hyper-parameters before; and other trainings on the same log.\n\n"
+    )
+}
+
+/// A line of the card.
+fn compression(trial: &Trial) -> String {
+    let sizes = |of: &Figures| {
+        let times = of.measured.latencies.map(|l| format!("{:.2} ms for {}", l.p50.as_secs_f64() * 1e3, l.batch));
+        format!("{} bytes ({} gzipped), {}", of.measured.bytes, of.measured.gzip_bytes, times.join(", "))
+    };
+    let verdict = match trial.accepted {
+        true => "this artifact holds the compressed graph",
+        false => "refused, this artifact holds the graph as it was exported",
+    };
+    let after = trial.after.as_ref().map(|after| format!(" Now: {}.", sizes(after))).unwrap_or_default();
+    format!(
+        "- Compression ({}): {verdict}. {} (both on the test part, which these weights may have learned from: only the \
+         difference counts; the figures below are of the graph before).{after} Before: {}. Latencies are medians on one \
+         thread.\n",
+        trial.way,
+        trial.reason,
+        sizes(&trial.before)
     )
 }

@@ -10,6 +10,34 @@ use rapport_rpc::ServerArgs;
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
 
+use crate::compress::Way;
+
+/// How the model that a run writes is made smaller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Compression {
+    /// As it was exported
+    #[default]
+    Off,
+    /// Weights stored in float16: half the size
+    Half,
+    /// Weights of products and the table of items in int8: a quarter of the size
+    Int8,
+    /// The table of items in int8
+    Table,
+}
+
+impl Compression {
+    /// `None` when nothing is to be done.
+    pub fn way(self) -> Option<Way> {
+        match self {
+            Self::Off => None,
+            Self::Half => Some(Way::Half),
+            Self::Int8 => Some(Way::Combined),
+            Self::Table => Some(Way::Int8Rows),
+        }
+    }
+}
+
 /// Passes and seconds that a caller may ask for.
 pub const MAX_EPOCHS: u32 = 1_000;
 pub const MAX_BUDGET_S: u32 = 24 * 3600;
@@ -96,6 +124,10 @@ pub struct TrainingArgs {
     /// its state folder and a single run keeps nothing
     #[arg(long, env = "RAPPORT_TRAIN_CHECKPOINTS", value_name = "DIR")]
     pub checkpoints: Option<PathBuf>,
+
+    /// Make the published model smaller, if its NDCG@10 on the test cases falls by at most 1 %
+    #[arg(long, env = "RAPPORT_TRAIN_COMPRESS", value_enum, default_value_t = Compression::Off)]
+    pub compress: Compression,
 
     /// Test cases below which no model goes live
     #[arg(long, env = "RAPPORT_TRAIN_MIN_CASES", default_value_t = 30)]

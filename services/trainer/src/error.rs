@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use rapport_registry::ArtifactError;
 
-use crate::privacy::AccountantError;
+use crate::{compress, privacy::AccountantError};
 
 /// Why a run, or an operation on models, ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,8 @@ pub enum Error {
     Checkpoint(String),
     #[error("privacy: {0}")]
     Privacy(#[from] AccountantError),
+    #[error("compression: {0}")]
+    Compression(#[from] compress::Error),
     #[error("the figures: {0}")]
     Figures(#[from] rapport_evaluation::Error),
     #[error("a bug stopped the run: {0}")]

@@ -1,7 +1,7 @@
 //! The trainer: the offline log in, checked and compared models out.
 //!
 //! A run ([`run`]): read the log, split it by time, fit, judge, fit again on all data, export to
-//! ONNX, compare with libtorch, write the artifacts, promote the winner if it passed its gate.
+//! ONNX, compare with libtorch, compress, write the artifacts, promote the winner if it passed its gate.
 //! As a service ([`run_service`]) runs are started over gRPC and go through a bounded queue to one
 //! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`text`] is about
 //! models of texts.
@@ -11,6 +11,7 @@ pub mod candidates;
 mod card;
 mod champion;
 pub mod compare;
+pub mod compress;
 mod config;
 pub mod dataset;
 pub mod device;
@@ -40,7 +41,7 @@ use rapport_proto::train::trainer_server::TrainerServer;
 use rapport_registry::Registry;
 use rapport_runtime::Lifecycle;
 
-pub use config::{Config, TrainingArgs};
+pub use config::{Compression, Config, TrainingArgs};
 pub use error::Error;
 pub use publish::Models;
 

@@ -1,8 +1,8 @@
 //! One training run, from the log to the announcement.
 //!
 //! read log -> split by time -> fit (baselines, ridge, sequence model) -> judge on the hold-out ->
-//! fit again on all data -> export and compare with libtorch -> write artifacts -> promote the
-//! winner if it passed its gate
+//! fit again on all data -> export and compare with libtorch -> compress -> write artifacts ->
+//! promote the winner if it passed its gate
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use serde_json::Value;
 use tch::Device;
 
 use crate::{
-    Error,
+    Compression, Error,
     candidates::Candidate,
     champion,
     compare::compare,
@@ -45,6 +45,8 @@ pub struct Plan {
     pub recipes: Vec<Value>,
     /// For each sequence model, training it again on all data included.
     pub budget: Duration,
+    /// How the written models are made smaller, where that is accepted.
+    pub compress: Compression,
     pub min_cases: u64,
     pub limits: Limits,
     pub since: Option<String>,
@@ -190,6 +192,7 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
             gate: &gate,
             trained_on,
             html: &html,
+            watch,
         };
         versions.push(write::version(tools.registry, candidate, &report, &evaluations)?);
     }

@@ -89,6 +89,7 @@ pub fn plan(config: TrainingConfig, tenant: Tenant, training: &TrainingArgs) -> 
             0 => training.budget,
             seconds => Duration::from_secs(seconds.into()),
         },
+        compress: training.compress,
         min_cases: training.min_cases,
         limits: Limits { events: training.max_events, items: training.max_items },
         since: training.since.clone(),

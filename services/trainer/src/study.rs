@@ -39,7 +39,7 @@ pub(crate) enum Protocol {
 
 impl Protocol {
     /// # Errors
-    /// A part would be empty.
+    /// The data cannot be split this way.
     pub(crate) fn split(self, data: &Dataset) -> Result<Split, Error> {
         match self {
             Self::Temporal => Split::by_time(data),
@@ -251,14 +251,18 @@ fn numbered(path: &Path, seed: u64) -> PathBuf {
     path.with_extension(format!("{seed}.{extension}"))
 }
 
-/// A file of interactions, or a tenant's log when there is none.
+/// The file of interactions, or the tenant's log where there is none.
+///
+/// # Errors
+/// It cannot be read, or there is nothing to learn from.
 pub(crate) fn read(interactions: Option<&Path>, tenant: &Tenant, offline: &OfflineArgs) -> Result<Dataset, Error> {
     let limits = Limits { events: 50_000_000, items: 100_000 };
     match interactions {
         Some(path) => file::read(path, limits),
         None => {
+            let open = OfflineLog::open(offline)?;
             let source = log::Source { tenant: tenant.clone(), since: None, event_types: Vec::new(), limits };
-            log::read(&OfflineLog::open(offline)?, &source)
+            log::read(&open, &source)
         }
     }
 }

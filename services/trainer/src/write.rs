@@ -11,8 +11,10 @@ use crate::{
     Error,
     candidates::Candidate,
     card,
+    compress::{Subject, Trial, Trials},
     dataset::{Dataset, Split},
     export,
+    progress::{Progress, Watch},
     run::{Evaluation, Plan, Version},
 };
 
@@ -27,12 +29,17 @@ pub struct Report<'a> {
     pub trained_on: &'static str,
     /// The page of the whole run.
     pub html: &'a str,
+    pub watch: &'a Watch<'a>,
 }
 
-/// Exports the model, checks the export against libtorch, and writes the version.
+/// Runs behind each latency of a compressed model and its original.
+const LATENCY_RUNS: usize = 20;
+
+/// Exports the model, checks the export against libtorch, makes it smaller where the plan says so,
+/// and writes the version.
 ///
 /// # Errors
-/// ONNX Runtime says something else than libtorch, or the disk fails.
+/// ONNX Runtime says something else than libtorch, the disk fails, or the run is cancelled.
 pub fn version(
     registry: &Registry,
     candidate: &Candidate,
@@ -51,7 +58,7 @@ pub fn version(
     let sequence_length = candidate.sequence_length();
     let mut description = Description::next_item(&kind, now.to_string(), sequence_length, data.items.len(), verdict);
     description.recipe = candidate.recipe();
-    let schema = json!({
+    let mut schema = json!({
         "input": description.input,
         "output": description.output,
         "sequence_length": sequence_length,
@@ -69,6 +76,11 @@ pub fn version(
         file(files::MODEL, &onnx)?;
         let path = folder.join(files::MODEL);
         let difference = candidate.with_model(|model| export::verify(&path, model, data, sequence_length))?;
+        let trial = compressed(&onnx, sequence_length, report)?;
+        if let Some(smaller) = trial.as_ref().and_then(Trial::model) {
+            file(files::MODEL, smaller)?;
+        }
+        schema["compression"] = json!(trial);
         let report_json = json!({
             "protocol": card::PROTOCOL,
             "evaluations": evaluations,
@@ -82,6 +94,7 @@ pub fn version(
             "cases": { "validation": report.split.validation.len(), "test": report.split.test.len(),
                        "without_history": report.split.without_history, "repeats": report.split.repeats },
             "onnx_runtime_difference": difference,
+            "compression": trial,
         });
         file(files::ITEMS, &data.items.to_json())?;
         file(files::NEIGHBOURS, &report.neighbours.to_json())?;
@@ -97,11 +110,32 @@ pub fn version(
             trained_on,
             privacy_spent,
             difference,
+            compression: trial.as_ref(),
         });
         file(files::REPORT, report.html.as_bytes())?;
         file(files::CARD, card.as_bytes())
     })?;
     Ok(Version { reference, kind, metrics, gate: report.gate.clone(), created_at: now.to_string(), live: false })
+}
+
+/// The exported model made smaller the way that the plan says, and judged beside it on the test cases;
+/// `None` when the plan says nothing. Both graphs have the weights that are published, which may have
+/// seen these cases: both figures flatter, by the same, and only their difference counts.
+fn compressed(onnx: &[u8], sequence_length: usize, report: &Report<'_>) -> Result<Option<Trial>, Error> {
+    let Some(way) = report.plan.compress.way() else { return Ok(None) };
+    report.watch.report(Progress::note("compress", 0.0, format!("{way}: judging both graphs on the test part")));
+    let subject = Subject {
+        data: report.data,
+        cases: &report.split.test,
+        theirs: (0..report.data.width() as i64).collect(),
+        sequence_length,
+        runs: LATENCY_RUNS,
+        stop: report.watch.stop,
+    };
+    let trial = Trials::begin(onnx, subject)?.of(way)?;
+    let verdict = if trial.accepted { "accepted" } else { "refused" };
+    report.watch.report(Progress::note("compress", 1.0, format!("{way}: {verdict}: {}", trial.reason)));
+    Ok(Some(trial))
 }
 
 fn pretty(value: &serde_json::Value) -> Result<Vec<u8>, Error> {

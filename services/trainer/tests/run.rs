@@ -17,7 +17,7 @@ use rapport_inference::{Asked, BatchSettings, NextItemModel, Workers};
 use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, WriterSettings};
 use rapport_registry::{Artifact, ArtifactError, Description, Gate, ItemTable, Live, Registry, Verdict, files};
 use rapport_trainer::{
-    Error,
+    Compression, Error,
     dataset::Limits,
     models::{FAMILIES, blend, family},
     progress::Watch,
@@ -70,6 +70,7 @@ fn plan(kinds: &[&str]) -> Plan {
         model: "next-item".into(),
         recipes: kinds.iter().map(|kind| small(kind, &json!({}))).collect(),
         budget: Duration::from_secs(120),
+        compress: Compression::Off,
         min_cases: 30,
         limits: Limits { events: 1_000_000, items: 20_000 },
         since: None,

@@ -14,6 +14,9 @@ pub const OPSET: i64 = 17;
 /// The IR version that came with it.
 const IR_VERSION: i64 = 8;
 
+/// Who wrote the model, as the file says.
+pub const PRODUCER: &str = "rapport-trainer";
+
 /// The graph's input: item indexes `[batch, length]`.
 pub const INPUT: &str = "items";
 /// A second input of models that look at time: when each item was taken, in whole seconds `[batch,
@@ -211,7 +214,7 @@ impl Graph {
         let property = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
         ModelProto {
             ir_version: Some(IR_VERSION),
-            producer_name: Some("rapport-trainer".into()),
+            producer_name: Some(PRODUCER.into()),
             producer_version: Some(env!("CARGO_PKG_VERSION").into()),
             doc_string: Some(format!("next-item model ({kind})")),
             graph: Some(GraphProto {

@@ -3,8 +3,8 @@
 
 mod graph;
 mod layers;
-mod onnx_messages;
+pub mod onnx_messages;
 mod verify;
 
-pub use graph::{Attribute, Graph, NOW, OPSET, Value};
+pub use graph::{Attribute, Graph, INPUT, NOW, OPSET, PRODUCER, Value};
 pub use verify::verify;

@@ -1,10 +1,12 @@
-//! The part of ONNX's protobuf schema that the exporter writes, with ONNX's own field numbers
+//! The part of ONNX's protobuf schema that is written here, with ONNX's own field numbers
 //! (onnx/onnx.proto of onnx/onnx, IR version 8).
 
 /// `TensorProto.DataType`.
 pub mod data_type {
     pub const FLOAT: i32 = 1;
+    pub const INT8: i32 = 3;
     pub const INT64: i32 = 7;
+    pub const FLOAT16: i32 = 10;
 }
 
 /// `AttributeProto.AttributeType`.

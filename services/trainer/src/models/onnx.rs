@@ -21,16 +21,19 @@ impl OnnxModel {
     /// # Errors
     /// The artifact cannot be read or its graph is not a next-item model.
     pub fn open(artifact: &Artifact, items: &ItemTable, threads: usize) -> Result<Self, Error> {
-        let known = artifact.items()?;
-        let theirs = items.ids().iter().map(|id| known.index_of(id).map_or(0, i64::from)).collect();
+        let theirs = indexes(&artifact.items()?, items);
         let model = NextItemModel::load(&artifact.model_path(), threads)?;
-        Ok(Self { model, sequence_length: artifact.manifest().description.sequence_length, theirs })
+        Ok(Self::new(model, artifact.manifest().description.sequence_length, theirs))
     }
-}
 
-impl OnnxModel {
-    /// The newest items that the model knows.
-    fn asked(&self, past: Past<'_>) -> Asked {
+    /// A graph that is loaded already. `theirs` is its index of each of the data set's items
+    /// ([`indexes`]).
+    pub fn new(model: NextItemModel, sequence_length: usize, theirs: Vec<i64>) -> Self {
+        Self { model, sequence_length, theirs }
+    }
+
+    /// What the model is asked: the newest items that it knows.
+    pub fn asked(&self, past: Past<'_>) -> Asked {
         let (items, times) = past
             .items
             .iter()
@@ -40,6 +43,11 @@ impl OnnxModel {
             .unzip();
         Asked { items, times, now: seconds(past.asked_at(past.items.len())) }.newest(self.sequence_length)
     }
+}
+
+/// The index that a model of the items `known` has for each of `items`; 0 for those it does not know.
+pub fn indexes(known: &ItemTable, items: &ItemTable) -> Vec<i64> {
+    items.ids().iter().map(|id| known.index_of(id).map_or(0, i64::from)).collect()
 }
 
 /// What a model of the same items is asked.

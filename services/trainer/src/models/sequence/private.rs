@@ -207,10 +207,22 @@ fn add_clipped(sums: &mut [Tensor], gradients: &[Tensor], clip_norm: f64) {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        time::Duration,
+    };
+
     use super::*;
-    use crate::models::{
-        Past,
-        sequence::{SequenceRecipe, encoders},
+    use crate::{
+        dataset::{Builder, Limits, Split},
+        models::{
+            Past, Task,
+            sequence::{
+                SequenceRecipe, encoders,
+                fit::{Chosen, select},
+            },
+        },
+        progress::{Progress, Watch},
     };
 
     fn recipe(noise: f64, clip_norm: f64) -> PrivacyRecipe {
@@ -229,7 +241,7 @@ mod tests {
             ..SequenceRecipe::quick()
         };
         let histories: Vec<Vec<u32>> = (0..8).map(|c| (0..c + 2).map(|i| 1 + (c * 3 + i) % 12).collect()).collect();
-        let times = vec![0; 20];
+        let times = [0; 20];
         let pasts: Vec<Past<'_>> = histories.iter().map(|items| Past { items, times: &times[..items.len()] }).collect();
         let batches = Batches::new(&pasts, network.sequence_length, 64, 1);
         let model = Sequence::new(&encoders::LIGR, &network, 13, Device::Cpu);
@@ -287,7 +299,7 @@ mod tests {
                 })
                 .collect();
             let all = Tensor::cat(&steps, 0);
-            assert_eq!((&all).eq(0.0).sum(Kind::Int64).int64_value(&[]), 0);
+            assert_eq!(all.eq(0.0).sum(Kind::Int64).int64_value(&[]), 0);
             // 2 * .5 / 4, over more than 20,000 numbers.
             let deviation = all.std(true).double_value(&[]);
             assert!((deviation / 0.25 - 1.0).abs() < 0.03, "{deviation}");
@@ -308,5 +320,67 @@ mod tests {
     fn a_step_of_more_customers_than_there_are_is_refused() {
         let refused = Price::of("ligr", &recipe(1.0, 1.0), 3, 8).unwrap_err().to_string();
         assert!(refused.contains("more than the 3"), "{refused}");
+    }
+
+    /// Twenty customers, five steps in a pass; stopped after `until` passes.
+    fn train(privacy: PrivacyRecipe, folder: &std::path::Path, until: u32) -> (Result<Chosen, Error>, Vec<String>) {
+        let mut builder = Builder::new(Limits { events: 10_000, items: 100 });
+        for at in 0..600_i64 {
+            let (customer, item) = (at % 20, (at % 20 * 7 + at / 20) % 50);
+            builder.add(&customer.to_string(), &item.to_string(), at * 1000, 0, at).unwrap();
+        }
+        let data = builder.finish("demo").unwrap();
+        let split = Split::by_time(&data).unwrap();
+        let recipe = SequenceRecipe {
+            dim: 8,
+            hidden: 8,
+            blocks: 1,
+            epochs: 5,
+            sequence_length: 6,
+            privacy: Some(privacy),
+            ..SequenceRecipe::quick()
+        };
+        let (passes, messages) = (Cell::new(0), RefCell::new(Vec::new()));
+        let report = |progress: Progress| {
+            passes.set(progress.epoch);
+            messages.borrow_mut().push(progress.message);
+        };
+        let watch = Watch { report: &report, stop: &|| passes.get() >= until };
+        let task = Task {
+            data: &data,
+            split: &split,
+            device: Device::Cpu,
+            budget: Duration::from_secs(3600),
+            watch: &watch,
+            checkpoint: Some(folder),
+            checkpoint_every: Duration::ZERO,
+        };
+        let chosen = select(&encoders::LIGR, &recipe, &task);
+        (chosen, messages.into_inner())
+    }
+
+    #[test]
+    fn a_private_training_that_was_stopped_goes_on_and_counts_the_steps_of_both_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (stopped, _) = train(recipe(1.0, 1.0), folder.path(), 2);
+        assert!(matches!(stopped, Err(Error::Cancelled)));
+        let (chosen, messages) = train(recipe(1.0, 1.0), folder.path(), u32::MAX);
+        let chosen = chosen.unwrap();
+        assert!(messages[0].contains("after epoch 2"), "{messages:?}");
+        let spent = chosen.price.unwrap().spent(chosen.passes, 0).unwrap();
+        let mechanism = SampledGaussian::new(0.2, 1.0).unwrap();
+        assert_eq!((chosen.passes, spent), (5, Spending::new(1e-5).and(mechanism, 25).total().unwrap()));
+        assert!(messages.last().unwrap().contains(&told(&spent)), "{messages:?}");
+    }
+
+    #[test]
+    fn training_ends_before_it_spends_more_than_it_may_with_all_data_to_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let mechanism = SampledGaussian::new(0.2, 1.0).unwrap();
+        let limit = Spending::new(1e-5).and(mechanism, 2 * 5 * 2).total().unwrap().epsilon + 1e-6;
+        let (chosen, _) = train(PrivacyRecipe { epsilon: Some(limit), ..recipe(1.0, 1.0) }, folder.path(), u32::MAX);
+        assert_eq!(chosen.unwrap().passes, 2);
+        let (refused, _) = train(PrivacyRecipe { epsilon: Some(0.1), ..recipe(1.0, 1.0) }, folder.path(), u32::MAX);
+        assert!(matches!(refused, Err(Error::CannotTrain { .. })));
     }
 }

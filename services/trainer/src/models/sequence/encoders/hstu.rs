@@ -190,10 +190,15 @@ impl Encoder for Hstu {
         let mut x = vectors.dropout(self.dropout, train);
         for block in &self.blocks {
             let by_distance = Tensor::embedding(&block.by_distance.unsqueeze(-1), &distances, -1, false, false);
-            let mut bias = by_distance.view([1, 1, length, length]);
-            if let (Some(by_time), Some(buckets)) = (&block.by_time, &buckets) {
-                bias += Tensor::embedding(&by_time.unsqueeze(-1), buckets, -1, false, false).squeeze_dim(-1);
-            }
+            let by_distance = by_distance.view([1, 1, length, length]);
+            // Not in place: time differs from row to row of the batch.
+            let bias = match (&block.by_time, &buckets) {
+                (Some(by_time), Some(buckets)) => {
+                    let table = by_time.unsqueeze(-1);
+                    by_distance + Tensor::embedding(&table, buckets, -1, false, false).squeeze_dim(-1)
+                }
+                (Some(_), None) | (None, _) => by_distance,
+            };
             x = block.apply(&x, &bias, &open, self.dropout, train);
         }
         normed(&x)
