@@ -33,6 +33,7 @@ mod runs;
 pub mod search;
 mod serve;
 pub mod study;
+mod terminal;
 pub mod text;
 mod write;
 

@@ -7,15 +7,13 @@
 
 use std::{
     ffi::OsString,
-    io::{IsTerminal as _, Write as _},
+    io::Write as _,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use clap::Parser as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
 use rapport_events::Tenant;
 use rapport_kafka::KafkaArgs;
 use rapport_offline::{OfflineArgs, OfflineLog};
@@ -28,9 +26,9 @@ use crate::{
     progress::{Progress, Watch},
     run::{self, Plan, Tools},
     runs, serve,
+    terminal::{bad_configuration, bar, complain, parse},
 };
 
-pub(crate) const EXIT_BAD_CONFIGURATION: u8 = 64;
 const KAFKA_BUDGET: Duration = Duration::from_secs(30);
 
 /// Trains once, shows the results and exits: 0 when the run ended well, 1 when it failed, 64 when
@@ -80,14 +78,9 @@ struct Args {
 
 /// The whole command; `args` begins with its name.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let args: Args = match parse(args) {
         Ok(args) => args,
-        Err(error) => {
-            let bad = error.use_stderr();
-            // Nothing can be done where even the terminal is gone.
-            error.print().ok();
-            return if bad { ExitCode::from(EXIT_BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
-        }
+        Err(code) => return code,
     };
     let config = TrainingConfig {
         model: args.model.clone(),
@@ -105,7 +98,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(plan) => plan,
         Err(reason) => {
             complain(&reason);
-            return ExitCode::from(EXIT_BAD_CONFIGURATION);
+            return bad_configuration();
         }
     };
     match train(&args, &plan) {
@@ -122,10 +115,6 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-pub(crate) fn complain(reason: &str) {
-    writeln!(std::io::stderr(), "error: {reason}").ok();
 }
 
 fn train(args: &Args, plan: &Plan) -> Result<RunResult, Error> {
@@ -198,17 +187,6 @@ fn caught_up(lifecycle: &Lifecycle, kafka: &KafkaArgs) -> Result<(), Error> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-pub(crate) fn bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(1000);
-    let style = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] {percent:>3}% {wide_msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-    bar.enable_steady_tick(Duration::from_millis(250));
-    bar
 }
 
 fn table(result: &RunResult) -> String {

@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser as _;
 use rapport_events::Tenant;
 use rapport_offline::{OfflineArgs, OfflineLog};
 use rapport_runtime::parse_duration;
@@ -23,10 +22,10 @@ use crate::{
     dataset::{Dataset, Limits, Split, file, log},
     evaluate::Figures,
     models::{FAMILIES, Task, blend},
-    oneshot::{EXIT_BAD_CONFIGURATION, bar, complain},
     privacy::PrivacySpent,
     progress::{Progress, Watch},
     recipes, report, run,
+    terminal::{bad_configuration, bar, complain, parse},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -119,14 +118,9 @@ struct Args {
 
 /// The whole command; `args` begins with its name.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let args: Args = match parse(args) {
         Ok(args) => args,
-        Err(error) => {
-            let bad = error.use_stderr();
-            // Nothing can be done where even the terminal is gone.
-            error.print().ok();
-            return if bad { ExitCode::from(EXIT_BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
-        }
+        Err(code) => return code,
     };
     if args.list {
         FAMILIES.iter().for_each(|family| println!("{:<10} {}", family.name(), family.about()));
@@ -137,7 +131,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(reason)) => {
             complain(&reason);
-            ExitCode::from(EXIT_BAD_CONFIGURATION)
+            bad_configuration()
         }
         Err(Failure::Run(error)) => {
             complain(&error.to_string());

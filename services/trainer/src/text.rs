@@ -15,8 +15,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rapport_text_encoder::{Classifier, Encoder, Example, Progress, Watch};
 
 use crate::{
-    oneshot::{EXIT_BAD_CONFIGURATION, bar, complain},
     run,
+    terminal::{bar, complain, parse},
 };
 
 /// Texts that are read and answered at once.
@@ -86,14 +86,9 @@ struct Train {
 
 /// The whole command; `args` begins with its name.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let args: Args = match parse(args) {
         Ok(args) => args,
-        Err(error) => {
-            let bad = error.use_stderr();
-            // Nothing can be done where even the terminal is gone.
-            error.print().ok();
-            return if bad { ExitCode::from(EXIT_BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
-        }
+        Err(code) => return code,
     };
     let device = run::device(args.threads);
     let done = match &args.what {

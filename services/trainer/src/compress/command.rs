@@ -5,7 +5,6 @@
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::Parser as _;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use rapport_events::Tenant;
 use rapport_offline::OfflineArgs;
@@ -15,8 +14,8 @@ use super::{Difference, Figures, Subject, Trials, Way, check};
 use crate::{
     Error,
     models::onnx::indexes,
-    oneshot::{EXIT_BAD_CONFIGURATION, bar, complain},
     study::{Protocol, read},
+    terminal::{bar, complain, parse},
 };
 
 /// Makes an artifact's model smaller in every way that there is and shows what each saves and costs;
@@ -57,14 +56,9 @@ struct Args {
 
 /// The whole command; `args` begins with its name.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let args: Args = match parse(args) {
         Ok(args) => args,
-        Err(error) => {
-            let bad = error.use_stderr();
-            // Nothing can be done where even the terminal is gone.
-            error.print().ok();
-            return if bad { ExitCode::from(EXIT_BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
-        }
+        Err(code) => return code,
     };
     match compare(&args) {
         Ok(table) => {

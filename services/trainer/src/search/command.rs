@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser as _;
 use comfy_table::{Table, presets};
 use rapport_events::Tenant;
 use rapport_offline::OfflineArgs;
@@ -25,11 +24,12 @@ use crate::{
     dataset::Dataset,
     evaluate::judge,
     models::{Family, Task, family},
-    oneshot::{EXIT_BAD_CONFIGURATION, complain, stop_on_signals},
+    oneshot::stop_on_signals,
     progress::{Progress, Watch},
     recipes,
     run::{CHECKPOINT_EVERY, device},
     study::{Failure, Protocol, read},
+    terminal::{bad_configuration, complain, parse},
 };
 
 /// A trial ends by its passes, never by the clock: a score must not hang on what else the machine did.
@@ -107,20 +107,15 @@ struct Args {
 
 /// The whole command; `args` begins with its name.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
+    let args: Args = match parse(args) {
         Ok(args) => args,
-        Err(error) => {
-            let bad = error.use_stderr();
-            // Nothing can be done where even the terminal is gone.
-            error.print().ok();
-            return if bad { ExitCode::from(EXIT_BAD_CONFIGURATION) } else { ExitCode::SUCCESS };
-        }
+        Err(code) => return code,
     };
     match search(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(reason)) => {
             complain(&reason);
-            ExitCode::from(EXIT_BAD_CONFIGURATION)
+            bad_configuration()
         }
         Err(Failure::Run(error)) => {
             complain(&error.to_string());

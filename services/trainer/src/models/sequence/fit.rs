@@ -27,6 +27,8 @@ use crate::{
 
 /// Steps before [`SequenceRecipe::patience`] may end a training.
 const FAIR_START: u64 = 300;
+/// The step that progress names.
+const STEP: &str = "fit sequence";
 /// Validation cases that choose the epoch; the final figures use all of them.
 const CHOOSING_CASES: usize = 2_000;
 
@@ -72,7 +74,7 @@ pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &T
         let models = [("model", &training.model), ("average", &training.average), ("best", &best)];
         if let Some(saved) = checkpoints.restore(models, &mut training.optimizer)? {
             way = saved;
-            watch.report(Progress::note(step(family), 0.0, format!("goes on after epoch {}", way.epoch)));
+            watch.report(Progress::note(STEP, 0.0, format!("goes on after epoch {}", way.epoch)));
         }
     }
     let (before, mut saved_at) = (way.seconds, Instant::now());
@@ -84,7 +86,7 @@ pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &T
             if way.epoch == 0 {
                 return Err(Error::CannotTrain { model: family.name, reason });
             }
-            watch.report(Progress::note(step(family), 1.0, format!("privacy ends it: {reason}")));
+            watch.report(Progress::note(STEP, 1.0, format!("privacy ends it: {reason}")));
             break;
         }
         let loss = training.pass(epoch, watch.stop)?;
@@ -106,7 +108,7 @@ pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &T
             validation_ndcg: ndcg,
             events_per_second: rate,
             seconds_left: (way.seconds / share.max(f64::MIN_POSITIVE) - way.seconds).max(0.0),
-            ..Progress::at(step(family))
+            ..Progress::at(STEP)
         });
         if ndcg > way.best_ndcg {
             (way.best_ndcg, way.best_epoch, way.stale) = (ndcg, epoch, 0);
@@ -172,11 +174,6 @@ pub fn refit(
         }
     }
     Ok(Some(training.average))
-}
-
-/// The step that progress names.
-fn step(_family: &SequenceFamily) -> &'static str {
-    "fit sequence"
 }
 
 /// A fixed sample of the validation cases, in the order of customers.
