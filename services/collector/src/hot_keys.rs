@@ -8,30 +8,26 @@
 
 use std::{
     collections::HashMap,
-    num::NonZeroUsize,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Instant,
 };
 
-use lru::LruCache;
 use xxhash_rust::xxh3::{Xxh3DefaultBuilder, xxh3_64};
-
-use crate::quota::{Bucket, Rate};
 
 /// Keys that a hot customer is spread over: several times the partitions of most topics.
 const LANES: u32 = 64;
-/// The customers that were seen last are watched. One takes about 100 bytes.
-const WATCHED: usize = 65_536;
-/// Callers rarely wait for one another.
-const SHARDS: usize = 16;
+/// Slots of one of the two rows, together 1 MiB however many customers there are.
+const SLOTS: usize = 65_536;
+/// Records that may come at once: those of this time at the limit.
+const BURST_NANOS: u64 = 1_000_000_000;
 
-/// Watches how much each customer sends.
+/// Watches how much each customer sends: a count-min sketch of two rows whose counters are meters
+/// (GCRA: the time at which all that came would have come at the limit's pace). A customer shares each
+/// of its two slots with others, and is hot only when both are over the limit: one that is not may be
+/// spread only while two that are hot happen to hold both of its slots. No lock, and nothing to evict.
 pub struct HotKeys {
-    rate: Rate,
-    shards: Vec<Mutex<LruCache<u64, Bucket, Xxh3DefaultBuilder>>>,
+    nanos_per_event: u64,
+    rows: [Box<[AtomicU64]>; 2],
     began: Instant,
     calls: AtomicU32,
     spread: metrics::Counter,
@@ -42,53 +38,66 @@ pub struct HotKeys {
 pub struct OfCall {
     lane: u32,
     now: u64,
-    hot: HashMap<u64, bool, Xxh3DefaultBuilder>,
+    /// Customers of the call, as long as nobody was hot.
+    seen: Vec<u64>,
+    /// Who is hot, from the first who was.
+    hot: Option<HashMap<u64, bool, Xxh3DefaultBuilder>>,
 }
 
 impl HotKeys {
     /// `None` for zero events a second: nobody is hot.
     pub fn new(events_per_second: u32) -> Option<Self> {
-        let rate = Rate { events_per_second, burst: events_per_second };
-        let of_shard = NonZeroUsize::new(WATCHED / SHARDS)?;
-        let shard = || Mutex::new(LruCache::with_hasher(of_shard, Xxh3DefaultBuilder::new()));
+        let row = || (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
         (events_per_second > 0).then(|| Self {
-            rate,
-            shards: (0..SHARDS).map(|_| shard()).collect(),
+            nanos_per_event: (BURST_NANOS / u64::from(events_per_second)).max(1),
+            rows: [row(), row()],
             began: Instant::now(),
             calls: AtomicU32::new(0),
             spread: metrics::counter!("rapport_collector_hot_key_events_total"),
         })
     }
 
-    /// Begins a call.
-    pub fn call(&self) -> OfCall {
+    /// Begins a call of about `records` records.
+    pub fn call(&self, records: usize) -> OfCall {
         let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.call_at(now)
+        self.call_at(now, records)
     }
 
-    fn call_at(&self, now: u64) -> OfCall {
+    fn call_at(&self, now: u64, records: usize) -> OfCall {
         let lane = self.calls.fetch_add(1, Ordering::Relaxed) % LANES;
-        OfCall { lane, now, hot: HashMap::with_hasher(Xxh3DefaultBuilder::new()) }
+        OfCall { lane, now, seen: Vec::with_capacity(records), hot: None }
     }
 
     /// Counts a record of this key; the `n` of its key when its customer is hot.
     pub fn lane(&self, call: &mut OfCall, key: &str) -> Option<u32> {
         let hash = xxh3_64(key.as_bytes());
         let within = self.take(hash, call.now);
-        let hot = *call.hot.entry(hash).or_insert(!within);
-        hot.then(|| {
+        if within && call.hot.is_none() {
+            call.seen.push(hash);
+            return None;
+        }
+        // Who came before in this call stays as it was.
+        let hot = call.hot.get_or_insert_with(|| call.seen.drain(..).map(|hash| (hash, false)).collect());
+        hot.entry(hash).or_insert(!within).then(|| {
             self.spread.increment(1);
             call.lane
         })
     }
 
+    /// Whether one more event of this customer is within the limit; it is counted if so.
     fn take(&self, hash: u64, now: u64) -> bool {
-        // The upper bits: the table within a shard uses the lower ones.
-        let shard = usize::try_from(hash >> 48).unwrap_or(0) % SHARDS;
-        let Some(shard) = self.shards.get(shard) else { return true };
-        let mut customers = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = customers.get_or_insert_mut(hash, || Bucket::full(self.rate, now));
-        bucket.take(self.rate, now, 1).is_ok()
+        let [lower, upper] = [hash, hash >> 32].map(|bits| usize::try_from(bits & 0xffff_ffff).unwrap_or(0) % SLOTS);
+        let [first, second] = &self.rows;
+        let (Some(first), Some(second)) = (first.get(lower), second.get(upper)) else { return true };
+        let paid_until = first.load(Ordering::Relaxed).min(second.load(Ordering::Relaxed)).max(now);
+        let next = paid_until.saturating_add(self.nanos_per_event);
+        if next - now > BURST_NANOS {
+            return false;
+        }
+        // Two callers at the same moment may count as one: the limit is no promise to the event.
+        first.fetch_max(next, Ordering::Relaxed);
+        second.fetch_max(next, Ordering::Relaxed);
+        true
     }
 }
 
@@ -99,7 +108,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn lanes(hot: &HotKeys, now: u64, keys: &[&str]) -> Vec<Option<u32>> {
-        let mut call = hot.call_at(now);
+        let mut call = hot.call_at(now, keys.len());
         keys.iter().map(|key| hot.lane(&mut call, key)).collect()
     }
 
@@ -127,13 +136,29 @@ mod tests {
     }
 
     #[test]
-    fn however_many_customers_come_memory_is_bounded() {
-        let hot = HotKeys::new(1).unwrap();
-        let mut call = hot.call_at(0);
-        for n in 0..3 * WATCHED {
-            hot.lane(&mut call, &format!("a/{n}"));
+    fn among_many_customers_only_the_hot_ones_are_spread() {
+        let hot = HotKeys::new(50).unwrap();
+        let customers: Vec<String> = (0..50_000).map(|n| format!("a/{n}")).collect();
+        let mut spread = [0, 0];
+        for round in 0..20 {
+            for customer in &customers {
+                // The first ten send 200 a second, the others 20 at most.
+                let hot_one = customer.len() == 3;
+                let times = if hot_one { 10 } else { u64::from(round % 5 == 0) };
+                for _ in 0..times {
+                    let mut call = hot.call_at(round * SECOND / 20, 1);
+                    spread[usize::from(hot_one)] += usize::from(hot.lane(&mut call, customer).is_some());
+                }
+            }
         }
-        let watched: usize = hot.shards.iter().map(|shard| shard.lock().unwrap().len()).sum();
-        assert!(watched <= WATCHED && watched > WATCHED / 2, "{watched}");
+        let [others, hot_ones] = spread;
+        assert_eq!(others, 0, "of 200,000 events of customers below the limit");
+        assert!((900..1_200).contains(&hot_ones), "{hot_ones} of 2,000 events of customers over the limit");
+    }
+
+    #[test]
+    fn a_limit_higher_than_one_a_nanosecond_is_still_a_limit() {
+        let hot = HotKeys::new(u32::MAX).unwrap();
+        assert_eq!(lanes(&hot, 0, &["a/ann"; 3]), vec![None; 3]);
     }
 }

@@ -213,7 +213,7 @@ impl Publish {
         Submission {
             batch: self.publisher.batch(records),
             publish: self,
-            hot: self.hot_keys.as_ref().map(HotKeys::call),
+            hot: self.hot_keys.as_ref().map(|hot_keys| hot_keys.call(records)),
             tenant: origin.tenant.clone(),
             received_at: origin.received_at,
             event_headers: headers_of(headers::PROTOBUF_EVENT),

@@ -41,6 +41,9 @@ struct Args {
     /// Only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Section>,
+    /// Events in one request of an ingest row
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 10, 1], value_parser = clap::value_parser!(u32).range(1..=1000))]
+    sizes: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,7 +79,7 @@ pub struct Scale {
 impl Scale {
     const FULL: Self = Self {
         rounds: 3,
-        ingest_events: 200_000,
+        ingest_events: 500_000,
         cleaner_events: 400_000,
         customers: 2_000,
         recommend_calls: 30_000,
@@ -111,7 +114,7 @@ fn main() -> ExitCode {
     let mut report = Report::default();
     runtime.block_on(async {
         if wanted(Section::Ingest) {
-            ingest::run(scale, &mut report).await;
+            ingest::run(scale, &args.sizes, &mut report).await;
         }
         if wanted(Section::Cleaner) {
             cleaning::run(scale, &mut report).await;

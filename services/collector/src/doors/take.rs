@@ -28,7 +28,8 @@ use crate::{
 };
 
 /// Larger bodies are unpacked and read off the runtime's workers' turn.
-const SMALL_BODY: usize = 32 << 10;
+/// Moving a worker's tasks to another thread costs more than the half millisecond that this takes.
+const SMALL_BODY: usize = 128 << 10;
 /// Refused events that an answer lists.
 pub const LISTED: usize = 100;
 /// Slices of one call that wait for Kafka at once: while one travels, the next is read.
