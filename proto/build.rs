@@ -4,7 +4,6 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const FILES: &[&str] = &[
     "rapport/catalog/v1/catalog.proto",
     "rapport/collect/v1/collector.proto",
@@ -20,7 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {
         println!("cargo:rerun-if-changed={file}");
     }
-    let descriptors = protox::compile(FILES, [ROOT])?;
+    // Asked when it runs: a build cache that several checkouts share keeps this program, and with it the
+    // folder of the first one.
+    let root = env::var("CARGO_MANIFEST_DIR")?;
+    let descriptors = protox::compile(FILES, [root])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("rapport.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
