@@ -263,7 +263,9 @@ service_environment() {
     trainer)
       echo "LD_LIBRARY_PATH=$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
       echo "ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-}" ;;
-    scorer) echo "ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-}" ;;
+    scorer)
+      echo "ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-}"
+      echo "RAPPORT_PLACEMENTS=${RAPPORT_PLACEMENTS:-$here/serving/placements}" ;;
   esac
 }
 

@@ -344,6 +344,7 @@ class Ingestion(unittest.TestCase):
         "--set", "components.collector.spool.enabled=true,components.collector.spool.size=10Gi",
         "--set", "kafka.securityProtocol=sasl_ssl,kafka.tlsSecret=kafka-tls,kafka.sasl.username=rapport,kafka.sasl.existingSecret=kafka-user",
         "--set-string", "policies.acme=version: 1",
+        "--set-string", "placements.acme=placements: {}",
     )
 
     def test_every_document_still_matches_the_schemas(self):
@@ -366,6 +367,14 @@ class Ingestion(unittest.TestCase):
         self.assertEqual(of_kind(docs, "ConfigMap")["policies"]["data"], {"acme.yaml": "version: 1\n"})
         having = {name for name, pod in pods(docs).items() if "RAPPORT_POLICIES" in env(pod)}
         self.assertEqual(having, {"Deployment/rapport-collector", "Deployment/rapport-cleaner"})
+
+    def test_placements_go_to_the_scorer_only(self):
+        docs = rendered(MINIMAL, *self.SET)
+        self.assertEqual(of_kind(docs, "ConfigMap")["placements"]["data"], {"acme.yaml": "placements: {}\n"})
+        having = {name for name, pod in pods(docs).items() if "RAPPORT_PLACEMENTS" in env(pod)}
+        self.assertEqual(having, {"Deployment/rapport-scorer"})
+        mounts = pods(docs)["Deployment/rapport-scorer"]["spec"]["containers"][0]["volumeMounts"]
+        self.assertIn("/etc/rapport/placements", {mount["mountPath"] for mount in mounts})
 
     def test_everybody_speaks_to_kafka_with_the_password_from_its_secret(self):
         for name, pod in pods(rendered(MINIMAL, *self.SET)).items():

@@ -28,6 +28,8 @@ mod import;
 mod models;
 #[path = "flows/operations.rs"]
 mod operations;
+#[path = "flows/placements.rs"]
+mod placements;
 #[path = "flows/policies.rs"]
 mod policies;
 #[path = "flows/replay.rs"]

@@ -11,7 +11,7 @@
 {{- fail (printf "kafka.settings.%s holds a secret: put all settings into a Secret and name it in kafka.existingSecret" $key) -}}
 {{- end -}}
 {{- end -}}
-{{- $places := dict "RAPPORT_API_KEYS" "apiKeys.existingSecret or apiKeys.fileSecret" "RAPPORT_KAFKA_SASL_PASSWORD" "kafka.sasl.existingSecret" "RAPPORT_POLICIES" "policies" "RAPPORT_HASH_KEY" "hashKey.existingSecret" "RAPPORT_REDIS_URL" "redis.url or redis.existingSecret" "RAPPORT_KAFKA_SETTINGS" "kafka.settings or kafka.existingSecret" -}}
+{{- $places := dict "RAPPORT_API_KEYS" "apiKeys.existingSecret or apiKeys.fileSecret" "RAPPORT_KAFKA_SASL_PASSWORD" "kafka.sasl.existingSecret" "RAPPORT_POLICIES" "policies" "RAPPORT_PLACEMENTS" "placements" "RAPPORT_HASH_KEY" "hashKey.existingSecret" "RAPPORT_REDIS_URL" "redis.url or redis.existingSecret" "RAPPORT_KAFKA_SETTINGS" "kafka.settings or kafka.existingSecret" -}}
 {{- range $variable, $place := $places -}}
 {{- range $name, $c := merge (dict "default" $.Values.default) $.Values.components -}}
 {{- if hasKey (default dict $c.env) $variable -}}

@@ -48,6 +48,9 @@
 {{- if and $values.policies (has .name (list "collector" "cleaner")) }}
 - {name: RAPPORT_POLICIES, value: /etc/rapport/policies}
 {{- end }}
+{{- if and $values.placements (eq .name "scorer") }}
+- {name: RAPPORT_PLACEMENTS, value: /etc/rapport/placements}
+{{- end }}
 {{- if .component.groupId }}
 - {name: RAPPORT_GROUP_ID, value: {{ .component.groupId | quote }}}
 {{- end }}

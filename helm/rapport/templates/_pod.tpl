@@ -129,6 +129,9 @@ spec:
         {{- if and $values.policies (has .name (list "collector" "cleaner")) }}
         - {name: policies, mountPath: /etc/rapport/policies, readOnly: true}
         {{- end }}
+        {{- if and $values.placements (eq .name "scorer") }}
+        - {name: placements, mountPath: /etc/rapport/placements, readOnly: true}
+        {{- end }}
         {{- if $values.kafka.tlsSecret }}
         - {name: kafka-tls, mountPath: /etc/rapport/kafka-tls, readOnly: true}
         {{- end }}
@@ -161,6 +164,10 @@ spec:
     {{- if and $values.policies (has .name (list "collector" "cleaner")) }}
     - name: policies
       configMap: {name: {{ include "rapport.fullname" $root }}-policies}
+    {{- end }}
+    {{- if and $values.placements (eq .name "scorer") }}
+    - name: placements
+      configMap: {name: {{ include "rapport.fullname" $root }}-placements}
     {{- end }}
     {{- if $values.kafka.tlsSecret }}
     - name: kafka-tls

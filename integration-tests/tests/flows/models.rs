@@ -19,10 +19,10 @@ use rapport_integration_tests::{
 };
 use rapport_proto::{
     models::ModelAnnouncement,
-    recommend::RecommendRequest,
+    recommend::{ExplainRequest, RecommendRequest, reason::Kind},
     train::{
-        ListModelsRequest, ModelVersion, PromoteRequest, RollbackRequest, RunResult, StartRunRequest, TrainingConfig,
-        WatchRunRequest, run_progress::State,
+        ListModelsRequest, ListRunsRequest, ModelVersion, PromoteRequest, RollbackRequest, RunResult, StartRunRequest,
+        TrainingConfig, WatchRunRequest, run_progress::State,
     },
 };
 use tonic::Code;
@@ -172,6 +172,8 @@ async fn a_better_model_goes_live_and_is_rolled_back_without_a_failed_call_and_a
     served_by(&stack, version(&second)).await;
     assert_eq!(live(&stack).await.unwrap().version, version(&second));
 
+    because_of_the_history(&stack).await;
+
     // One epoch of a sequence model is no match for it.
     let worse = train(&stack, TrainingConfig { max_epochs: 1, ..only("ligr") }).await;
     assert!(!worse.promoted, "{worse:?}");
@@ -194,6 +196,58 @@ async fn a_better_model_goes_live_and_is_rolled_back_without_a_failed_call_and_a
     hammer.end().await;
     let process = stack.process(Service::Scorer);
     assert!(process.ended().is_none() && process.pid() == scorer, "the scorer was restarted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_trainer_was_killed_goes_on_after_its_last_pass() {
+    let _alone = heavy().await;
+    let mut stack = Stack::new("killed-trainer");
+    stack.start(&[Service::Collector, Service::Cleaner, Service::FeatureStore, Service::Trainer]).await;
+    walk(&stack, 0..300).await;
+
+    let config = TrainingConfig { max_epochs: 40, ..only("ligr") };
+    let started = stack.trainer().start_run(StartRunRequest { config: Some(config) }).await.unwrap();
+    let run_id = started.into_inner().run_id;
+    let watch = WatchRunRequest { run_id: run_id.clone() };
+    let mut progress = stack.trainer().watch_run(watch.clone()).await.unwrap().into_inner();
+    while let Some(step) = progress.message().await.unwrap() {
+        let goes_on = matches!(step.state(), State::Queued | State::Running);
+        assert!(goes_on, "it must not end before it is killed: {step:?}");
+        if step.step == "fit sequence" && step.epoch >= 3 {
+            break;
+        }
+    }
+    stack.kill(Service::Trainer);
+    stack.start(&[Service::Trainer]).await;
+
+    // It goes on by itself: nobody asks again.
+    let runs = stack.trainer().list_runs(ListRunsRequest {}).await.unwrap().into_inner().runs;
+    assert_eq!(runs.iter().map(|run| run.run_id.as_str()).collect::<Vec<_>>(), [run_id.as_str()]);
+    let mut progress = stack.trainer().watch_run(watch).await.unwrap().into_inner();
+    let (mut first_pass, mut last) = (None, None);
+    while let Some(step) = progress.message().await.expect("the progress arrives") {
+        if step.step == "fit sequence" && step.epoch > 0 {
+            first_pass.get_or_insert(step.epoch);
+        }
+        last = Some(step);
+    }
+    assert!(first_pass.is_some_and(|pass| pass >= 3), "it began anew with pass {first_pass:?}");
+    assert_eq!(last.unwrap().state(), State::Succeeded);
+}
+
+/// A model's list is explained by items that the customer has.
+async fn because_of_the_history(stack: &Stack) {
+    let customer = Walks::customer(0);
+    let had: Vec<String> = WALKS.events(0..1).into_iter().map(|event| event.item_id).collect();
+    let request = ExplainRequest { customer_id: customer, ..Default::default() };
+    let why = stack.scorer().explain(request).await.expect("a list is explained").into_inner();
+    assert_eq!(why.items.len(), 5);
+    for item in &why.items {
+        let reasons = || item.reasons.iter().filter(|reason| reason.kind() == Kind::History);
+        assert!(item.place > 0 && reasons().count() > 0, "{item:?}");
+        assert!(reasons().all(|reason| had.contains(&reason.item_id)), "{item:?}");
+        assert!(reasons().map(|reason| reason.value).sum::<f64>() <= 1.0 + 1e-4, "{item:?}");
+    }
 }
 
 fn copy_folder(from: &Path, to: &Path) {

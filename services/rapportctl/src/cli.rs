@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        account, consent, dead_letters, evaluate, features, history, import, keys, models, policy, predict, rank,
-        recommend, send, similar, simulate, topics, train, watch_change,
+        account, consent, dead_letters, evaluate, experiments, explain, features, history, import, keys, models,
+        placements, policy, predict, rank, recommend, send, similar, simulate, topics, train, watch_change,
     },
     context::{Context, Global},
 };
@@ -35,6 +35,8 @@ enum Command {
     Send(send::Send),
     /// The best items for a customer
     Recommend(recommend::Recommend),
+    /// Why a customer sees an item, or why not
+    Explain(explain::Explain),
     /// Items that go with an item
     Similar(similar::Similar),
     /// Put items into the order that suits a customer
@@ -67,6 +69,12 @@ enum Command {
     /// Tenants' policies: check files, show what holds
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Where lists stand: check the rules and experiments, look up a customer's arm
+    #[command(subcommand)]
+    Placements(placements::PlacementsCommand),
+    /// What experiments between placements have shown
+    #[command(subcommand)]
+    Experiments(experiments::ExperimentsCommand),
     /// What customers decided about their data
     #[command(subcommand)]
     Consent(consent::Consent),
@@ -85,6 +93,7 @@ impl Cli {
             Command::Simulate(command) => command.run(&context).await,
             Command::Send(command) => command.run(&context).await,
             Command::Recommend(command) => command.run(&context).await,
+            Command::Explain(command) => command.run(&context).await,
             Command::Similar(command) => command.run(&context).await,
             Command::Rank(command) => command.run(&context).await,
             Command::History(command) => command.run(&context).await,
@@ -98,6 +107,8 @@ impl Cli {
             Command::DeadLetters(command) => command.run(&context).await,
             Command::Account(command) => command.run(&context).await,
             Command::Policy(command) => command.run(&context),
+            Command::Placements(command) => command.run(&context),
+            Command::Experiments(command) => command.run(&context).await,
             Command::Consent(command) => command.run(&context).await,
             Command::Keys(command) => command.run(&context),
         }

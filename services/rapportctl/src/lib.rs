@@ -13,6 +13,7 @@ mod commands;
 mod context;
 mod error;
 mod evaluate;
+mod experiment;
 mod import;
 mod lane;
 mod movielens;

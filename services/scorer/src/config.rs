@@ -3,6 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use rapport_events::{Tenant, pseudonym::Pseudonymiser};
 use rapport_kafka::KafkaArgs;
 use rapport_online::{OnlineArgs, ViewsArgs};
+use rapport_placements::Folder;
 use rapport_registry::RegistryArgs;
 use rapport_rpc::ServerArgs;
 use rapport_runtime::{RuntimeArgs, parse_duration};
@@ -36,6 +37,11 @@ pub struct Config {
 
     #[command(flatten)]
     pub answers: AnswerArgs,
+
+    /// Folder of the tenants' placements, `<tenant>.yaml` each; looked at every two seconds. Check a file
+    /// with `rapportctl placements check`
+    #[arg(long, env = "RAPPORT_PLACEMENTS")]
+    pub placements: Option<PathBuf>,
 
     #[command(flatten)]
     pub models: ModelArgs,
@@ -171,6 +177,9 @@ impl ServiceConfig for Config {
             if !(Duration::from_millis(1)..=Duration::from_secs(60)).contains(&time) {
                 return Err(format!("{flag} must be between 1ms and 60s, is {time:?}"));
             }
+        }
+        if let Some(dir) = &self.placements {
+            Folder::open(dir).map_err(|mistakes| format!("--placements: {mistakes}"))?;
         }
         if self.answers.list_ttl < Duration::from_secs(10) {
             return Err(format!("--list-ttl must be at least 10s, is {:?}", self.answers.list_ttl));

@@ -6,6 +6,7 @@
 //! answers: lists are written and refreshed ([`cache::keeper`]), what was shown is published
 //! ([`served`]), [`models`] are swapped, [`catalog`] and [`trends`] are kept in memory.
 
+pub mod arrange;
 pub mod breaker;
 pub mod cache;
 pub mod catalog;
@@ -68,6 +69,15 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         keep,
     });
 
+    let (placements, watching) = match &config.placements {
+        Some(dir) => {
+            let watched =
+                rapport_placements::watch(dir, &lifecycle).map_err(|error| Error::Config(error.to_string()))?;
+            (watched.placements, Some(watched.thread))
+        }
+        None => (Arc::default(), None),
+    };
+
     // What runs behind them. Kafka may come later: until then the scorer is live and not ready.
     let (served, shown) = served::Log::new(config.answers.served_queue as usize);
     let publisher = Arc::new(served::publisher(&config.kafka)?);
@@ -93,6 +103,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     // The answers, until a drain is asked for and the calls in flight have ended.
     let service = serve::Service {
         recommender,
+        placements,
         served,
         default_tenant: config.default_tenant.clone(),
         hash,
@@ -111,6 +122,9 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         if let Err(error) = task.await {
             tracing::error!(task = name, %error, "a task failed");
         }
+    }
+    if let Some(thread) = watching {
+        thread.join_within(THREADS_END).await;
     }
     match following.await {
         Ok(followed) => followed?,

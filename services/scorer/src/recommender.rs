@@ -1,11 +1,16 @@
 //! How a question becomes an answer: hydrate, then the cached list if the versions allow it, else
 //! the pipeline. Knows nothing of the wire.
 
+mod explain;
+
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
+pub use explain::{Explained, ItemExplained, Reason};
 use rapport_events::{EventTime, Tenant};
+use rapport_placements::Resolved;
 
 use crate::{
+    arrange::{self, Placed, World},
     cache::{
         Pick,
         decide::{Decision, decide},
@@ -43,6 +48,30 @@ pub struct Ask {
     pub excluded: HashSet<String>,
     pub category: Option<String>,
     pub fresh: bool,
+    /// Whose rules arrange the list.
+    pub placement: Option<Resolved>,
+}
+
+impl Ask {
+    /// The best items that the placement's rules choose from.
+    fn most(&self) -> usize {
+        self.placement.as_ref().map_or(self.limit, |of| of.placement.candidates.max(self.limit))
+    }
+
+    /// Whether a list that was made without more ado answers it.
+    fn plain(&self) -> bool {
+        let narrows = self.placement.as_ref().is_some_and(|of| of.placement.narrows());
+        !self.include_seen && self.excluded.is_empty() && self.category.is_none() && !narrows
+    }
+}
+
+/// A visit of which only the caller knows, checked.
+#[derive(Debug, Clone, Default)]
+pub struct Visit {
+    /// Oldest first.
+    pub items: Vec<String>,
+    /// When each of them was acted on; empty when the caller does not say.
+    pub times: Vec<EventTime>,
 }
 
 /// Where an answer came from.
@@ -55,7 +84,7 @@ pub enum Served {
 
 /// Items and how they came about.
 pub struct Answer {
-    pub items: Vec<Pick>,
+    pub items: Vec<Placed>,
     /// The model that was live for this call.
     pub model: Option<Arc<LiveModel>>,
     /// The newest event that the items reflect.
@@ -65,6 +94,8 @@ pub struct Answer {
     pub customer_version: u64,
     pub served: Served,
     pub degraded: Degraded,
+    /// Whose rules arranged them.
+    pub placement: Option<Resolved>,
 }
 
 /// Everything that answers are made from.
@@ -93,20 +124,52 @@ impl Recommender {
         &self.keep
     }
 
-    /// The best items for a customer.
+    /// A list for a customer.
     pub async fn recommend(&self, tenant: &Tenant, ask: Ask, deadline: Instant) -> Answer {
+        let (placement, limit) = (ask.placement.clone(), ask.limit);
+        self.arranged(tenant, self.best(tenant, ask, deadline).await, placement, limit)
+    }
+
+    /// The next items of a visit: nothing is looked up.
+    pub async fn session(&self, tenant: &Tenant, visit: Visit, ask: Ask, deadline: Instant) -> Answer {
+        let standing = self.models.of(tenant);
+        let mut query = self.query(tenant, &standing, deadline);
+        query.narrow(&ask);
+        query.seen = SeenItems::of(&visit.items);
+        (query.history, query.history_times) = (visit.items, visit.times);
+        let facts = Facts { newest: query.history_times.last().copied(), ..Facts::default() };
+        let answer = self.compute(query, ask.most(), &standing, facts).await.0;
+        self.arranged(tenant, answer, ask.placement, ask.limit)
+    }
+
+    /// The answer by the rules of its placement.
+    fn arranged(&self, tenant: &Tenant, mut answer: Answer, placement: Option<Resolved>, limit: usize) -> Answer {
+        if let Some(of) = &placement {
+            let catalog = self.catalog.of(tenant);
+            let world = World { catalog: &catalog, model: answer.model.as_deref() };
+            let best = answer.items.into_iter().map(|placed| placed.pick).collect();
+            answer.items = arrange::arrange(&of.placement, best, limit, &world, &mut rand::rng()).items;
+        }
+        answer.items.truncate(limit);
+        answer.placement = placement;
+        answer
+    }
+
+    /// The best items for a customer, in the model's order: at least as many as are asked for, and as
+    /// many as the placement chooses from where that costs nothing.
+    async fn best(&self, tenant: &Tenant, ask: Ask, deadline: Instant) -> Answer {
         let standing = self.models.of(tenant);
         let known = match self.hydrate(tenant, &ask.customer, With::List).await {
             Hydrated::Known(known) => known,
             Hydrated::Stranger => {
                 let mut query = self.query(tenant, &standing, deadline);
                 query.narrow(&ask);
-                return self.compute(query, ask.limit, &standing, Facts::default()).await.0;
+                return self.compute(query, ask.most(), &standing, Facts::default()).await.0;
             }
             Hydrated::Down => {
                 let mut query = self.query(tenant, &standing, deadline);
                 query.narrow(&ask);
-                return self.compute(query, ask.limit, &standing, Facts::down()).await.0;
+                return self.compute(query, ask.most(), &standing, Facts::down()).await.0;
             }
         };
 
@@ -124,14 +187,15 @@ impl Recommender {
         );
         let usable = !ask.include_seen && decision_serves(decision);
         if let (true, Some(list)) = (usable, &list)
-            && let Some(items) = pick(list, &Admission::new(&query, self.pipeline.filters()), ask.limit)
+            && let Some(items) = pick(list, &Admission::new(&query, self.pipeline.filters()), ask.limit, ask.most())
         {
             if let Decision::Stale { lag } = decision {
                 self.meters.lag.record(lag as f64);
                 self.keep.refresh((tenant.clone(), ask.customer));
             }
             return Answer {
-                items,
+                items: arrange::as_it_is(items),
+                placement: None,
                 model: standing.model.clone(),
                 newest: list.header.newest,
                 list_version: list.header.version,
@@ -144,7 +208,7 @@ impl Recommender {
         if let Decision::Compute(why) = decision {
             self.meters.computed(why);
         }
-        let plain = !ask.include_seen && ask.excluded.is_empty() && ask.category.is_none();
+        let (plain, most) = (ask.plain(), ask.most());
         let customer: Customer = (tenant.clone(), ask.customer);
         // The history is read only now: the cached path has no use for its kilobytes.
         match self.hydrate(tenant, &customer.1, With::History).await {
@@ -155,7 +219,7 @@ impl Recommender {
                 query.seen = known.seen;
                 // A list for the cache is longer than what was asked for: its tail is the reserve.
                 let cacheable = plain && ask.limit <= self.rules.list_length && !decision_serves(decision);
-                let make = if cacheable { self.rules.list_length } else { ask.limit };
+                let make = if cacheable { self.rules.list_length.max(most) } else { most };
                 let stamp = standing.model.as_ref().map(|m| m.stamp);
                 let (mut answer, list) = self.compute(query, make, &standing, facts).await;
                 if let (true, Some(list), Some(stamp)) = (cacheable, list, stamp) {
@@ -164,13 +228,13 @@ impl Recommender {
                     // A variant does not make the list that others are served from.
                     self.keep.refresh(customer);
                 }
-                answer.items.truncate(ask.limit);
+                answer.items.truncate(most);
                 answer
             }
-            Hydrated::Stranger => self.compute(query, ask.limit, &standing, Facts::default()).await.0,
+            Hydrated::Stranger => self.compute(query, most, &standing, Facts::default()).await.0,
             Hydrated::Down => {
                 let facts = Facts { degraded: Facts::down().degraded, ..facts };
-                self.compute(query, ask.limit, &standing, facts).await.0
+                self.compute(query, most, &standing, facts).await.0
             }
         }
     }
@@ -267,6 +331,7 @@ impl Recommender {
             include_seen: false,
             excluded: HashSet::new(),
             category: None,
+            placement: None,
             history: Vec::new(),
             history_times: Vec::new(),
             seen: SeenItems::default(),
@@ -292,9 +357,9 @@ impl Recommender {
         let mut degraded = facts.degraded;
         degraded.merge(ranked.degraded);
         degraded.merge(self.standing_degraded(standing));
-        let items = ranked.items.iter().map(picked).collect();
         let answer = Answer {
-            items,
+            items: arrange::as_it_is(ranked.items.iter().map(picked).collect()),
+            placement: None,
             model: standing.model.clone(),
             newest: facts.newest.or(query.trends.newest),
             list_version: facts.version,
@@ -346,6 +411,7 @@ impl Query {
         self.include_seen = ask.include_seen;
         self.excluded.clone_from(&ask.excluded);
         self.category.clone_from(&ask.category);
+        self.placement = ask.placement.as_ref().map(|of| Arc::clone(&of.placement));
     }
 }
 

@@ -1,5 +1,7 @@
 //! The rules of the cache and of degradation, with a map in place of Redis.
 
+mod placements;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -204,7 +206,7 @@ fn ann(limit: usize) -> Ask {
 }
 
 fn items(answer: &Answer) -> Vec<&str> {
-    answer.items.iter().map(|p| p.item.as_str()).collect()
+    answer.items.iter().map(|placed| placed.pick.item.as_str()).collect()
 }
 
 #[tokio::test]
@@ -313,7 +315,7 @@ async fn a_stranger_gets_what_is_trending_and_nothing_is_cached_for_it() {
     let house = House::new(10);
     let answer = house.ask(ann(5)).await;
     assert_eq!(items(&answer), ["hit", "f"]);
-    assert!(answer.items[0].sources.holds(Tag::Trending) && answer.degraded.is_empty());
+    assert!(answer.items[0].pick.sources.holds(Tag::Trending) && answer.degraded.is_empty());
     assert_eq!((answer.customer_version, answer.served), (0, Served::Miss));
     assert_eq!(house.all_writes().await, 0);
 }

@@ -6,7 +6,9 @@ use std::{net::SocketAddr, process::Command};
 use prost::Message;
 use rapport_integration_tests::harness::{RedisServer, clients::channel, ports, process::Process, stack::scratch};
 use rapport_proto::recommend::{
-    RankRequest, RankResponse, RecommendRequest, RecommendResponse, SimilarItemsRequest, SimilarItemsResponse,
+    ExplainRequest, ExplainResponse, RankRequest, RankResponse, RecommendPageRequest, RecommendPageResponse,
+    RecommendRequest, RecommendResponse, SessionRecommendRequest, SessionRecommendResponse, SimilarItemsRequest,
+    SimilarItemsResponse,
     recommender_client::RecommenderClient,
     recommender_server::{Recommender, RecommenderServer},
 };
@@ -35,12 +37,34 @@ impl Recommender for Echo {
     }
 
     async fn similar_items(&self, _: Request<SimilarItemsRequest>) -> Result<Response<SimilarItemsResponse>, Status> {
-        Err(Status::unimplemented("the echo only recommends"))
+        Err(only_recommends())
     }
 
     async fn rank(&self, _: Request<RankRequest>) -> Result<Response<RankResponse>, Status> {
-        Err(Status::unimplemented("the echo only recommends"))
+        Err(only_recommends())
     }
+
+    async fn recommend_page(
+        &self,
+        _: Request<RecommendPageRequest>,
+    ) -> Result<Response<RecommendPageResponse>, Status> {
+        Err(only_recommends())
+    }
+
+    async fn session_recommend(
+        &self,
+        _: Request<SessionRecommendRequest>,
+    ) -> Result<Response<SessionRecommendResponse>, Status> {
+        Err(only_recommends())
+    }
+
+    async fn explain(&self, _: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        Err(only_recommends())
+    }
+}
+
+fn only_recommends() -> Status {
+    Status::unimplemented("the echo only recommends")
 }
 
 /// The server's process.

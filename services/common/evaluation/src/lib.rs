@@ -3,7 +3,7 @@
 //!
 //! split (which rows train, which judge) -> score per user or row ([`RankingScores`], [`Confusion`],
 //! [`roc_auc`], [`calibration()`]) -> certainty ([`Bootstrap`], [`wilcoxon`], [`mcnemar`], [`delong`],
-//! [`holm`]) -> groups ([`by_segment`]) and inputs ([`population_stability_index`]) -> [`Report`].
+//! [`holm`], [`anytime_difference`] for experiments that are watched) -> groups ([`by_segment`]) and inputs ([`population_stability_index`]) -> [`Report`].
 //!
 //! Every interval and test reads the same per-row values as the mean beside it, so that a table
 //! cannot contradict itself.
@@ -19,6 +19,7 @@ mod ranking;
 pub mod report;
 mod roc;
 mod segment;
+mod sequential;
 mod significance;
 mod split;
 mod temporal;
@@ -33,6 +34,7 @@ pub use ranking::{Metric, RankedList, RankingComparison, RankingScores, TiedRank
 pub use report::Report;
 pub use roc::{GainPoint, RocPoint, average_precision, gain_and_lift, roc_auc, roc_curve};
 pub use segment::{Bucket, Segment, by_segment};
+pub use sequential::{AnytimeInterval, Dealt, anytime_difference, anytime_mean};
 pub use significance::{DeLong, McNemar, Wilcoxon, delong, holm, mcnemar, wilcoxon};
 pub use split::{Fold, grouped_k_fold, k_fold, stratified_k_fold};
 pub use temporal::{GlobalCut, TemporalSplit, global_temporal, leave_one_out};

@@ -4,11 +4,14 @@ pub mod account;
 pub mod consent;
 pub mod dead_letters;
 pub mod evaluate;
+pub mod experiments;
+pub mod explain;
 pub mod features;
 pub mod history;
 pub mod import;
 pub mod keys;
 pub mod models;
+pub mod placements;
 pub mod policy;
 pub mod predict;
 pub mod rank;
@@ -78,6 +81,7 @@ fn provenance_json(provenance: Option<&Provenance>) -> Value {
         "age_s": age(p).map(|age| age.as_secs_f64()),
         "list_version": p.list_version, "customer_version": p.customer_version,
         "cache": cache_text(p), "degraded": p.degraded,
+        "placement": p.placement, "experiment": p.experiment, "arm": p.arm,
     })
 }
 
@@ -101,7 +105,12 @@ fn provenance_line(provenance: Option<&Provenance>) -> String {
     };
     let degraded =
         if p.degraded.is_empty() { String::new() } else { format!("; DEGRADED: {} missing", p.degraded.join(", ")) };
-    format!("{model}; {events}{newest}; {}{degraded}", cache_text(p))
+    let placement = match (p.placement.as_str(), p.experiment.as_str()) {
+        ("", _) => String::new(),
+        (placement, "") => format!("; arranged for {placement}"),
+        (placement, experiment) => format!("; arranged for {placement}, arm {} of {experiment}", p.arm),
+    };
+    format!("{model}; {events}{newest}; {}{placement}{degraded}", cache_text(p))
 }
 
 fn cache_text(provenance: &Provenance) -> &'static str {
@@ -148,10 +157,20 @@ mod tests {
             customer_version: 6,
             cache: Cache::Stale.into(),
             degraded: vec!["catalog".into()],
+            placement: "home".into(),
+            experiment: "varied".into(),
+            arm: "b".into(),
             ..Provenance::default()
         };
         let line = provenance_line(Some(&provenance));
-        for part in ["next-item v1 (epoch 3)", "4 of 6 events", "2.50 s ago", "being refreshed", "catalog missing"] {
+        for part in [
+            "next-item v1 (epoch 3)",
+            "4 of 6 events",
+            "2.50 s ago",
+            "being refreshed",
+            "catalog missing",
+            "for home, arm b of varied",
+        ] {
             assert!(line.contains(part), "{line} lacks {part}");
         }
         assert_eq!(provenance_json(Some(&provenance))["age_s"], 2.5);

@@ -24,6 +24,9 @@ pub struct Recommend {
     /// Only items of this category
     #[arg(long, default_value = "")]
     category: String,
+    /// By the rules of this placement
+    #[arg(long, default_value = "")]
+    placement: String,
     /// Leave these items out
     #[arg(long, value_delimiter = ',')]
     exclude: Vec<String>,
@@ -39,6 +42,7 @@ impl Recommend {
             exclude_item_ids: self.exclude,
             category: self.category,
             fresh: self.fresh,
+            placement: self.placement,
         };
         let answer = ask(context, request).await?;
         context.output.answer(

@@ -17,18 +17,18 @@ pub struct Pick {
     pub sources: SourceSet,
 }
 
-/// The first `limit` items of a list that pass the filters; `None` when the list runs out before,
-/// unless nothing more could come in anyway.
-pub fn pick(list: &list::List<'_>, admission: &Admission<'_>, limit: usize) -> Option<Vec<Pick>> {
-    let mut picks = Vec::with_capacity(limit.min(64));
+/// The first items of a list that pass the filters, `most` of them or as many as there are; `None` when
+/// those are less than `least`, unless nothing more could come in anyway.
+pub fn pick(list: &list::List<'_>, admission: &Admission<'_>, least: usize, most: usize) -> Option<Vec<Pick>> {
+    let mut picks = Vec::with_capacity(most.min(64));
     let mut items = list.items();
-    while picks.len() < limit {
+    while picks.len() < most {
         let Some(listed) = items.next() else { break };
         if admission.admits(listed.item) {
             picks.push(Pick { item: listed.item.to_owned(), score: listed.score, sources: listed.sources });
         }
     }
-    (picks.len() == limit || (list.header.complete && items.whole())).then_some(picks)
+    (picks.len() >= least || (list.header.complete && items.whole())).then_some(picks)
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
         let list = List::read(&bytes).unwrap();
         let filters = filters::all();
         let picked = |query: &crate::pipeline::Query, limit| {
-            let picks = pick(&list, &Admission::new(query, &filters), limit);
+            let picks = pick(&list, &Admission::new(query, &filters), limit, limit);
             picks.map(|picks| picks.into_iter().map(|p| p.item).collect::<Vec<_>>())
         };
 
@@ -75,6 +75,8 @@ mod tests {
         query.seen = fixture::seen(&["b"]);
         assert_eq!(picked(&query, 2).unwrap(), ["c", "d"]);
         assert_eq!(picked(&query, 3), None, "the reserve does not suffice");
+        let more = pick(&list, &Admission::new(&query, &filters), 1, 10).unwrap();
+        assert_eq!(more.len(), 2, "more than is needed is what there is");
         query.excluded.clear();
         query.catalog = fixture::catalog(&[("a", true, &["x"]), ("b", true, &["y"]), ("d", true, &["x"])]);
         query.category = Some("x".into());
@@ -89,7 +91,7 @@ mod tests {
         let bytes = packed(&["a"], true);
         let list = List::read(&bytes).unwrap();
         let (query, filters) = (fixture::query(), filters::all());
-        assert_eq!(pick(&list, &Admission::new(&query, &filters), 10).unwrap().len(), 1);
+        assert_eq!(pick(&list, &Admission::new(&query, &filters), 10, 10).unwrap().len(), 1);
     }
 
     proptest! {
@@ -105,7 +107,7 @@ mod tests {
             let mut query = fixture::query();
             query.seen = fixture::seen(&seen.iter().map(String::as_str).collect::<Vec<_>>());
             let filters = filters::all();
-            let picks = pick(&list, &Admission::new(&query, &filters), limit).unwrap();
+            let picks = pick(&list, &Admission::new(&query, &filters), limit, limit).unwrap();
             let wanted: Vec<&str> =
                 items.iter().copied().filter(|i| !seen.iter().any(|s| s == i)).take(limit).collect();
             prop_assert_eq!(picks.iter().map(|p| p.item.as_str()).collect::<Vec<_>>(), wanted);

@@ -59,6 +59,10 @@ impl LiveModel {
         self.index.contains_key(item)
     }
 
+    pub fn index_of(&self, item: &str) -> Option<usize> {
+        self.index.get(item).map(|index| *index as usize)
+    }
+
     /// What the model is asked about a history, oldest first: the newest items that it knows, and when
     /// they were taken. An item without a time counts as taken now.
     pub fn asked(&self, history: &[String], times: &[EventTime], now: EventTime) -> Asked {

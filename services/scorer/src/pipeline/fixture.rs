@@ -23,6 +23,7 @@ pub fn query() -> Query {
         include_seen: false,
         excluded: HashSet::new(),
         category: None,
+        placement: None,
         history: Vec::new(),
         history_times: Vec::new(),
         seen: SeenItems::default(),

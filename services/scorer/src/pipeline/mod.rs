@@ -21,7 +21,7 @@ use futures::future::join_all;
 pub use query::{Purpose, Query};
 use sources::{Source, SourceError};
 
-use crate::degraded::{Degraded, Part};
+use crate::degraded::Degraded;
 
 /// The stages, in order.
 pub struct Pipeline {
@@ -46,6 +46,21 @@ pub struct Ranked {
     /// and must give way as soon as the model can answer.
     pub by_model: bool,
     pub degraded: Degraded,
+    /// What each source and filter did, for who asks why.
+    pub stages: Vec<StageAccount>,
+}
+
+/// What one stage did for one query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageAccount {
+    /// `source:model`, `filter:seen`.
+    pub name: String,
+    /// Candidates that a source gave, items that a filter left out.
+    pub items: usize,
+    /// Zero for a filter: it is asked on the way.
+    pub took: Duration,
+    /// "ok", "late", "failed", "off".
+    pub outcome: &'static str,
 }
 
 impl Pipeline {
@@ -79,24 +94,26 @@ impl Pipeline {
     /// At most `limit` items for the query.
     pub async fn run(&self, query: &Query, limit: usize) -> Ranked {
         let admission = Admission::new(query, &self.filters);
-        let asked = self.sources.iter().filter(|stage| stage.source.enabled(query));
-        let answers = join_all(asked.map(|stage| stage.ask(query, &admission, limit))).await;
+        let asked: Vec<&SourceStage> = self.sources.iter().filter(|stage| stage.source.enabled(query)).collect();
+        let answers = join_all(asked.iter().map(|stage| stage.ask(query, &admission, limit))).await;
 
         let started = Instant::now();
         let mut degraded = Degraded::default();
         let mut batches = Vec::with_capacity(answers.len());
         let mut complete = true;
         let mut by_model = false;
-        for answer in answers {
+        let mut stages = Vec::with_capacity(asked.len());
+        for (stage, (answer, took)) in asked.iter().zip(answers) {
+            stages.push(StageAccount::of_source(stage.source.name(), &answer, took));
             match answer {
                 Ok((tag, candidates)) => {
                     complete &= candidates.len() < limit;
                     by_model |= matches!(tag, Tag::Sequence | Tag::Ridge) && !candidates.is_empty();
                     batches.push((tag, candidates));
                 }
-                Err(part) => {
+                Err(_) => {
                     complete = false;
-                    degraded.add(part);
+                    degraded.add(stage.source.part());
                 }
             }
         }
@@ -107,9 +124,10 @@ impl Pipeline {
         items.truncate(limit);
         for (filter, dropped) in admission.dropped().filter(|(_, dropped)| *dropped > 0) {
             metrics::counter!("rapport_scorer_filtered_total", "filter" => filter).increment(dropped.into());
+            stages.push(StageAccount::of_filter(filter, dropped));
         }
         self.merging.record(started.elapsed());
-        Ranked { items, complete, by_model, degraded }
+        Ranked { items, complete, by_model, degraded, stages }
     }
 
     /// The filters, for lists that were made earlier.
@@ -119,25 +137,45 @@ impl Pipeline {
 }
 
 impl SourceStage {
-    async fn ask(&self, query: &Query, admission: &Admission<'_>, limit: usize) -> Result<(Tag, Vec<Candidate>), Part> {
+    async fn ask(&self, query: &Query, admission: &Admission<'_>, limit: usize) -> (Answered, Duration) {
         let started = Instant::now();
         let left = query.deadline.saturating_duration_since(started).min(self.budget);
         let answer = match tokio::time::timeout(left, self.source.candidates(query, admission, limit)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(SourceError::late(left)),
         };
-        self.seconds.record(started.elapsed());
+        let took = started.elapsed();
+        self.seconds.record(took);
         let name = self.source.name();
-        let outcome = match &answer {
-            Ok(_) => "ok",
-            Err(SourceError::Late { .. }) => "late",
-            Err(SourceError::Failed(_)) => "failed",
-        };
+        let outcome = outcome_of(&answer);
         metrics::counter!("rapport_scorer_stage_total", "stage" => name, "outcome" => outcome).increment(1);
-        answer.map_err(|error| {
+        if let Err(error) = &answer {
             tracing::debug!(source = name, %error, "a source is left out");
-            self.source.part()
-        })
+        }
+        (answer, took)
+    }
+}
+
+/// What a source gave.
+type Answered = Result<(Tag, Vec<Candidate>), SourceError>;
+
+fn outcome_of(answer: &Answered) -> &'static str {
+    match answer {
+        Ok(_) => "ok",
+        Err(SourceError::Late { .. }) => "late",
+        Err(SourceError::Failed(_)) => "failed",
+    }
+}
+
+impl StageAccount {
+    fn of_source(name: &str, answer: &Answered, took: Duration) -> Self {
+        let items = answer.as_ref().map_or(0, |(_, candidates)| candidates.len());
+        Self { name: format!("source:{name}"), items, took, outcome: outcome_of(answer) }
+    }
+
+    fn of_filter(name: &str, dropped: u32) -> Self {
+        let items = usize::try_from(dropped).unwrap_or(usize::MAX);
+        Self { name: format!("filter:{name}"), items, took: Duration::ZERO, outcome: "ok" }
     }
 }
 
@@ -148,7 +186,7 @@ mod tests {
     use futures::future::BoxFuture;
 
     use super::*;
-    use crate::{models::LiveModel, trends::Trends};
+    use crate::{degraded::Part, models::LiveModel, trends::Trends};
 
     struct Broken;
     impl Source for Broken {

@@ -1,6 +1,7 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use rapport_events::{EventTime, Tenant};
+use rapport_placements::Placement;
 
 use crate::{catalog::TenantCatalog, models::LiveModel, store::SeenItems, trends::Trends};
 
@@ -24,6 +25,8 @@ pub struct Query {
     pub include_seen: bool,
     pub excluded: HashSet<String>,
     pub category: Option<String>,
+    /// The rules of where the list will stand.
+    pub placement: Option<Arc<Placement>>,
     /// Items that the customer acted on, newest last.
     pub history: Vec<String>,
     /// When each of them was taken.

@@ -2,10 +2,13 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use rapport_events::{FieldError, Tenant, check_id, limits, pseudonym::Pseudonymiser};
-use rapport_proto::recommend::{RankRequest, RecommendRequest, SimilarItemsRequest};
+use rapport_events::{EventTime, FieldError, Tenant, check_id, limits, pseudonym::Pseudonymiser};
+use rapport_placements::{Resolved, TenantPlacements};
+use rapport_proto::recommend::{
+    ExplainRequest, RankRequest, RecommendPageRequest, RecommendRequest, SessionRecommendRequest, SimilarItemsRequest,
+};
 
-use crate::recommender::Ask;
+use crate::recommender::{Ask, Visit};
 
 /// Items of one answer when the caller does not say.
 pub const DEFAULT_LIMIT: usize = 10;
@@ -15,13 +18,49 @@ pub const MAX_LIMIT: usize = 500;
 pub const MAX_EXCLUDED: usize = 1_000;
 /// Items that a call may have ranked.
 pub const MAX_CANDIDATES: usize = 1_000;
+/// Lists of one page.
+pub const MAX_SLOTS: usize = 20;
+/// Items of a visit that only the caller knows.
+pub const MAX_VISIT: usize = 500;
+/// Items that a call may have explained.
+pub const MAX_EXPLAINED: usize = 20;
+
+/// What stands around a request: the house's own rules for ids and placements.
+pub struct Around<'a> {
+    pub tenant: &'a Tenant,
+    pub hash: Option<&'a Pseudonymiser>,
+    pub placements: Option<&'a TenantPlacements>,
+}
+
+impl Around<'_> {
+    /// The rules for a placement that a request names; none where it names none.
+    fn placement(&self, field: &str, name: &str, customer: &str) -> Result<Option<Resolved>, FieldError> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let found = self.placements.and_then(|declared| declared.resolve(name, customer));
+        found.map(Some).ok_or_else(|| {
+            let declared = self.placements.into_iter().flat_map(TenantPlacements::placements);
+            let names: Vec<&str> = declared.map(|placement| placement.name.as_str()).collect();
+            let there =
+                if names.is_empty() { "there are none".to_owned() } else { format!("there are: {}", names.join(", ")) };
+            FieldError::schema(field, format!("{:?} is not declared for this tenant; {there}", cut(name)))
+        })
+    }
+}
+
+/// A name as a refusal repeats it.
+fn cut(name: &str) -> String {
+    name.chars().take(64).collect()
+}
 
 /// Checks a `RecommendRequest`.
 ///
 /// # Errors
 /// The first field that is wrong, with its limit.
-pub fn recommend(request: RecommendRequest, tenant: &Tenant, hash: Option<&Pseudonymiser>) -> Result<Ask, FieldError> {
-    let customer = customer(request.customer_id, tenant, hash)?;
+pub fn recommend(request: RecommendRequest, around: &Around<'_>) -> Result<Ask, FieldError> {
+    let customer = customer(request.customer_id, around.tenant, around.hash)?;
+    let placement = around.placement("placement", &request.placement, &customer)?;
     let limit = limit(request.limit)?;
     let excluded = ids("exclude_item_ids", &request.exclude_item_ids, MAX_EXCLUDED)
         .map(|()| request.exclude_item_ids.into_iter().collect::<HashSet<String>>())?;
@@ -33,7 +72,78 @@ pub fn recommend(request: RecommendRequest, tenant: &Tenant, hash: Option<&Pseud
         excluded,
         category: Some(request.category).filter(|category| !category.is_empty()),
         fresh: request.fresh,
+        placement,
     })
+}
+
+/// Checks a `RecommendPageRequest`: one question for each slot, in their order.
+///
+/// # Errors
+/// The first field that is wrong, with its limit.
+pub fn page(request: RecommendPageRequest, around: &Around<'_>) -> Result<Vec<Ask>, FieldError> {
+    let slots = request.slots.len();
+    if !(1..=MAX_SLOTS).contains(&slots) {
+        return Err(FieldError::size("slots", format!("must be 1 to {MAX_SLOTS}, are {slots}")));
+    }
+    let slots = request.slots.into_iter().enumerate().map(|(n, slot)| {
+        let one = RecommendRequest {
+            customer_id: request.customer_id.clone(),
+            limit: slot.limit,
+            exclude_item_ids: request.exclude_item_ids.clone(),
+            fresh: request.fresh,
+            placement: slot.placement,
+            ..RecommendRequest::default()
+        };
+        recommend(one, around).map_err(|error| match error.field.as_str() {
+            "limit" | "placement" => FieldError { field: format!("slots[{n}].{}", error.field), ..error },
+            _ => error,
+        })
+    });
+    slots.collect()
+}
+
+/// Checks a `SessionRecommendRequest`.
+///
+/// # Errors
+/// The first field that is wrong, with its limit.
+pub fn session(request: SessionRecommendRequest, around: &Around<'_>) -> Result<(Visit, Ask), FieldError> {
+    ids("item_ids", &request.item_ids, MAX_VISIT)?;
+    ids("exclude_item_ids", &request.exclude_item_ids, MAX_EXCLUDED)?;
+    if !request.times.is_empty() && request.times.len() != request.item_ids.len() {
+        let (has, items) = (request.times.len(), request.item_ids.len());
+        return Err(FieldError::schema("times", format!("must be none or one for each of {items} items, are {has}")));
+    }
+    let time = |(n, stamp): (usize, &_)| {
+        EventTime::from_proto(stamp)
+            .ok_or_else(|| FieldError::schema(format!("times[{n}]"), "must lie in the years 1 to 9999".to_owned()))
+    };
+    let times = request.times.iter().enumerate().map(time).collect::<Result<Vec<_>, _>>()?;
+    let ask = Ask {
+        limit: limit(request.limit)?,
+        include_seen: request.include_seen,
+        excluded: request.exclude_item_ids.into_iter().collect(),
+        // Nobody is known here whom an experiment could count.
+        placement: around.placement("placement", &request.placement, "")?.map(Resolved::without_experiment),
+        ..Ask::default()
+    };
+    Ok((Visit { items: request.item_ids, times }, ask))
+}
+
+/// Checks an `ExplainRequest`: the list, and the items that are named.
+///
+/// # Errors
+/// The first field that is wrong, with its limit.
+pub fn explain(request: ExplainRequest, around: &Around<'_>) -> Result<(Ask, Vec<String>), FieldError> {
+    ids("item_ids", &request.item_ids, MAX_EXPLAINED)?;
+    let list = RecommendRequest {
+        customer_id: request.customer_id,
+        limit: request.limit,
+        placement: request.placement,
+        ..RecommendRequest::default()
+    };
+    let mut named = HashSet::new();
+    let items = request.item_ids.into_iter().filter(|item| named.insert(item.clone())).collect();
+    Ok((recommend(list, around)?, items))
 }
 
 /// Checks a `SimilarItemsRequest`: the item and how many.
@@ -101,6 +211,7 @@ fn ids(field: &str, ids: &[String], most: usize) -> Result<(), FieldError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rapport_proto::recommend::recommend_page_request::Slot;
 
     use super::*;
 
@@ -108,8 +219,13 @@ mod tests {
         Tenant::parse("acme").unwrap()
     }
 
+    fn around<R>(hash: Option<&Pseudonymiser>, work: impl FnOnce(&Around<'_>) -> R) -> R {
+        let declared = TenantPlacements::from_yaml("t.yaml", "placements: {home: {candidates: 30}}").unwrap();
+        work(&Around { tenant: &acme(), hash, placements: Some(&declared) })
+    }
+
     fn ask(request: RecommendRequest) -> Result<Ask, FieldError> {
-        recommend(request, &acme(), None)
+        around(None, |around| recommend(request, around))
     }
 
     fn plain() -> RecommendRequest {
@@ -135,6 +251,49 @@ mod tests {
     }
 
     #[test]
+    fn a_placement_that_nobody_declared_is_refused_with_those_that_are() {
+        let at = |placement: &str| ask(RecommendRequest { placement: placement.into(), ..plain() });
+        assert_eq!(at("home").unwrap().placement.unwrap().placement.candidates, 30);
+        assert_eq!(at("").unwrap().placement, None);
+        let error = at("hom").unwrap_err().to_string();
+        assert_eq!(error, "placement: \"hom\" is not declared for this tenant; there are: home");
+    }
+
+    #[test]
+    fn a_page_names_the_slot_that_is_wrong() {
+        let slot = |placement: &str, limit| Slot { placement: placement.into(), limit };
+        let of = |slots: Vec<Slot>| {
+            let request = RecommendPageRequest { customer_id: "ann".into(), slots, ..RecommendPageRequest::default() };
+            around(None, |around| page(request, around))
+        };
+        assert_eq!(
+            of(vec![slot("home", 3), slot("", 0)]).unwrap().iter().map(|ask| ask.limit).collect::<Vec<_>>(),
+            [3, 10]
+        );
+        assert!(
+            of(vec![slot("home", 3), slot("cart", 3)]).unwrap_err().to_string().starts_with("slots[1].placement: ")
+        );
+        assert!(of(vec![slot("home", 900)]).unwrap_err().to_string().starts_with("slots[0].limit: "));
+        assert_eq!(of(vec![]).unwrap_err().to_string(), "slots: must be 1 to 20, are 0");
+    }
+
+    #[test]
+    fn a_visit_has_no_times_or_one_for_each_item() {
+        let of = |items: &[&str], times: usize| {
+            let request = SessionRecommendRequest {
+                item_ids: items.iter().map(|item| (*item).to_owned()).collect(),
+                times: vec![prost_types::Timestamp { seconds: 5, nanos: 0 }; times],
+                ..SessionRecommendRequest::default()
+            };
+            around(None, |around| session(request, around))
+        };
+        assert_eq!(of(&["a", "b"], 2).unwrap().0.times.len(), 2);
+        assert!(of(&["a", "b"], 0).unwrap().0.times.is_empty());
+        assert!(of(&["a", "b"], 1).unwrap_err().to_string().starts_with("times: must be none or one for each of 2"));
+        assert_eq!(of(&["a"; 501], 0).unwrap_err().field, "item_ids");
+    }
+
+    #[test]
     fn no_limit_means_ten() {
         assert_eq!(ask(plain()).unwrap().limit, 10);
         assert_eq!(ask(RecommendRequest { limit: 500, ..plain() }).unwrap().limit, 500);
@@ -144,7 +303,7 @@ mod tests {
     fn an_address_is_looked_up_under_its_pseudonym() {
         let hash = Pseudonymiser::new(&[7; 32]).unwrap();
         let request = RecommendRequest { customer_id: "Ann@Example.com".into(), ..RecommendRequest::default() };
-        let ask = recommend(request, &acme(), Some(&hash)).unwrap();
+        let ask = around(Some(&hash), |around| recommend(request, around)).unwrap();
         assert_eq!(ask.customer, hash.customer_id(&acme(), "ann@example.com"));
     }
 

@@ -5,18 +5,24 @@ mod asks;
 mod wire;
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rapport_events::{EventTime, Tenant, pseudonym::Pseudonymiser};
+use arc_swap::ArcSwap;
+use rapport_events::{EventTime, FieldError, Tenant, pseudonym::Pseudonymiser};
+use rapport_placements::Placements;
 use rapport_proto::recommend::{
-    Provenance, RankRequest, RankResponse, RecommendRequest, RecommendResponse, ScoredItem, SimilarItemsRequest,
-    SimilarItemsResponse, recommender_server::Recommender as RecommenderRpc,
+    ExplainRequest, ExplainResponse, Provenance, RankRequest, RankResponse, RecommendPageRequest,
+    RecommendPageResponse, RecommendRequest, RecommendResponse, ScoredItem, SessionRecommendRequest,
+    SessionRecommendResponse, SimilarItemsRequest, SimilarItemsResponse,
+    recommender_server::Recommender as RecommenderRpc,
 };
 use rapport_rpc::{deadline_of, status::from_field_error, tenant_of};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
+use self::asks::Around;
 use crate::{
     recommender::{Answer, Recommender},
     served::Log,
@@ -25,6 +31,7 @@ use crate::{
 /// The service `rapport.recommend.v1.Recommender`.
 pub struct Service {
     pub recommender: Arc<Recommender>,
+    pub placements: Arc<ArcSwap<Placements>>,
     pub served: Log,
     pub default_tenant: Tenant,
     pub hash: Option<Pseudonymiser>,
@@ -52,6 +59,17 @@ impl Service {
     fn begin(&self, metadata: &MetadataMap) -> Result<(Tenant, Time), Status> {
         let tenant = tenant_of(metadata, &self.default_tenant)?;
         Ok((tenant, Time::of(metadata, self.answer_timeout, Instant::now())))
+    }
+
+    /// A request, checked with what stands around it.
+    fn checked<R>(
+        &self,
+        tenant: &Tenant,
+        check: impl FnOnce(&Around<'_>) -> Result<R, FieldError>,
+    ) -> Result<R, Status> {
+        let placements = self.placements.load();
+        let placements = placements.of(tenant).map(AsRef::as_ref);
+        check(&Around { tenant, hash: self.hash.as_ref(), placements }).map_err(|error| from_field_error(&error))
     }
 
     /// What every answer ends with. `shown_to`: the customer whose list it is, for the feedback loop.
@@ -90,11 +108,53 @@ impl RecommenderRpc for Service {
         let (tenant, time) = self.begin(request.metadata())?;
         let request = request.into_inner();
         let with_titles = request.with_titles;
-        let ask = asks::recommend(request, &tenant, self.hash.as_ref()).map_err(|e| from_field_error(&e))?;
+        let ask = self.checked(&tenant, |around| asks::recommend(request, around))?;
         let customer = ask.customer.clone();
         let answer = within(time, self.recommender.recommend(&tenant, ask, time.stages)).await?;
         let (items, provenance) = self.finish(&tenant, answer, Some(&customer), with_titles);
         Ok(Response::new(RecommendResponse { items, provenance }))
+    }
+
+    async fn recommend_page(
+        &self,
+        request: Request<RecommendPageRequest>,
+    ) -> Result<Response<RecommendPageResponse>, Status> {
+        let (tenant, time) = self.begin(request.metadata())?;
+        let request = request.into_inner();
+        let with_titles = request.with_titles;
+        let asks = self.checked(&tenant, |around| asks::page(request, around))?;
+        let mut lists = Vec::with_capacity(asks.len());
+        let mut shown = HashSet::new();
+        for mut ask in asks {
+            let customer = ask.customer.clone();
+            ask.excluded.extend(shown.iter().cloned());
+            let answer = within(time, self.recommender.recommend(&tenant, ask, time.stages)).await?;
+            shown.extend(answer.items.iter().map(|placed| placed.pick.item.clone()));
+            let (items, provenance) = self.finish(&tenant, answer, Some(&customer), with_titles);
+            lists.push(RecommendResponse { items, provenance });
+        }
+        Ok(Response::new(RecommendPageResponse { lists }))
+    }
+
+    async fn session_recommend(
+        &self,
+        request: Request<SessionRecommendRequest>,
+    ) -> Result<Response<SessionRecommendResponse>, Status> {
+        let (tenant, time) = self.begin(request.metadata())?;
+        let request = request.into_inner();
+        let with_titles = request.with_titles;
+        let (visit, ask) = self.checked(&tenant, |around| asks::session(request, around))?;
+        let answer = within(time, self.recommender.session(&tenant, visit, ask, time.stages)).await?;
+        let (items, provenance) = self.finish(&tenant, answer, None, with_titles);
+        Ok(Response::new(SessionRecommendResponse { items, provenance }))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let (tenant, time) = self.begin(request.metadata())?;
+        let (ask, items) = self.checked(&tenant, |around| asks::explain(request.into_inner(), around))?;
+        let explained = within(time, self.recommender.explain(&tenant, ask, items, time.stages)).await?;
+        let catalog = self.recommender.catalog.of(&tenant);
+        Ok(Response::new(wire::explanation(explained, &catalog, EventTime::now())))
     }
 
     async fn similar_items(

@@ -23,9 +23,9 @@ impl SeenItems {
         bytes.len().is_multiple_of(8).then_some(Self(bytes))
     }
 
-    #[cfg(test)]
-    pub fn of(items: &[&str]) -> Self {
-        let mut hashes: Vec<u64> = items.iter().map(|item| item_hash(item)).collect();
+    /// Of items that the caller names.
+    pub fn of<S: AsRef<str>>(items: &[S]) -> Self {
+        let mut hashes: Vec<u64> = items.iter().map(|item| item_hash(item.as_ref())).collect();
         hashes.sort_unstable();
         Self(hashes.into_iter().flat_map(u64::to_le_bytes).collect())
     }

@@ -4,6 +4,7 @@
 mod available;
 mod category;
 mod excluded;
+mod placement;
 mod seen;
 mod wanted;
 
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Box<dyn Filter>> {
         Box::new(seen::Seen),
         Box::new(available::Available),
         Box::new(category::Category),
+        Box::new(placement::OfPlacement),
     ]
 }
 
@@ -54,6 +56,11 @@ impl<'q> Admission<'q> {
         }
     }
 
+    /// The first filter that leaves an item out.
+    pub fn left_out_by(&self, item: &str) -> Option<&'static str> {
+        self.filters.iter().find(|(filter, _)| !filter.keeps(self.query, item)).map(|(filter, _)| filter.name())
+    }
+
     /// How many items each filter left out so far, of those that it was asked about.
     pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u32)> + '_ {
         self.filters.iter().map(|(filter, dropped)| (filter.name(), dropped.load(Relaxed)))
@@ -62,6 +69,8 @@ impl<'q> Admission<'q> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -96,6 +105,23 @@ mod tests {
         query.catalog = fixture::catalog(&[("a", true, &["news", "local"]), ("b", true, &["sports"])]);
         query.category = Some("local".into());
         assert_eq!(admitted(&query, &["a", "b"]), ["a"]);
+    }
+
+    #[test]
+    fn a_placement_shows_what_it_wants_and_never_what_it_does_not() {
+        let mut query = fixture::query();
+        query.catalog =
+            fixture::catalog(&[("a", true, &["news"]), ("b", true, &["news", "adult"]), ("c", true, &["sports"])]);
+        let rules = rapport_placements::Placement {
+            only_categories: vec!["news".into()],
+            never_categories: vec!["adult".into()],
+            ..rapport_placements::Placement::default()
+        };
+        query.placement = Some(Arc::new(rules));
+        assert_eq!(admitted(&query, &["a", "b", "c"]), ["a"]);
+        let filters = all();
+        let admission = Admission::new(&query, &filters);
+        assert_eq!((admission.left_out_by("a"), admission.left_out_by("b")), (None, Some("placement")));
     }
 
     #[test]

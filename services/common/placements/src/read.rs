@@ -1,0 +1,319 @@
+//! A file's text into placements, with every mistake in it and not only the first.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use serde::Deserialize;
+
+use crate::{Arm, Boost, Diversity, Experiment, Explore, Match, Placement, TenantPlacements};
+
+/// What is arranged when the file does not say.
+const CANDIDATES: usize = 60;
+const MOST_CANDIDATES: usize = 500;
+const NAME_BYTES: usize = 64;
+/// A boost beyond this decides alone, whatever the model says: that is a rule and not a boost.
+const MOST_BOOST: f32 = 10.0;
+/// Shares are written with a few digits.
+const SHARES_TOLERANCE: f64 = 1e-6;
+
+/// What is wrong, where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    pub file: String,
+    /// `placements.home.explore.slots`; empty for the file as a whole.
+    pub path: String,
+    pub reason: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => write!(f, "{}: {}", self.file, self.reason),
+            path => write!(f, "{}: {path}: {}", self.file, self.reason),
+        }
+    }
+}
+
+/// Every mistake of a file or a folder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl Mistakes {
+    pub(crate) fn one(file: &str, reason: impl Into<String>) -> Self {
+        Self(vec![Mistake { file: file.to_owned(), path: String::new(), reason: reason.into() }])
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenFile {
+    placements: BTreeMap<String, WrittenPlacement>,
+    #[serde(default)]
+    experiments: BTreeMap<String, WrittenExperiment>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenPlacement {
+    candidates: Option<usize>,
+    only_categories: Vec<String>,
+    never_categories: Vec<String>,
+    boosts: Vec<WrittenBoost>,
+    diversity: WrittenDiversity,
+    explore: Option<WrittenExplore>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenBoost {
+    category: Option<String>,
+    source: Option<String>,
+    items: Option<Vec<String>>,
+    by: f32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenDiversity {
+    same_category: Option<usize>,
+    mmr: Option<f32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenExplore {
+    slots: usize,
+    #[serde(default = "one")]
+    temperature: f32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenExperiment {
+    placement: String,
+    salt: Option<String>,
+    #[serde(default = "all")]
+    traffic: f64,
+    arms: Vec<WrittenArm>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenArm {
+    name: String,
+    share: f64,
+    placement: String,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+/// Collects mistakes under a path.
+struct Check<'a> {
+    file: &'a str,
+    found: Vec<Mistake>,
+}
+
+impl Check<'_> {
+    fn that(&mut self, right: bool, path: &str, reason: impl FnOnce() -> String) {
+        if !right {
+            self.found.push(Mistake { file: self.file.to_owned(), path: path.to_owned(), reason: reason() });
+        }
+    }
+
+    fn name(&mut self, path: &str, name: &str) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let right = !name.is_empty() && name.len() <= NAME_BYTES && name.chars().all(plain);
+        self.that(right, path, || format!("{name:?} must be 1 to {NAME_BYTES} of a-z, A-Z, 0-9, '-', '_' and '.'"));
+    }
+}
+
+pub(crate) fn placements(file: &str, text: &str) -> Result<TenantPlacements, Mistakes> {
+    let yaml = serde_yaml_ng::Deserializer::from_str(text);
+    let written: WrittenFile = serde_path_to_error::deserialize(yaml).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { String::new() } else { path };
+        let reason = error.into_inner().to_string();
+        // The parser names the place too, where it has one.
+        let reason = reason.strip_prefix(&format!("{path}: ")).unwrap_or(&reason).to_owned();
+        Mistakes(vec![Mistake { file: file.to_owned(), path, reason }])
+    })?;
+    let mut check = Check { file, found: Vec::new() };
+    let placements: BTreeMap<_, _> = written
+        .placements
+        .into_iter()
+        .map(|(name, of)| (name.clone(), Arc::new(placement(&mut check, name, of))))
+        .collect();
+    let mut on = BTreeMap::new();
+    let mut experiments = BTreeMap::new();
+    for (name, of) in written.experiments {
+        let at = format!("experiments.{name}");
+        check.name(&at, &name);
+        let known = |placement: &str| placements.contains_key(placement);
+        let names = || placements.keys().cloned().collect::<Vec<_>>().join(", ");
+        check.that(known(&of.placement), &format!("{at}.placement"), || {
+            format!("{:?} is not declared; there are: {}", of.placement, names())
+        });
+        for (n, arm) in of.arms.iter().enumerate() {
+            check.that(known(&arm.placement), &format!("{at}.arms[{n}].placement"), || {
+                format!("{:?} is not declared; there are: {}", arm.placement, names())
+            });
+        }
+        if let Some(other) = on.insert(of.placement.clone(), name.clone()) {
+            check.that(false, &format!("{at}.placement"), || {
+                format!("{:?} is under experiment {other:?} already; a placement has one at a time", of.placement)
+            });
+        }
+        experiments.insert(name.clone(), experiment(&mut check, &at, name, of));
+    }
+    if check.found.is_empty() { Ok(TenantPlacements { placements, experiments }) } else { Err(Mistakes(check.found)) }
+}
+
+fn placement(check: &mut Check<'_>, name: String, written: WrittenPlacement) -> Placement {
+    let at = format!("placements.{name}");
+    check.name(&at, &name);
+    let candidates = written.candidates.unwrap_or(CANDIDATES);
+    check.that((1..=MOST_CANDIDATES).contains(&candidates), &format!("{at}.candidates"), || {
+        format!("must be 1 to {MOST_CANDIDATES}, is {candidates}")
+    });
+    let boosts = written.boosts.into_iter().enumerate().filter_map(|(n, boost)| {
+        let at = format!("{at}.boosts[{n}]");
+        check.that(boost.by.is_finite() && boost.by.abs() <= MOST_BOOST, &format!("{at}.by"), || {
+            format!("must be -{MOST_BOOST} to {MOST_BOOST} standard deviations, is {}", boost.by)
+        });
+        let matches = match (boost.category, boost.source, boost.items) {
+            (Some(category), None, None) => Match::Category(category),
+            (None, Some(source), None) => Match::Source(source),
+            (None, None, Some(items)) => Match::Items(items),
+            _ => {
+                check.that(false, &at, || "needs exactly one of category, source and items".into());
+                return None;
+            }
+        };
+        Some(Boost { matches, by: boost.by })
+    });
+    let boosts = boosts.collect();
+    let WrittenDiversity { same_category, mmr } = written.diversity;
+    check.that(same_category != Some(0), &format!("{at}.diversity.same_category"), || {
+        "must be at least 1; leave it out for no limit".into()
+    });
+    check.that(mmr.is_none_or(|weight| weight > 0.0 && weight < 1.0), &format!("{at}.diversity.mmr"), || {
+        format!("must be above 0 and below 1 (the weight of the score), is {}", mmr.unwrap_or_default())
+    });
+    if let Some(explore) = &written.explore {
+        check.that((1..candidates).contains(&explore.slots), &format!("{at}.explore.slots"), || {
+            format!("must be at least 1 and below candidates ({candidates}), is {}", explore.slots)
+        });
+        let warm = explore.temperature.is_finite() && explore.temperature > 0.0;
+        check.that(warm, &format!("{at}.explore.temperature"), || {
+            format!("must be above 0, is {}", explore.temperature)
+        });
+    }
+    Placement {
+        name,
+        candidates,
+        only_categories: written.only_categories,
+        never_categories: written.never_categories,
+        boosts,
+        diversity: Diversity { same_category, mmr },
+        explore: written.explore.map(|explore| Explore { slots: explore.slots, temperature: explore.temperature }),
+    }
+}
+
+fn experiment(check: &mut Check<'_>, at: &str, name: String, written: WrittenExperiment) -> Experiment {
+    check.that(written.traffic > 0.0 && written.traffic <= 1.0, &format!("{at}.traffic"), || {
+        format!("must be above 0 and at most 1, is {}", written.traffic)
+    });
+    check.that(written.arms.len() >= 2, &format!("{at}.arms"), || "needs at least two arms, the control first".into());
+    for (n, arm) in written.arms.iter().enumerate() {
+        check.name(&format!("{at}.arms[{n}].name"), &arm.name);
+        let twice = written.arms.iter().take(n).any(|before| before.name == arm.name);
+        check.that(!twice, &format!("{at}.arms[{n}].name"), || format!("{:?} stands twice", arm.name));
+        check.that(arm.share > 0.0 && arm.share <= 1.0, &format!("{at}.arms[{n}].share"), || {
+            format!("must be above 0 and at most 1, is {}", arm.share)
+        });
+    }
+    let sum: f64 = written.arms.iter().map(|arm| arm.share).sum();
+    check.that((sum - 1.0).abs() <= SHARES_TOLERANCE, &format!("{at}.arms"), || {
+        format!("their shares must add up to 1, they add up to {sum}")
+    });
+    Experiment {
+        placement: written.placement,
+        salt: written.salt.unwrap_or(name),
+        traffic: written.traffic,
+        arms: written
+            .arms
+            .into_iter()
+            .map(|arm| Arm { name: arm.name, share: arm.share, placement: arm.placement })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../../../deploy/placements/example.yaml");
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let Err(Mistakes(found)) = placements("t.yaml", text) else { panic!("passed: {text}") };
+        found.into_iter().map(|mistake| mistake.to_string()).collect()
+    }
+
+    #[test]
+    fn the_example_is_right_and_shows_everything() {
+        let read = placements("example.yaml", EXAMPLE).unwrap();
+        let home = read.resolve("home", "ann").unwrap();
+        let all: Vec<&Placement> = read.placements().map(AsRef::as_ref).collect();
+        assert!(all.iter().any(|p| p.explore.is_some()) && all.iter().any(|p| p.diversity.mmr.is_some()));
+        assert!(all.iter().any(|p| p.narrows()) && all.iter().any(|p| p.boosts.len() == 3));
+        assert!(home.experiment.is_some(), "all customers take part");
+        assert_eq!(read.resolve("nowhere", "ann"), None);
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_path() {
+        let found = mistakes(
+            "placements:\n  home:\n    candidates: 0\n    boosts: [{by: 1}, {category: a, by: 99}]\n    diversity: {mmr: 1}\n    explore: {slots: 60, temperature: 0}\nexperiments:\n  e:\n    placement: hom\n    arms: [{name: a, share: 0.5, placement: home}, {name: a, share: 0.4, placement: x}]\n",
+        );
+        let expected = [
+            "t.yaml: placements.home.candidates: must be 1 to 500, is 0",
+            "t.yaml: placements.home.boosts[0]: needs exactly one of category, source and items",
+            "t.yaml: placements.home.boosts[1].by: must be -10 to 10 standard deviations, is 99",
+            "t.yaml: placements.home.diversity.mmr: must be above 0 and below 1 (the weight of the score), is 1",
+            "t.yaml: placements.home.explore.slots: must be at least 1 and below candidates (0), is 60",
+            "t.yaml: placements.home.explore.temperature: must be above 0, is 0",
+            "t.yaml: experiments.e.placement: \"hom\" is not declared; there are: home",
+            "t.yaml: experiments.e.arms[1].placement: \"x\" is not declared; there are: home",
+            "t.yaml: experiments.e.arms[1].name: \"a\" stands twice",
+            "t.yaml: experiments.e.arms: their shares must add up to 1, they add up to 0.9",
+        ];
+        assert_eq!(found, expected);
+        assert!(mistakes("placements: {home: {candidate: 3}}")[0].contains("placements.home.candidate"));
+        let [negative] = mistakes("placements: {home: {candidates: -1}}").try_into().unwrap();
+        assert!(negative.starts_with("t.yaml: placements.home.candidates: invalid type: integer"), "{negative}");
+    }
+
+    #[test]
+    fn a_placement_is_under_one_experiment_at_a_time() {
+        let arms = "arms: [{name: a, share: 0.5, placement: p}, {name: b, share: 0.5, placement: p}]";
+        let text = format!(
+            "placements: {{p: {{}}}}\nexperiments:\n  x: {{placement: p, {arms}}}\n  y: {{placement: p, {arms}}}\n"
+        );
+        assert!(mistakes(&text)[0].contains("is under experiment \"x\" already"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,200}") {
+            let _ = placements("t.yaml", &text);
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What a placement makes of the best items for a customer: boosts, then variety, then the places that
+//! are drawn. After the cache: one list in Redis serves every placement, and a change of the rules is
+//! in the next answer.
+//!
+//! Pure: the same items, rules and dice give the same list.
+
+mod boost;
+mod diversify;
+mod draw;
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use rapport_placements::Placement;
+
+use crate::{cache::Pick, catalog::TenantCatalog, models::LiveModel};
+
+/// What the rules may look at.
+pub struct World<'a> {
+    pub catalog: &'a TenantCatalog,
+    /// Its item-to-item cosines say which items are alike.
+    pub model: Option<&'a LiveModel>,
+}
+
+/// An item on its way to its place.
+#[derive(Debug, Clone)]
+struct Standing {
+    pick: Pick,
+    /// Its score in standard deviations of the candidates' scores, boosts included.
+    standard: f32,
+    boost: f32,
+    categories: Vec<String>,
+}
+
+/// An item that has its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    pub pick: Pick,
+    /// In standard deviations; 0 where no boost is about the item.
+    pub boost: f32,
+    /// With which probability it was drawn, given the items before it; 1 where nothing was drawn.
+    pub propensity: f64,
+}
+
+/// What one rule did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub stage: &'static str,
+    /// Items that it moved, or drew.
+    pub items: usize,
+    pub took: Duration,
+}
+
+/// A list, and what was done to it.
+pub struct Arranged {
+    pub items: Vec<Placed>,
+    pub stages: Vec<Done>,
+}
+
+/// The first `limit` places of `best`, by the rules of a placement. Scores stay the model's own; the
+/// places say what counts. A rule that asks for more variety than there is gives way: a list is never
+/// shorter for it.
+pub fn arrange(
+    placement: &Placement,
+    best: Vec<Pick>,
+    limit: usize,
+    world: &World<'_>,
+    dice: &mut impl Rng,
+) -> Arranged {
+    let mut stages = Vec::with_capacity(3);
+    let mut candidates = boost::standardised(best, world);
+    candidates.truncate(placement.candidates.max(limit));
+    if !placement.boosts.is_empty() {
+        stages.push(timed("boost", || boost::apply(&placement.boosts, &mut candidates)));
+    }
+    let drawn = placement.explore.as_ref().map_or(0, |explore| explore.slots.min(limit.saturating_sub(1)));
+    let certain = limit - drawn;
+    let diversity = &placement.diversity;
+    if diversity.same_category.is_some() || diversity.mmr.is_some() {
+        stages.push(timed("diversity", || diversify::apply(diversity, &mut candidates, certain, world)));
+    }
+    let rest = candidates.split_off(certain.min(candidates.len()));
+    let place = |propensity| move |Standing { pick, boost, .. }: Standing| Placed { pick, boost, propensity };
+    let mut items: Vec<Placed> = candidates.into_iter().map(place(1.0)).collect();
+    match &placement.explore {
+        Some(explore) if drawn > 0 => stages.push(timed("explore", || {
+            let drawn = draw::draw(rest, drawn, explore.temperature, dice);
+            let number = drawn.len();
+            items.extend(drawn.into_iter().map(|(standing, propensity)| place(propensity)(standing)));
+            number
+        })),
+        _ => items.extend(rest.into_iter().take(limit - certain).map(place(1.0))),
+    }
+    items.truncate(limit);
+    Arranged { items, stages }
+}
+
+/// Items that no rule has touched.
+pub fn as_it_is(best: Vec<Pick>) -> Vec<Placed> {
+    best.into_iter().map(|pick| Placed { pick, boost: 0.0, propensity: 1.0 }).collect()
+}
+
+fn timed(stage: &'static str, work: impl FnOnce() -> usize) -> Done {
+    let began = Instant::now();
+    let items = work();
+    let took = began.elapsed();
+    metrics::histogram!("rapport_scorer_stage_seconds", "stage" => stage).record(took);
+    Done { stage, items, took }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{SeedableRng as _, rngs::StdRng};
+    use rapport_placements::{Boost, Diversity, Explore, Match};
+
+    use super::*;
+    use crate::pipeline::{SourceSet, Tag, fixture};
+
+    pub fn picks(items: &[(&str, f32)]) -> Vec<Pick> {
+        let pick = |(item, score): &(&str, f32)| Pick {
+            item: (*item).into(),
+            score: *score,
+            sources: SourceSet::of(Tag::Sequence),
+        };
+        items.iter().map(pick).collect()
+    }
+
+    fn names(arranged: &Arranged) -> Vec<&str> {
+        arranged.items.iter().map(|placed| placed.pick.item.as_str()).collect()
+    }
+
+    fn placement() -> Placement {
+        Placement { name: "home".into(), candidates: 60, ..Placement::default() }
+    }
+
+    fn arranged(placement: &Placement, best: &[(&str, f32)], limit: usize) -> Arranged {
+        let catalog = fixture::catalog(&[
+            ("a", true, &["x"]),
+            ("b", true, &["x"]),
+            ("c", true, &["x", "offers"]),
+            ("d", true, &["y"]),
+        ]);
+        let world = World { catalog: &catalog, model: None };
+        arrange(placement, picks(best), limit, &world, &mut StdRng::seed_from_u64(1))
+    }
+
+    const BEST: [(&str, f32); 4] = [("a", 4.0), ("b", 3.0), ("c", 2.0), ("d", 1.0)];
+
+    #[test]
+    fn without_rules_nothing_moves() {
+        assert_eq!(names(&arranged(&placement(), &BEST, 3)), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_boost_lifts_by_standard_deviations_of_the_scores() {
+        // The deviation of 4, 3, 2, 1 is 1.118: half of one does not pass the next item, 1.8 pass two.
+        let by =
+            |by| Placement { boosts: vec![Boost { matches: Match::Category("offers".into()), by }], ..placement() };
+        assert_eq!(names(&arranged(&by(0.5), &BEST, 4)), ["a", "b", "c", "d"]);
+        let lifted = arranged(&by(1.8), &BEST, 4);
+        assert_eq!(names(&lifted), ["c", "a", "b", "d"]);
+        assert_eq!((lifted.items[0].boost, lifted.items[1].boost), (1.8, 0.0));
+        assert_eq!(lifted.stages[0].items, 3, "three stand elsewhere than before");
+        assert_eq!(names(&arranged(&by(-5.0), &BEST, 4)), ["a", "b", "d", "c"]);
+    }
+
+    #[test]
+    fn a_category_has_its_most_places_while_there_are_others_and_the_list_stays_full() {
+        let of = |most| Placement { diversity: Diversity { same_category: Some(most), mmr: None }, ..placement() };
+        assert_eq!(names(&arranged(&of(1), &BEST, 2)), ["a", "d"]);
+        assert_eq!(names(&arranged(&of(2), &BEST, 3)), ["a", "b", "d"]);
+        assert_eq!(names(&arranged(&of(1), &BEST, 4)), ["a", "d", "b", "c"], "then the best of the others");
+    }
+
+    #[test]
+    fn relevance_and_unlikeness_are_weighed() {
+        let of = |mmr| Placement { diversity: Diversity { same_category: None, mmr: Some(mmr) }, ..placement() };
+        assert_eq!(names(&arranged(&of(0.99), &BEST, 4)), ["a", "b", "c", "d"]);
+        // d is unlike a; b is wholly like it, c by half.
+        assert_eq!(names(&arranged(&of(0.3), &BEST, 3)), ["a", "d", "c"]);
+    }
+
+    #[test]
+    fn the_last_places_are_drawn_with_the_propensities_that_are_told() {
+        let explore = Explore { slots: 1, temperature: 1.0 };
+        let rules = Placement { explore: Some(explore), ..placement() };
+        let catalog = fixture::catalog(&[]);
+        let world = World { catalog: &catalog, model: None };
+        let mut dice = StdRng::seed_from_u64(7);
+        let mut drawn: std::collections::BTreeMap<String, (u32, f64)> = std::collections::BTreeMap::new();
+        for _ in 0..20_000 {
+            let list = arrange(&rules, picks(&BEST), 2, &world, &mut dice).items;
+            assert_eq!((list.len(), list[0].pick.item.as_str(), list[0].propensity), (2, "a", 1.0));
+            let entry = drawn.entry(list[1].pick.item.clone()).or_default();
+            *entry = (entry.0 + 1, list[1].propensity);
+        }
+        assert_eq!(drawn.len(), 3);
+        for (item, (times, propensity)) in drawn {
+            let share = f64::from(times) / 20_000.0;
+            // Five standard errors.
+            assert!((share - propensity).abs() < 0.018, "{item}: drawn {share}, told {propensity}");
+        }
+        assert_eq!(names(&arranged(&rules, &BEST, 1)), ["a"], "never the only place");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_rules_no_item_is_lost_twice_or_invented(
+            scores in prop::collection::vec(prop_oneof![-5.0f32..5.0, Just(1.0), Just(f32::MIN)], 0..40),
+            limit in 0usize..50,
+            mmr in prop::option::of(0.01f32..0.99),
+            same_category in prop::option::of(1usize..4),
+            slots in prop::option::of(1usize..5),
+            by in -10.0f32..10.0,
+            seed: u64,
+        ) {
+            let best: Vec<Pick> = scores.iter().enumerate().map(|(n, score)| Pick {
+                item: format!("i{n}"), score: *score, sources: SourceSet::of(Tag::Sequence),
+            }).collect();
+            let entries: Vec<(String, &str)> = (0..scores.len()).map(|n| (format!("i{n}"), ["x", "y", "z"][n % 3])).collect();
+            let categories: Vec<[&str; 1]> = entries.iter().map(|(_, category)| [*category]).collect();
+            let listed: Vec<(&str, bool, &[&str])> =
+                entries.iter().zip(&categories).map(|((item, _), of)| (item.as_str(), true, of.as_slice())).collect();
+            let catalog = fixture::catalog(&listed);
+            let rules = Placement {
+                boosts: vec![Boost { matches: Match::Category("y".into()), by }],
+                diversity: Diversity { same_category, mmr },
+                explore: slots.map(|slots| Explore { slots, temperature: 0.5 }),
+                ..placement()
+            };
+            let world = World { catalog: &catalog, model: None };
+            let list = arrange(&rules, best.clone(), limit, &world, &mut StdRng::seed_from_u64(seed)).items;
+            prop_assert_eq!(list.len(), limit.min(best.len()));
+            let mut items: Vec<&str> = list.iter().map(|placed| placed.pick.item.as_str()).collect();
+            items.sort_unstable();
+            items.dedup();
+            prop_assert_eq!(items.len(), list.len());
+            for placed in &list {
+                prop_assert!(best.contains(&placed.pick));
+                prop_assert!(placed.propensity > 0.0 && placed.propensity <= 1.0);
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Why an item is in a customer's list, or why it is not.
+//!
+//! What the history has to do with it is measured, whatever the model is: the model scores the item
+//! again without one item of the history at a time, and the fall of the score is that item's part
+//! (occlusion; Zeiler and Fergus, 2014). That costs one run of the model for each item that is left out,
+//! in one batch.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use futures::future::join_all;
+use rapport_events::{EventTime, Tenant};
+use rapport_inference::Asked;
+use rapport_placements::{Placement, Resolved};
+
+use super::{Answer, Ask, Facts, Hydrated, Recommender, Served, picked};
+use crate::{
+    arrange::{self, Arranged, World},
+    cache::Pick,
+    degraded::Degraded,
+    models::LiveModel,
+    pipeline::{Query, StageAccount, filters::Admission},
+    store::With,
+    trends,
+};
+
+/// Items that are explained when the caller names none.
+const FIRST: usize = 5;
+/// The newest items of the history that are left out in turn.
+const LEFT_OUT: usize = 30;
+/// Reasons of one kind that are told.
+const REASONS: usize = 5;
+/// A smaller part of what the history adds is no reason.
+const LEAST_SHARE: f32 = 0.02;
+
+/// A list, made for the call and without anything drawn, and what is behind it.
+pub struct Explained {
+    /// The list, without items.
+    pub answer: Answer,
+    pub items: Vec<ItemExplained>,
+    pub stages: Vec<StageAccount>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemExplained {
+    pub item: String,
+    /// From 1, with its score and sources; `None` when it is not in the list.
+    pub place: Option<(usize, Pick)>,
+    /// Strongest first, the history's before others.
+    pub reasons: Vec<Reason>,
+    /// The filter that keeps it out, "rank", or "unknown".
+    pub left_out_by: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reason {
+    /// An item of the history, and its share of all that the history adds to the score.
+    History { item: String, share: f32 },
+    /// An item of the history, and the cosine to it.
+    Resembles { item: String, cosine: f32 },
+    /// Its place among what is trending, from 1.
+    Trending { place: usize },
+    /// Standard deviations that the placement's rules add.
+    Boost { by: f32 },
+}
+
+impl Recommender {
+    /// Explains the items that are named, or the first of the list.
+    pub async fn explain(&self, tenant: &Tenant, ask: Ask, named: Vec<String>, deadline: Instant) -> Explained {
+        let standing = self.models.of(tenant);
+        let mut query = self.query(tenant, &standing, deadline);
+        query.narrow(&ask);
+        let mut facts = match self.hydrate(tenant, &ask.customer, With::History).await {
+            Hydrated::Known(known) => {
+                (query.history, query.history_times, query.seen) = (known.history, known.history_times, known.seen);
+                Facts { version: known.version, newest: known.newest, degraded: Degraded::default() }
+            }
+            Hydrated::Stranger => Facts::default(),
+            Hydrated::Down => Facts::features_down(),
+        };
+        query.trends = trends::of(&self.trends, &self.store, tenant).await;
+        let ranked = self.pipeline.run(&query, self.rules.list_length.max(ask.most())).await;
+        facts.degraded.merge(ranked.degraded);
+        facts.degraded.merge(self.standing_degraded(&standing));
+
+        let best: Vec<Pick> = ranked.items.iter().take(ask.most()).map(picked).collect();
+        let list = self.settled(&query, best, ask.placement.as_ref(), ask.limit);
+        let named = match named.is_empty() {
+            true => list.items.iter().take(FIRST).map(|placed| placed.pick.item.clone()).collect(),
+            false => named,
+        };
+        let shares = match &query.model {
+            Some(model) => shares(model, &query, &named).await,
+            None => HashMap::new(),
+        };
+        let admission = Admission::new(&query, self.pipeline.filters());
+        let items = named.into_iter().map(|item| explained(item, &query, &list, &shares, &admission)).collect();
+        let mut stages = ranked.stages;
+        stages.extend(list.stages.iter().map(|done| StageAccount {
+            name: format!("arrange:{}", done.stage),
+            items: done.items,
+            took: done.took,
+            outcome: "ok",
+        }));
+        let answer = Answer {
+            items: Vec::new(),
+            model: standing.model.clone(),
+            newest: facts.newest.or(query.trends.newest),
+            list_version: facts.version,
+            customer_version: facts.version,
+            served: Served::Miss,
+            degraded: facts.degraded,
+            placement: ask.placement,
+        };
+        Explained { answer, items, stages }
+    }
+
+    /// The list as its placement arranges it when nothing is drawn.
+    fn settled(&self, query: &Query, best: Vec<Pick>, placement: Option<&Resolved>, limit: usize) -> Arranged {
+        let Some(of) = placement else {
+            let mut items = arrange::as_it_is(best);
+            items.truncate(limit);
+            return Arranged { items, stages: Vec::new() };
+        };
+        let certain = Placement { explore: None, ..Placement::clone(&of.placement) };
+        let world = World { catalog: &query.catalog, model: query.model.as_deref() };
+        arrange::arrange(&certain, best, limit, &world, &mut rand::rng())
+    }
+}
+
+fn explained(
+    item: String,
+    query: &Query,
+    list: &Arranged,
+    shares: &HashMap<String, Vec<(String, f32)>>,
+    admission: &Admission<'_>,
+) -> ItemExplained {
+    let at = list.items.iter().position(|placed| placed.pick.item == item);
+    let placed = at.and_then(|at| list.items.get(at));
+    let history = shares.get(&item).into_iter().flatten();
+    let mut reasons: Vec<Reason> =
+        history.map(|(item, share)| Reason::History { item: item.clone(), share: *share }).collect();
+    let trending = query.trends.items.iter().position(|candidate| *candidate.item == *item);
+    if reasons.is_empty() {
+        reasons.extend(resembling(query, &item));
+    }
+    reasons.extend(trending.map(|at| Reason::Trending { place: at + 1 }));
+    reasons.extend(placed.filter(|placed| placed.boost != 0.0).map(|placed| Reason::Boost { by: placed.boost }));
+    let left_out_by = placed.is_none().then(|| {
+        let known = query.model.as_ref().is_some_and(|model| model.knows(&item))
+            || trending.is_some()
+            || query.catalog.look(&item, |entry| entry.is_some());
+        let otherwise = if known { "rank" } else { "unknown" };
+        admission.left_out_by(&item).unwrap_or(otherwise)
+    });
+    ItemExplained {
+        place: at.zip(placed).map(|(at, placed)| (at + 1, placed.pick.clone())),
+        item,
+        reasons,
+        left_out_by,
+    }
+}
+
+/// The items of the history that are nearest to this one.
+fn resembling(query: &Query, item: &str) -> Vec<Reason> {
+    let Some(model) = &query.model else { return Vec::new() };
+    let mut near: Vec<(&String, f32)> = query
+        .history
+        .iter()
+        .filter_map(|had| {
+            let found = model.neighbours_of(had).iter();
+            let mut found = found.filter(|(index, _)| model.item(*index as usize).is_some_and(|near| **near == *item));
+            found.next().map(|(_, cosine)| (had, *cosine))
+        })
+        .collect();
+    near.sort_by(|a, b| b.1.total_cmp(&a.1));
+    near.truncate(REASONS);
+    near.into_iter().map(|(item, cosine)| Reason::Resembles { item: item.clone(), cosine }).collect()
+}
+
+/// For each item that the model knows: the items of the history with their shares, largest first. Empty
+/// where the model has nothing to go by, or does not answer in time.
+async fn shares(model: &Arc<LiveModel>, query: &Query, items: &[String]) -> HashMap<String, Vec<(String, f32)>> {
+    let asked = model.asked(&query.history, &query.history_times, EventTime::now());
+    let indexes: Vec<(&String, usize)> = items.iter().filter_map(|item| Some((item, model.index_of(item)?))).collect();
+    if asked.items.is_empty() || indexes.is_empty() {
+        return HashMap::new();
+    }
+    let had = |place: usize| {
+        let index = usize::try_from(*asked.items.get(place)?).ok()?;
+        model.item(index).map(|item| item.to_string())
+    };
+    if asked.items.len() == 1 {
+        // There is nothing else that it could come from.
+        let only: Vec<_> = had(0).into_iter().map(|item| (item, 1.0)).collect();
+        return indexes.into_iter().map(|(item, _)| (item.clone(), only.clone())).collect();
+    }
+    let places: Vec<usize> = (0..asked.items.len()).rev().take(LEFT_OUT).collect();
+    let whole = model.ranker.scores(asked.clone(), query.deadline);
+    let without = places.iter().map(|place| model.ranker.scores(without(&asked, *place), query.deadline));
+    let (Ok(whole), without) = (whole.await, join_all(without).await) else { return HashMap::new() };
+    let Ok(without) = without.into_iter().collect::<Result<Vec<_>, _>>() else { return HashMap::new() };
+    let mut found = HashMap::new();
+    for (item, index) in indexes {
+        let score = |scores: &[f32]| scores.get(index).copied().filter(|score| score.is_finite());
+        let Some(with) = score(&whole) else { continue };
+        let falls = places.iter().zip(&without).filter_map(|(place, without)| {
+            let fall = with - score(without)?;
+            (fall > 0.0).then_some((*place, fall))
+        });
+        let falls: Vec<(usize, f32)> = falls.collect();
+        let all: f32 = falls.iter().map(|(_, fall)| fall).sum();
+        // An item that stands several times in the history is one reason.
+        let mut by_item: Vec<(String, f32)> = Vec::new();
+        for (place, fall) in falls {
+            let Some(had) = had(place) else { continue };
+            match by_item.iter_mut().find(|(known, _)| *known == had) {
+                Some((_, share)) => *share += fall / all,
+                None => by_item.push((had, fall / all)),
+            }
+        }
+        by_item.retain(|(_, share)| *share >= LEAST_SHARE);
+        by_item.sort_by(|a, b| b.1.total_cmp(&a.1));
+        by_item.truncate(REASONS);
+        found.insert(item.clone(), by_item);
+    }
+    found
+}
+
+/// The same history without what stands at `place`.
+fn without(asked: &Asked, place: usize) -> Asked {
+    let mut rest = asked.clone();
+    rest.items.remove(place);
+    if place < rest.times.len() {
+        rest.times.remove(place);
+    }
+    rest
+}
