@@ -202,6 +202,8 @@ async fn a_better_model_goes_live_and_is_rolled_back_without_a_failed_call_and_a
 async fn a_run_whose_trainer_was_killed_goes_on_after_its_last_pass() {
     let _alone = heavy().await;
     let mut stack = Stack::new("killed-trainer");
+    // A pass takes a fraction of a second here.
+    stack.set(Service::Trainer, "RAPPORT_TRAIN_CHECKPOINT_EVERY", "1ms");
     stack.start(&[Service::Collector, Service::Cleaner, Service::FeatureStore, Service::Trainer]).await;
     walk(&stack, 0..300).await;
 

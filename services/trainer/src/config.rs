@@ -125,6 +125,10 @@ pub struct TrainingArgs {
     #[arg(long, env = "RAPPORT_TRAIN_CHECKPOINTS", value_name = "DIR")]
     pub checkpoints: Option<PathBuf>,
 
+    /// A pass that ends so long after the last checkpoint writes one: what a crash may cost
+    #[arg(long, env = "RAPPORT_TRAIN_CHECKPOINT_EVERY", default_value = "20s", value_parser = parse_duration)]
+    pub checkpoint_every: Duration,
+
     /// Make the published model smaller, if its NDCG@10 on the test cases falls by at most 1 %
     #[arg(long, env = "RAPPORT_TRAIN_COMPRESS", value_enum, default_value_t = Compression::Off)]
     pub compress: Compression,

@@ -19,7 +19,7 @@ use crate::{
     config::{MAX_BUDGET_S, MAX_EPOCHS},
     dataset::Limits,
     recipes,
-    run::{CHECKPOINT_EVERY, Plan},
+    run::Plan,
     runs::{
         Run, Runs,
         ledger::{Asked, Entry, Why},
@@ -96,7 +96,7 @@ pub fn plan(config: TrainingConfig, tenant: Tenant, training: &TrainingArgs) -> 
         event_types: training.event_types.clone(),
         dry_run: config.dry_run,
         checkpoints: training.checkpoints.clone(),
-        checkpoint_every: CHECKPOINT_EVERY,
+        checkpoint_every: training.checkpoint_every,
     })
 }
 
