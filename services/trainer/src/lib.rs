@@ -25,6 +25,7 @@ mod neighbours;
 pub mod oneshot;
 pub mod privacy;
 pub mod progress;
+mod protocol;
 mod publish;
 pub mod recipes;
 pub mod report;

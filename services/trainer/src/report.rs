@@ -7,7 +7,6 @@ use rapport_evaluation::{
 
 use crate::{
     Error,
-    card::PROTOCOL,
     compare::Comparison,
     dataset::{Case, Dataset, Split},
     evaluate::{CUTOFFS, Judged, TOP, bootstrap},
@@ -24,16 +23,12 @@ const FEW: usize = 30;
 /// Fewer than two customers in the test part.
 pub fn page(
     title: String,
-    protocol: &str,
+    protocol: String,
     mut facts: Vec<(String, String)>,
     comparison: &Comparison,
-    data: &Dataset,
     split: &Split,
 ) -> Result<Report, Error> {
     facts.extend([
-        ("events".into(), data.counts.used.to_string()),
-        ("customers".into(), data.customers.len().to_string()),
-        ("items".into(), data.items.len().to_string()),
         ("validation cases".into(), split.validation.len().to_string()),
         ("test cases".into(), split.test.len().to_string()),
     ]);
@@ -41,7 +36,7 @@ pub fn page(
     let mut sections = vec![
         Section {
             title: "Test figures".into(),
-            blocks: vec![Block::Text(protocol.to_owned()), Block::Table(figures(&all)?), Block::Table(cutoffs(&all)?)],
+            blocks: vec![Block::Text(protocol), Block::Table(figures(&all)?), Block::Table(cutoffs(&all)?)],
         },
         Section { title: "Is the best one better?".into(), blocks: vec![Block::Table(differences(&all)?)] },
         Section { title: "By length of history".into(), blocks: by_history(&all, &split.test)? },
@@ -52,9 +47,14 @@ pub fn page(
     Ok(Report { title, facts, sections })
 }
 
-/// The protocol of a run on a log.
-pub fn protocol() -> &'static str {
-    PROTOCOL
+/// What was found in the data, as facts for a page.
+pub fn counted(data: &Dataset) -> Vec<(String, String)> {
+    let customers = data.customers.len().to_string();
+    vec![
+        ("events".into(), data.counts.used.to_string()),
+        ("customers".into(), customers),
+        ("items".into(), data.items.len().to_string()),
+    ]
 }
 
 fn figures(all: &[(&str, &Judged)]) -> Result<Table, Error> {

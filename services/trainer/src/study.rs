@@ -19,43 +19,15 @@ use rapport_runtime::parse_duration;
 use crate::{
     Error,
     compare::compare,
-    dataset::{Dataset, Limits, Split, file, log},
+    dataset::{Dataset, Limits, file, log},
     evaluate::Figures,
     models::{FAMILIES, Task, blend},
     privacy::PrivacySpent,
     progress::{Progress, Watch},
+    protocol::ProtocolArgs,
     recipes, report, run,
     terminal::{bad_configuration, bar, complain, parse},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Protocol {
-    /// One moment for all: 80 % of events train, 10 % validate, 10 % test
-    Temporal,
-    /// Each customer's last item is the test, the one before it the validation
-    LeaveOneOut,
-}
-
-impl Protocol {
-    /// # Errors
-    /// The data cannot be split this way.
-    pub(crate) fn split(self, data: &Dataset) -> Result<Split, Error> {
-        match self {
-            Self::Temporal => Split::by_time(data),
-            Self::LeaveOneOut => Split::leave_one_out(data),
-        }
-    }
-
-    fn described(self) -> &'static str {
-        match self {
-            Self::Temporal => report::protocol(),
-            Self::LeaveOneOut => {
-                "Leave one out: each customer's last item is the test, the one before it the validation. It is ranked \
-                 among all items that the customer does not have yet (full ranking)."
-            }
-        }
-    }
-}
 
 /// Fits models and baselines, judges them on the same cases and shows the figures; nothing is published.
 ///
@@ -73,8 +45,8 @@ struct Args {
     #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
     tenant: Tenant,
 
-    #[arg(long, value_enum, default_value_t = Protocol::Temporal)]
-    protocol: Protocol,
+    #[command(flatten)]
+    protocol: ProtocolArgs,
 
     /// What to train, several separated by commas; ridge, ligr and their blend when not set
     #[arg(long, value_delimiter = ',')]
@@ -162,15 +134,10 @@ fn study(args: &Args) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
     let data = read(args.interactions.as_deref(), &args.tenant, &args.offline)?;
-    let split = args.protocol.split(&data)?;
-    println!(
-        "{} events of {} customers with {} items; {} validation and {} test cases",
-        data.counts.used,
-        data.customers.len(),
-        data.items.len(),
-        split.validation.len(),
-        split.test.len()
-    );
+    let found = report::counted(&data);
+    println!("{} events of {} customers with {} items", data.counts.used, data.customers.len(), data.items.len());
+    let (data, split) = args.protocol.split(data)?;
+    println!("{} validation and {} test cases", split.validation.len(), split.test.len());
     let device = run::device(args.threads);
     let bar = bar();
     let report = |progress: Progress| {
@@ -194,12 +161,13 @@ fn study(args: &Args) -> Result<(), Failure> {
     let mut of_kinds: Vec<(String, Vec<Figures>)> = Vec::new();
     for (index, (recipes, seed)) in plans.iter().zip(&args.seeds).enumerate() {
         let comparison = compare(recipes, &task)?;
-        let facts = vec![
+        let run = [
             ("seed".into(), seed.to_string()),
             ("threads".into(), tch::get_num_threads().to_string()),
             ("seconds".into(), format!("{:.0}", started.elapsed().as_secs_f64())),
         ];
-        let page = report::page("Evaluation".into(), args.protocol.described(), facts, &comparison, &data, &split)?;
+        let facts = run.into_iter().chain(found.clone()).collect();
+        let page = report::page("Evaluation".into(), args.protocol.described(), facts, &comparison, &split)?;
         bar.suspend(|| println!("\n{}", page.to_text()));
         if let Some(path) = &args.html {
             let path = if args.seeds.len() == 1 { path.clone() } else { numbered(path, *seed) };

@@ -4,8 +4,10 @@
 
 pub mod file;
 mod interactions;
+mod last_liked;
 pub mod log;
 mod split;
 
 pub use interactions::{Builder, Counts, Customer, Dataset, Limits};
-pub use split::{Case, Split};
+pub use last_liked::last_liked;
+pub use split::{Case, Split, oldest};

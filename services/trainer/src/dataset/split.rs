@@ -45,7 +45,8 @@ impl Split {
         let (validation_from, test_from) = (at(TRAIN), at(VALIDATION));
         if times[0] >= validation_from || validation_from >= test_from {
             let reason = format!(
-                "{} events, the first at {} ms, the 80 % point at {validation_from} ms, the 90 % point at {test_from} ms",
+                "they lie too close together in time: {} of them, the first at {} ms, the 80 % point at \
+                 {validation_from} ms, the 90 % point at {test_from} ms",
                 times.len(),
                 times[0]
             );
@@ -92,7 +93,7 @@ impl Split {
         Ok(split)
     }
 
-    fn empty(customers: usize) -> Self {
+    pub(super) fn empty(customers: usize) -> Self {
         Self {
             train: vec![0; customers],
             test_from: vec![0; customers],
@@ -121,7 +122,7 @@ impl Split {
 
     /// What each customer did before the test part began, without what is asked in it.
     pub fn before_test<'a>(&self, data: &'a Dataset) -> Vec<&'a [u32]> {
-        data.customers.iter().zip(&self.test_from).map(|(customer, &n)| &customer.items[..n]).collect()
+        oldest(data, &self.test_from)
     }
 
     /// What each customer did in the training part.
@@ -133,8 +134,13 @@ impl Split {
 
     /// The items of each customer that are for training.
     pub fn training<'a>(&self, data: &'a Dataset) -> Vec<&'a [u32]> {
-        data.customers.iter().zip(&self.train).map(|(customer, &n)| &customer.items[..n]).collect()
+        oldest(data, &self.train)
     }
+}
+
+/// So many of each customer's oldest items.
+pub fn oldest<'a>(data: &'a Dataset, counts: &[usize]) -> Vec<&'a [u32]> {
+    data.customers.iter().zip(counts).map(|(customer, &n)| &customer.items[..n]).collect()
 }
 
 #[cfg(test)]
