@@ -76,13 +76,8 @@ pub fn compare(recipes: &[Value], task: &Task<'_>) -> Result<Comparison, Error> 
     let (data, split, watch) = (task.data, task.split, task.watch);
     let mut judged = Vec::new();
     let started = Instant::now();
-    // They are cheap: on the test part they know the validation part too, as it would be when serving.
-    let mut on_validation = Vec::new();
-    for mut model in baselines::fit_all(data, &split.train, watch.stop)? {
-        on_validation.push(judge(model.as_mut(), data, &split.validation, watch.stop)?);
-    }
-    let caught_up = baselines::fit_all(data, &split.test_from, watch.stop)?;
-    for (mut model, validation) in caught_up.into_iter().zip(on_validation) {
+    for mut model in baselines::fit_all(data, split, watch.stop)? {
+        let validation = judge(model.as_mut(), data, &split.validation, watch.stop)?;
         let test = judge(model.as_mut(), data, &split.test, watch.stop)?;
         let name = model.kind().to_owned();
         watch.report(Progress::note("evaluate", 0.0, format!("{name}: test ndcg@10 {:.4}", test.figures.ndcg)));

@@ -45,6 +45,8 @@ pub enum Error {
     Privacy(#[from] AccountantError),
     #[error("compression: {0}")]
     Compression(#[from] compress::Error),
+    #[error("the figures as JSON: {0}")]
+    Json(String),
     #[error("the figures: {0}")]
     Figures(#[from] rapport_evaluation::Error),
     #[error("a bug stopped the run: {0}")]

@@ -3,7 +3,7 @@
 use crate::{
     Error,
     card::PROTOCOL,
-    dataset::{Dataset, Split, last_liked},
+    dataset::{Dataset, Split, by_customer, last_liked},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -15,6 +15,9 @@ pub(crate) enum Protocol {
     /// Each customer's last item rated --liked-from or more is the test, the last such one before it the
     /// validation; all else is known, what came later and was liked less included
     LastLiked,
+    /// Customers in --folds parts: the last items of each part's customers are asked of models that learned
+    /// from the others alone
+    KFold,
 }
 
 /// Flags of every command that divides data.
@@ -27,19 +30,40 @@ pub(crate) struct ProtocolArgs {
     /// The lowest rating that means "liked", for last-liked
     #[arg(long, default_value_t = 4.0, value_name = "RATING")]
     liked_from: f32,
+
+    /// Parts of k-fold; a command that judges once takes the first
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=100))]
+    folds: u16,
 }
 
+/// Who is in which fold. Fixed, so that runs with other seeds are judged on the same people.
+const FOLD_SEED: u64 = 42;
+
 impl ProtocolArgs {
-    /// The data, perhaps rearranged, and its parts.
+    /// The data, perhaps rearranged, and its parts: several ways for k-fold, one for the others.
+    ///
+    /// # Errors
+    /// The data cannot be split this way.
+    pub(crate) fn splits(&self, data: Dataset) -> Result<(Dataset, Vec<Split>), Error> {
+        let splits = match self.protocol {
+            Protocol::Temporal => vec![Split::by_time(&data)?],
+            Protocol::LeaveOneOut => vec![Split::leave_one_out(&data)?],
+            Protocol::LastLiked => {
+                let (data, split) = last_liked(&data, self.liked_from)?;
+                return Ok((data, vec![split]));
+            }
+            Protocol::KFold => by_customer(&data, self.folds.into(), FOLD_SEED)?,
+        };
+        Ok((data, splits))
+    }
+
+    /// The data, perhaps rearranged, and the only or the first way to divide it.
     ///
     /// # Errors
     /// The data cannot be split this way.
     pub(crate) fn split(&self, data: Dataset) -> Result<(Dataset, Split), Error> {
-        match self.protocol {
-            Protocol::Temporal => Split::by_time(&data).map(|split| (data, split)),
-            Protocol::LeaveOneOut => Split::leave_one_out(&data).map(|split| (data, split)),
-            Protocol::LastLiked => last_liked(&data, self.liked_from),
-        }
+        let (data, mut splits) = self.splits(data)?;
+        Ok((data, splits.swap_remove(0)))
     }
 
     /// For a person.
@@ -54,6 +78,12 @@ impl ProtocolArgs {
                  validation. It is predicted from all other events of the customer in their order, those after it \
                  included. {FULL_RANKING}",
                 self.liked_from
+            ),
+            Protocol::KFold => format!(
+                "{}-fold cross-validation by customer: the last item of each customer of this fold is the test, asked \
+                 from the customer's earlier items of models that learned from other customers alone. One in eight of \
+                 the others is held back in the same way to choose by. {FULL_RANKING}",
+                self.folds
             ),
         }
     }

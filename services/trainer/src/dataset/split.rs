@@ -122,7 +122,7 @@ impl Split {
 
     /// What each customer did before the test part began, without what is asked in it.
     pub fn before_test<'a>(&self, data: &'a Dataset) -> Vec<&'a [u32]> {
-        oldest(data, &self.test_from)
+        data.customers.iter().zip(&self.test_from).map(|(customer, &n)| &customer.items[..n]).collect()
     }
 
     /// What each customer did in the training part.
@@ -134,13 +134,8 @@ impl Split {
 
     /// The items of each customer that are for training.
     pub fn training<'a>(&self, data: &'a Dataset) -> Vec<&'a [u32]> {
-        oldest(data, &self.train)
+        data.customers.iter().zip(&self.train).map(|(customer, &n)| &customer.items[..n]).collect()
     }
-}
-
-/// So many of each customer's oldest items.
-pub fn oldest<'a>(data: &'a Dataset, counts: &[usize]) -> Vec<&'a [u32]> {
-    data.customers.iter().zip(counts).map(|(customer, &n)| &customer.items[..n]).collect()
 }
 
 #[cfg(test)]

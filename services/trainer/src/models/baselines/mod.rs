@@ -13,7 +13,7 @@ pub use popularity::Popularity;
 use super::NextItem;
 use crate::{
     Error,
-    dataset::{Dataset, oldest},
+    dataset::{Dataset, Split},
 };
 
 /// What "popular lately" means.
@@ -21,15 +21,15 @@ const LATELY_MS: i64 = 7 * 24 * 3600 * 1000;
 /// Beyond this many items EASE's matrix is left out: its inversion grows with the cube.
 const EASE_ITEMS: usize = 5_000;
 
-/// All baselines, fitted on so many of each customer's oldest items.
+/// All baselines, fitted on the training part.
 ///
 /// # Errors
 /// libtorch failed, or `stop` asked for the end.
-pub fn fit_all(data: &Dataset, counts: &[usize], stop: &dyn Fn() -> bool) -> Result<Vec<Box<dyn NextItem>>, Error> {
-    let (training, width) = (oldest(data, counts), data.width());
+pub fn fit_all(data: &Dataset, split: &Split, stop: &dyn Fn() -> bool) -> Result<Vec<Box<dyn NextItem>>, Error> {
+    let (training, width) = (split.training(data), data.width());
     let mut all: Vec<Box<dyn NextItem>> = vec![
         Box::new(Popularity::fit(&training, width)),
-        Box::new(Popularity::lately(data, counts, LATELY_MS)),
+        Box::new(Popularity::lately(data, split, LATELY_MS)),
         Box::new(Markov::fit(&training, width)),
         Box::new(Cosine::fit(&training, width)),
     ];

@@ -2,7 +2,7 @@
 
 use crate::{
     Error,
-    dataset::{Dataset, oldest},
+    dataset::{Dataset, Split},
     models::{Each, NextItem, Past},
 };
 
@@ -21,13 +21,13 @@ impl Popularity {
         Self { kind: "popularity", scores }
     }
 
-    /// Learns from the `counts` oldest items of each customer: counts those of their last `window_ms`;
-    /// popularity over all of them (below one event) orders what did not occur in it.
-    pub fn lately(data: &Dataset, counts: &[usize], window_ms: i64) -> Self {
-        let mut all = Self::fit(&oldest(data, counts), data.width());
+    /// Counts the last `window_ms` of the training part; popularity over all of it (below one event)
+    /// orders what did not occur in them.
+    pub fn lately(data: &Dataset, split: &Split, window_ms: i64) -> Self {
+        let mut all = Self::fit(&split.training(data), data.width());
         let total: f32 = all.scores.iter().sum::<f32>() + 1.0;
         all.scores.iter_mut().for_each(|count| *count /= total);
-        let trained = || data.customers.iter().zip(counts).map(|(customer, &n)| (customer, n));
+        let trained = || data.customers.iter().zip(&split.train).map(|(customer, &n)| (customer, n));
         let end = trained().filter_map(|(customer, n)| customer.times[..n].last().copied()).max().unwrap_or(0);
         for (customer, n) in trained() {
             let from = customer.times[..n].partition_point(|&time| time <= end - window_ms);
@@ -62,12 +62,13 @@ mod tests {
         }
         builder.add("0", "rare", 1, 0, 99).unwrap();
         let data = builder.finish("demo").unwrap();
-        let all: Vec<usize> = data.customers.iter().map(|c| c.items.len()).collect();
+        let all =
+            Split { train: data.customers.iter().map(|c| c.items.len()).collect(), ..Split::by_time(&data).unwrap() };
         let score = |model: &Popularity, id: &str| model.scores[data.items.index_of(id).unwrap() as usize];
         let lately = Popularity::lately(&data, &all, 7 * day);
         assert!(score(&lately, "trend") > score(&lately, "classic"));
         assert!(score(&lately, "classic") > score(&lately, "rare"));
-        let always = Popularity::fit(&data.histories(), data.width());
+        let always = Popularity::fit(&all.training(&data), data.width());
         assert!(score(&always, "classic") > score(&always, "trend"));
     }
 }
