@@ -49,7 +49,7 @@ pub struct Judged {
     scores: RankingScores,
     /// Cases of one customer are not independent.
     clusters: Clusters,
-    /// One list for each customer, made when the judged part begins.
+    /// One list for each customer, made before the first of their cases.
     pub lists: Lists,
 }
 

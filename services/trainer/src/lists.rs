@@ -1,4 +1,5 @@
-//! What customers would be shown: one list each, made when the judged part begins, and what it is worth.
+//! What customers would be shown: one list each, made before the first of their judged items, and what it is
+//! worth.
 //!
 //! Next-item figures ask one item at a time, so that recall, precision and MAP say nothing new there. Here
 //! everything that the customer takes later is relevant to one list.
@@ -57,7 +58,8 @@ impl Lists {
     }
 
     /// The customers with the shortest histories, those between, and those with the longest, each with a
-    /// name for a person. Customers of one length are in one group, so that groups may be empty.
+    /// name for a person. Customers of one length are in one group, the first that they belong to: where
+    /// many have hardly any history, the new ones are more than a quarter.
     pub fn segments(&self) -> [(String, Vec<usize>); 3] {
         let mut lengths = self.known.clone();
         lengths.sort_unstable();
@@ -67,9 +69,9 @@ impl Lists {
             self.known.iter().enumerate().filter(|&(_, &known)| within(known)).map(|(row, _)| row).collect()
         };
         [
-            (format!("new (below {short} items)"), group(&|known| known < short)),
-            (format!("between ({short} to {long})"), group(&|known| (short..=long).contains(&known))),
-            (format!("heavy (above {long})"), group(&|known| known > long)),
+            (format!("new (up to {short} items)"), group(&|known| known <= short)),
+            ("between".into(), group(&|known| known > short && known < long)),
+            (format!("heavy (from {long} items)"), group(&|known| known >= long && known > short)),
         ]
     }
 
@@ -229,12 +231,19 @@ mod tests {
 
     #[test]
     fn customers_are_told_apart_by_how_much_is_known_of_them() {
-        let known = [1, 2, 5, 5, 5, 5, 9, 20];
+        let known = [1, 2, 5, 5, 6, 7, 9, 20];
         let rows: Vec<(&[u32], &[u32], usize)> =
             known.iter().map(|&n| ([1_u32].as_slice(), [2_u32].as_slice(), n)).collect();
         let [(new, few), (_, middle), (heavy, many)] = lists(&rows).segments();
-        assert_eq!((new.as_str(), few), ("new (below 5 items)", vec![0, 1]));
-        assert_eq!(middle, [2, 3, 4, 5, 6]);
-        assert_eq!((heavy.as_str(), many), ("heavy (above 9)", vec![7]));
+        assert_eq!((new.as_str(), few), ("new (up to 5 items)", vec![0, 1, 2, 3]));
+        assert_eq!(middle, [4, 5]);
+        assert_eq!((heavy.as_str(), many), ("heavy (from 9 items)", vec![6, 7]));
+    }
+
+    #[test]
+    fn where_all_customers_are_new_nobody_is_heavy() {
+        let rows: Vec<(&[u32], &[u32], usize)> = (0..8).map(|_| ([1_u32].as_slice(), [2_u32].as_slice(), 1)).collect();
+        let [(_, new), (_, between), (_, heavy)] = lists(&rows).segments();
+        assert_eq!((new.len(), between.len(), heavy.len()), (8, 0, 0));
     }
 }

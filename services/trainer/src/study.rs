@@ -198,7 +198,11 @@ fn study(args: &Args) -> Result<(), Failure> {
         println!("written: {}", path.display());
     }
     if runs > 1 {
-        let over = format!("{} seeds and {} folds", plans.len(), splits.len());
+        let over = match (plans.len(), splits.len()) {
+            (seeds, 1) => format!("{seeds} seeds"),
+            (1, folds) => format!("{folds} folds"),
+            (seeds, folds) => format!("{seeds} seeds of {folds} folds each"),
+        };
         let section = Section { title: "All runs".into(), blocks: vec![Block::Table(spread.table(&over))] };
         println!("\n{}", Report { sections: vec![section], ..Report::default() }.to_text());
     }

@@ -13,7 +13,7 @@ pub(super) fn explained(all: &[Findings<'_>]) -> Block {
     let Some(first) = all.first() else { return Block::Text(String::new()) };
     let relevant = first.mean_relevant;
     let mut text = format!(
-        "One list for each customer, made when the test part begins; what the customer took later is relevant \
+        "One list for each customer, made before the first of their test items; all of these are relevant \
          ({} items on average). Diversity is one minus the mean cosine of a list's items by who had them; \
          popular is the share of places that went to the most popular tenth.",
         number(relevant)
@@ -70,7 +70,7 @@ pub(super) fn of_all_lengths(all: &[Findings<'_>]) -> Block {
 
 /// A row for each group of customers and model.
 pub(super) fn by_segment(all: &[Findings<'_>]) -> Block {
-    let columns: Vec<&str> = ["customers", "how many", "model"].into_iter().chain(COLUMNS).collect();
+    let columns: Vec<&str> = ["customers", "number", "model"].into_iter().chain(COLUMNS).collect();
     let mut table = Table::new(
         format!("Lists of {TOP}, the quarter of shortest and the quarter of longest histories apart"),
         &columns,
