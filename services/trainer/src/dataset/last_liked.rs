@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn nothing_held_back_is_learned_from_and_before_the_test_each_event_counts_once() {
         let (rows, split) = last_liked(&data(&[ANN.as_slice(), &[("bob", "a", 1.0)]].concat()), 4.0).unwrap();
-        let id = |item: &str| rows.items.index_of(item).unwrap() as u32;
+        let id = |item: &str| rows.items.index_of(item).unwrap();
         let learned = split.training(&rows).concat();
         assert!(![id("c"), id("d")].iter().any(|held_back| learned.contains(held_back)));
         assert_eq!(learned.len(), 3 + 1);
