@@ -13,7 +13,7 @@ pub enum Error {
     TooFew { what: &'static str, found: usize, needed: usize },
     #[error("the log holds more than {limit} events with items: raise --max-events, or shorten the log with --since")]
     TooManyEvents { limit: usize },
-    #[error("the events lie too close together in time to be split: {reason}")]
+    #[error("the events cannot be split: {reason}")]
     NoSplit { reason: String },
     #[error("{what} of {model} is not a finite number")]
     NotFinite { model: String, what: &'static str },
@@ -45,6 +45,8 @@ pub enum Error {
     Privacy(#[from] AccountantError),
     #[error("compression: {0}")]
     Compression(#[from] compress::Error),
+    #[error("the figures as JSON: {0}")]
+    Json(String),
     #[error("the figures: {0}")]
     Figures(#[from] rapport_evaluation::Error),
     #[error("a bug stopped the run: {0}")]

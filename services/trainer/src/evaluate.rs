@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error,
     dataset::{Case, Dataset},
+    lists::{LONGEST, Lists},
     models::{NextItem, Past},
 };
 
@@ -48,8 +49,8 @@ pub struct Judged {
     scores: RankingScores,
     /// Cases of one customer are not independent.
     clusters: Clusters,
-    /// How many of the listed items were among the most popular tenth.
-    pub popular_share: f64,
+    /// One list for each customer, made before the first of their cases.
+    pub lists: Lists,
 }
 
 impl Judged {
@@ -121,30 +122,33 @@ pub fn judge(
     stop: &dyn Fn() -> bool,
 ) -> Result<Judged, Error> {
     let mut ranks = Vec::with_capacity(cases.len());
-    let mut listed = vec![0_u64; data.width()];
-    each_case(model, data, cases, stop, &mut |case, scores, had| {
-        let kind = case.kind.to_owned();
+    let mut listed = vec![false; data.width()];
+    let mut lists = Lists::default();
+    let mut customer = None;
+    each_case(model, data, cases, stop, &mut |asked, scores, had| {
+        let Asked { kind, case, target } = *asked;
         let (rank, top) =
-            rank(scores, case.target, had).ok_or_else(|| Error::NotFinite { model: kind, what: "a score" })?;
+            rank(scores, target, had).ok_or_else(|| Error::NotFinite { model: kind.to_owned(), what: "a score" })?;
         ranks.push(rank);
-        top.for_each(|item| listed[item] += 1);
+        top.iter().take(TOP).for_each(|&item| listed[item as usize] = true);
+        if customer.replace(case.customer) != Some(case.customer) {
+            lists.open(top, case.prefix);
+        }
+        lists.took(target as u32);
         Ok(())
     })?;
     let cutoffs: Vec<usize> = CUTOFFS.into_iter().chain([ALL_RANKS]).collect();
     let scores = RankingScores::from_ranks(&ranks, &cutoffs)?;
     let customers: Vec<usize> = cases.iter().map(|case| case.customer).collect();
-    // Items are indexed by popularity.
-    let popular = (data.items.len() / 10).max(1);
-    let all: u64 = listed.iter().sum();
     Ok(Judged {
         figures: Figures {
             ndcg: scores.mean(Metric::Ndcg, TOP)?,
             hit_rate: scores.mean(Metric::HitRate, TOP)?,
             mrr: scores.mean(Metric::ReciprocalRank, ALL_RANKS)?,
-            coverage: listed.iter().filter(|&&l| l > 0).count() as f64 / data.items.len() as f64,
+            coverage: listed.iter().filter(|&&listed| listed).count() as f64 / data.items.len() as f64,
             cases: cases.len() as u64,
         },
-        popular_share: listed[1..=popular].iter().sum::<u64>() as f64 / all.max(1) as f64,
+        lists,
         scores,
         clusters: Clusters::by(&customers),
     })
@@ -153,6 +157,7 @@ pub fn judge(
 /// A case with its answer.
 pub struct Asked<'a> {
     pub kind: &'a str,
+    pub case: Case,
     pub target: usize,
 }
 
@@ -176,7 +181,8 @@ pub fn each_case(
         if stop() {
             return Err(Error::Cancelled);
         }
-        let customer = &data.customers[cases[0].customer];
+        let index = cases[0].customer;
+        let customer = &data.customers[index];
         let prefixes: Vec<usize> = cases.iter().map(|case| case.prefix).collect();
         let mut known = 0;
         had.fill(false);
@@ -186,19 +192,20 @@ pub fn each_case(
         model.score_prefixes(past, &prefixes, &mut |prefix, scores| {
             customer.items[known..prefix].iter().for_each(|&item| had[item as usize] = true);
             known = prefix;
-            take(&Asked { kind: &kind, target: customer.items[prefix] as usize }, scores, &had)
+            let case = Case { customer: index, prefix };
+            take(&Asked { kind: &kind, case, target: customer.items[prefix] as usize }, scores, &had)
         })?;
     }
     Ok(())
 }
 
-/// Where the target stands and the items of the top 10, best first among equals by index. `None` when
+/// Where the target stands, and the first items of the list, best first, equals by index. `None` when
 /// a score is NaN, or infinite from above.
-fn rank(scores: &[f32], target: usize, had: &[bool]) -> Option<(TiedRank, impl Iterator<Item = usize> + use<>)> {
+fn rank(scores: &[f32], target: usize, had: &[bool]) -> Option<(TiedRank, Vec<u32>)> {
     let own = scores[target];
     let (mut better, mut tied) = (0, 0);
     // Smallest first, so that the first is the one to beat.
-    let mut top: Vec<(f32, usize)> = Vec::with_capacity(TOP + 1);
+    let mut top: Vec<(f32, usize)> = Vec::with_capacity(LONGEST + 1);
     let mut worst = f32::NEG_INFINITY;
     for (item, &score) in scores.iter().enumerate().skip(1) {
         if had[item] {
@@ -209,10 +216,10 @@ fn rank(scores: &[f32], target: usize, had: &[bool]) -> Option<(TiedRank, impl I
         }
         better += usize::from(score > own);
         tied += usize::from(score == own && item != target);
-        if top.len() < TOP || score > worst {
+        if top.len() < LONGEST || score > worst {
             let at = top.partition_point(|&(s, i)| s < score || (s == score && i > item));
             top.insert(at, (score, item));
-            if top.len() > TOP {
+            if top.len() > LONGEST {
                 top.remove(0);
             }
             worst = top[0].0;
@@ -222,8 +229,8 @@ fn rank(scores: &[f32], target: usize, had: &[bool]) -> Option<(TiedRank, impl I
     if own == f32::NEG_INFINITY {
         (better, tied) = (scores.len(), 0);
     }
-    let top = top.into_iter().filter(|&(score, _)| score > f32::NEG_INFINITY).map(|(_, item)| item);
-    Some((TiedRank { better, tied }, top))
+    let listed = top.into_iter().rev().filter(|&(score, _)| score > f32::NEG_INFINITY);
+    Some((TiedRank { better, tied }, listed.map(|(_, item)| item as u32).collect()))
 }
 
 #[cfg(test)]
@@ -245,7 +252,7 @@ mod tests {
     fn a_score_that_is_not_a_number_is_an_error_and_an_unknown_item_is_a_miss() {
         assert!(rank(&[0.0, 1.0, f32::NAN], 1, &[false; 3]).is_none());
         let (place, top) = rank(&[0.0, f32::NEG_INFINITY, 2.0], 1, &[false; 3]).unwrap();
-        assert_eq!((place.better, top.collect::<Vec<_>>()), (3, vec![2]));
+        assert_eq!((place.better, top), (3, vec![2]));
     }
 
     proptest! {
@@ -264,9 +271,8 @@ mod tests {
             let equal = order.iter().filter(|&&i| scores[i] == scores[target]).count();
             prop_assert_eq!(place.tied, equal - 1);
             prop_assert_eq!(place.better, order.iter().filter(|&&i| scores[i] > scores[target]).count());
-            let mut top: Vec<_> = top.collect();
-            top.reverse();
-            prop_assert_eq!(top, &order[..order.len().min(TOP)]);
+            let top: Vec<usize> = top.into_iter().map(|item| item as usize).collect();
+            prop_assert_eq!(top, &order[..order.len().min(LONGEST)]);
         }
     }
 }

@@ -3,8 +3,8 @@
 //! A run ([`run`]): read the log, split it by time, fit, judge, fit again on all data, export to
 //! ONNX, compare with libtorch, compress, write the artifacts, promote the winner if it passed its gate.
 //! As a service ([`run_service`]) runs are started over gRPC and go through a bounded queue to one
-//! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`text`] is about
-//! models of texts.
+//! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`purchase`] who
+//! buys next, [`text`] is about models of texts.
 
 pub mod bench;
 pub mod candidates;
@@ -20,18 +20,22 @@ mod error;
 pub mod evaluate;
 pub mod export;
 mod gate;
+pub mod lists;
 pub mod models;
 mod neighbours;
 pub mod oneshot;
 pub mod privacy;
 pub mod progress;
+mod protocol;
 mod publish;
+pub mod purchase;
 pub mod recipes;
 pub mod report;
 pub mod run;
 mod runs;
 pub mod search;
 mod serve;
+mod spread;
 pub mod study;
 mod terminal;
 pub mod text;

@@ -20,7 +20,7 @@ use tch::Device;
 use crate::{
     Compression, Error,
     candidates::Candidate,
-    champion,
+    card, champion,
     compare::compare,
     dataset::{self, Counts, Dataset, Limits, Split},
     evaluate::Figures,
@@ -175,9 +175,10 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
     let opponents = Opponents { baselines, champion };
 
     let winner = comparison.winner().map(Candidate::kind).unwrap_or_default().to_owned();
-    let facts = vec![("tenant".into(), plan.tenant.to_string()), ("won on validation".into(), winner.clone())];
+    let mut facts = vec![("tenant".into(), plan.tenant.to_string()), ("won on validation".into(), winner.clone())];
+    facts.extend(report::counted(&data));
     let title = format!("Training of {}", plan.model);
-    let html = report::page(title, report::protocol(), facts, &comparison, &data, &split)?.to_html();
+    let html = report::pages(title, card::PROTOCOL.into(), facts, &comparison, &data, &split)?.full.to_html();
     let neighbours = neighbours(&data);
     let mut versions = Vec::new();
     for candidate in &mut comparison.candidates {

@@ -12,50 +12,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rapport_evaluation::report::{Block, Report, Section};
 use rapport_events::Tenant;
 use rapport_offline::{OfflineArgs, OfflineLog};
 use rapport_runtime::parse_duration;
+use serde_json::json;
 
 use crate::{
     Error,
     compare::compare,
-    dataset::{Dataset, Limits, Split, file, log},
-    evaluate::Figures,
+    dataset::{Dataset, Limits, file, log},
     models::{FAMILIES, Task, blend},
     privacy::PrivacySpent,
     progress::{Progress, Watch},
+    protocol::ProtocolArgs,
     recipes, report, run,
+    spread::Spread,
     terminal::{bad_configuration, bar, complain, parse},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Protocol {
-    /// One moment for all: 80 % of events train, 10 % validate, 10 % test
-    Temporal,
-    /// Each customer's last item is the test, the one before it the validation
-    LeaveOneOut,
-}
-
-impl Protocol {
-    /// # Errors
-    /// The data cannot be split this way.
-    pub(crate) fn split(self, data: &Dataset) -> Result<Split, Error> {
-        match self {
-            Self::Temporal => Split::by_time(data),
-            Self::LeaveOneOut => Split::leave_one_out(data),
-        }
-    }
-
-    fn described(self) -> &'static str {
-        match self {
-            Self::Temporal => report::protocol(),
-            Self::LeaveOneOut => {
-                "Leave one out: each customer's last item is the test, the one before it the validation. It is ranked \
-                 among all items that the customer does not have yet (full ranking)."
-            }
-        }
-    }
-}
 
 /// Fits models and baselines, judges them on the same cases and shows the figures; nothing is published.
 ///
@@ -73,8 +47,8 @@ struct Args {
     #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
     tenant: Tenant,
 
-    #[arg(long, value_enum, default_value_t = Protocol::Temporal)]
-    protocol: Protocol,
+    #[command(flatten)]
+    protocol: ProtocolArgs,
 
     /// What to train, several separated by commas; ridge, ligr and their blend when not set
     #[arg(long, value_delimiter = ',')]
@@ -107,6 +81,10 @@ struct Args {
     /// Write a page with tables and plots
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+
+    /// Write every figure with its interval, for programs
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 
     /// List the kinds of models and end
     #[arg(long)]
@@ -162,15 +140,9 @@ fn study(args: &Args) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
     let data = read(args.interactions.as_deref(), &args.tenant, &args.offline)?;
-    let split = args.protocol.split(&data)?;
-    println!(
-        "{} events of {} customers with {} items; {} validation and {} test cases",
-        data.counts.used,
-        data.customers.len(),
-        data.items.len(),
-        split.validation.len(),
-        split.test.len()
-    );
+    let found = report::counted(&data);
+    println!("{} events of {} customers with {} items", data.counts.used, data.customers.len(), data.items.len());
+    let (data, splits) = args.protocol.splits(data)?;
     let device = run::device(args.threads);
     let bar = bar();
     let report = |progress: Progress| {
@@ -182,67 +154,76 @@ fn study(args: &Args) -> Result<(), Failure> {
         }
     };
     let watch = Watch { report: &report, stop: &|| false };
-    let task = Task {
-        data: &data,
-        split: &split,
-        device,
-        budget: args.budget,
-        watch: &watch,
-        checkpoint: args.checkpoints.as_deref(),
-        checkpoint_every: run::CHECKPOINT_EVERY,
-    };
-    let mut of_kinds: Vec<(String, Vec<Figures>)> = Vec::new();
-    for (index, (recipes, seed)) in plans.iter().zip(&args.seeds).enumerate() {
+    let mut spread = Spread::default();
+    let mut written = Vec::new();
+    let runs = plans.len() * splits.len();
+    for ((recipes, seed), (fold, split)) in
+        plans.iter().zip(&args.seeds).flat_map(|plan| splits.iter().enumerate().map(move |split| (plan, split)))
+    {
+        let task = Task {
+            data: &data,
+            split,
+            device,
+            budget: args.budget,
+            watch: &watch,
+            checkpoint: args.checkpoints.as_deref(),
+            checkpoint_every: run::CHECKPOINT_EVERY,
+        };
         let comparison = compare(recipes, &task)?;
-        let facts = vec![
-            ("seed".into(), seed.to_string()),
-            ("threads".into(), tch::get_num_threads().to_string()),
-            ("seconds".into(), format!("{:.0}", started.elapsed().as_secs_f64())),
-        ];
-        let page = report::page("Evaluation".into(), args.protocol.described(), facts, &comparison, &data, &split)?;
-        bar.suspend(|| println!("\n{}", page.to_text()));
+        let fold = (splits.len() > 1).then_some(fold + 1);
+        let facts = facts(*seed, fold, started, &found);
+        let protocol = args.protocol.described();
+        let pages = report::pages("Evaluation".into(), protocol, facts, &comparison, &data, split)?;
+        bar.suspend(|| println!("\n{}", pages.terminal.to_text()));
         if let Some(path) = &args.html {
-            let path = if args.seeds.len() == 1 { path.clone() } else { numbered(path, *seed) };
-            fs::write(&path, page.to_html()).map_err(Error::file(&path))?;
+            let path = if runs == 1 { path.clone() } else { numbered(path, *seed, fold) };
+            fs::write(&path, pages.full.to_html()).map_err(Error::file(&path))?;
             println!("written: {}", path.display());
         }
+        let models = serde_json::to_value(&pages.findings).map_err(|error| Error::Json(error.to_string()))?;
+        written.push(json!({ "seed": seed, "fold": fold, "models": models }));
         for candidate in &comparison.candidates {
             println!("recipe of {}: {}", candidate.kind(), candidate.recipe());
             if let Some(PrivacySpent { epsilon, delta, order, steps }) = candidate.privacy()? {
                 let kind = candidate.kind();
                 println!("privacy of {kind}: epsilon {epsilon:.3} at delta {delta:e}, order {order}, {steps} steps");
             }
-            let row = of_kinds.iter_mut().find(|(kind, _)| kind == candidate.kind());
-            match row {
-                Some((_, figures)) => figures.push(candidate.test.figures),
-                None => of_kinds.push((candidate.kind().to_owned(), vec![candidate.test.figures])),
-            }
         }
-        if index + 1 == plans.len() && plans.len() > 1 {
-            for (kind, figures) in &of_kinds {
-                println!("{kind}: over {} seeds {}", figures.len(), spread(figures));
-            }
-        }
+        comparison.on_test().iter().for_each(|(model, judged)| spread.add(model, judged.figures));
     }
     bar.finish_and_clear();
+    if let Some(path) = &args.json {
+        let all = json!({ "protocol": args.protocol.described(), "runs": written });
+        fs::write(path, format!("{all:#}\n")).map_err(Error::file(path))?;
+        println!("written: {}", path.display());
+    }
+    if runs > 1 {
+        let over = match (plans.len(), splits.len()) {
+            (seeds, 1) => format!("{seeds} seeds"),
+            (1, folds) => format!("{folds} folds"),
+            (seeds, folds) => format!("{seeds} seeds of {folds} folds each"),
+        };
+        let section = Section { title: "All runs".into(), blocks: vec![Block::Table(spread.table(&over))] };
+        println!("\n{}", Report { sections: vec![section], ..Report::default() }.to_text());
+    }
     Ok(())
 }
 
-/// Mean and standard deviation over seeds.
-fn spread(figures: &[Figures]) -> String {
-    let of = |name: &str, value: fn(&Figures) -> f64| {
-        let n = figures.len() as f64;
-        let mean = figures.iter().map(value).sum::<f64>() / n;
-        let variance = figures.iter().map(|f| (value(f) - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-        format!("{name} {mean:.4} +- {:.4}", variance.sqrt())
-    };
-    format!("{}, {}", of("NDCG@10", |f| f.ndcg), of("HR@10", |f| f.hit_rate))
+/// What stands under a page's title.
+fn facts(seed: u64, fold: Option<usize>, started: Instant, found: &[(String, String)]) -> Vec<(String, String)> {
+    let mut facts = vec![("seed".into(), seed.to_string())];
+    facts.extend(fold.map(|fold| ("fold".into(), fold.to_string())));
+    facts.push(("threads".into(), tch::get_num_threads().to_string()));
+    facts.push(("seconds".into(), format!("{:.0}", started.elapsed().as_secs_f64())));
+    facts.extend_from_slice(found);
+    facts
 }
 
-/// `page.html` for seed 7 is `page.7.html`.
-fn numbered(path: &Path, seed: u64) -> PathBuf {
+/// `page.html` for seed 7 is `page.7.html`, and `page.7.2.html` for its second fold.
+fn numbered(path: &Path, seed: u64, fold: Option<usize>) -> PathBuf {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("html");
-    path.with_extension(format!("{seed}.{extension}"))
+    let fold = fold.map(|fold| format!("{fold}.")).unwrap_or_default();
+    path.with_extension(format!("{seed}.{fold}{extension}"))
 }
 
 /// The file of interactions, or the tenant's log where there is none.

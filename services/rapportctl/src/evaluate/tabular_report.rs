@@ -60,6 +60,8 @@ pub struct Findings<'a> {
     pub judgements: &'a [Judgement],
     pub comparisons: &'a [Comparison],
     pub contributions: &'a Contributions,
+    /// Which model the contributions are of, and what it was fitted on.
+    pub explained: String,
 }
 
 impl Findings<'_> {
@@ -123,7 +125,9 @@ impl Findings<'_> {
             Some((mean, deviation)) => format!("{} +- {}", number(mean), number(deviation)),
             None => "-".to_owned(),
         });
-        table.row(std::iter::once("AUC by fold, mean +- deviation".to_owned()).chain(by_fold));
+        if self.models.iter().any(|model| !model.fold_aucs.is_empty()) {
+            table.row(std::iter::once("AUC by fold, mean +- deviation".to_owned()).chain(by_fold));
+        }
         let seconds = self.models.iter().map(|model| match mean_and_deviation(&model.fit_seconds) {
             Some((mean, _)) => format!("{} s", number(mean)),
             None => "-".to_owned(),
@@ -182,8 +186,7 @@ impl Findings<'_> {
     fn columns(&self) -> Table {
         let Contributions { unit, rows, columns } = self.contributions;
         let unit = unit_name(*unit);
-        let caption =
-            format!("{}, fitted on everything: mean absolute contribution over {rows} rows", self.best_name());
+        let caption = format!("{}: mean absolute contribution over {rows} rows", self.explained);
         let total: f64 = columns.iter().map(|(_, mean)| mean).sum();
         let mut table = Table::new(caption, &["column", unit, "share"]);
         for (name, mean) in columns {

@@ -72,35 +72,43 @@ impl Transactions {
     /// [`Usage`] for a column that is not there; a row that cannot be read, or whose date or amount is
     /// none; a file without a customer who bought.
     pub fn read(path: &Path, columns: &Columns<'_>) -> anyhow::Result<Self> {
-        let delimited = Delimited { delimiter: delimiter(path), quote: b'"', header: true, columns: None };
-        let name = path.display().to_string();
-        let (rows, extent) =
-            rows::open(path, Format::of(path)?, &delimited, 0).with_context(|| format!("cannot read {name}"))?;
-        let progress = Progress::share("reading", extent.total, "bytes");
         let mut book = Book::default();
-        let read = || -> anyhow::Result<()> {
-            for row in rows {
-                let row = row?;
-                let object = match row.body {
-                    Ok(Body::Object(object)) => object,
-                    Ok(Body::Line(line)) => {
-                        serde_json::from_slice(&line).with_context(|| format!("row {} is not JSON", row.number))?
-                    }
-                    Err(bad) => bail!("row {} {}", row.number, bad.reason),
-                };
-                book.add(row.number, &object, columns)?;
-                if row.number.is_multiple_of(ROWS_A_STEP) {
-                    let done = extent.done.load(Ordering::Relaxed);
-                    progress.say(done, format!("{} rows", thousands(row.number)));
-                }
-            }
-            Ok(())
-        };
-        let all = read();
-        progress.clear();
-        all.with_context(|| name.clone())?;
-        book.close().context(name)
+        each_row(path, |number, row| book.add(number, row, columns))?;
+        book.close().with_context(|| path.display().to_string())
     }
+}
+
+/// Hands every row of a file of CSV, NDJSON or Parquet to `add`, with its number and as a JSON object.
+///
+/// # Errors
+/// A row that cannot be read, or what `add` says.
+pub fn each_row(path: &Path, mut add: impl FnMut(u64, &Value) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let delimited = Delimited { delimiter: delimiter(path), quote: b'"', header: true, columns: None };
+    let name = path.display().to_string();
+    let (rows, extent) =
+        rows::open(path, Format::of(path)?, &delimited, 0).with_context(|| format!("cannot read {name}"))?;
+    let progress = Progress::share("reading", extent.total, "bytes");
+    let read = || -> anyhow::Result<()> {
+        for row in rows {
+            let row = row?;
+            let object = match row.body {
+                Ok(Body::Object(object)) => object,
+                Ok(Body::Line(line)) => {
+                    serde_json::from_slice(&line).with_context(|| format!("row {} is not JSON", row.number))?
+                }
+                Err(bad) => bail!("row {} {}", row.number, bad.reason),
+            };
+            add(row.number, &object)?;
+            if row.number.is_multiple_of(ROWS_A_STEP) {
+                let done = extent.done.load(Ordering::Relaxed);
+                progress.say(done, format!("{} rows", thousands(row.number)));
+            }
+        }
+        Ok(())
+    };
+    let all = read();
+    progress.clear();
+    all.context(name)
 }
 
 fn delimiter(path: &Path) -> u8 {
@@ -167,7 +175,7 @@ impl Book {
 }
 
 /// What stands in a column, as text; nothing for a null.
-fn cell(row: &Value, column: &str) -> anyhow::Result<String> {
+pub fn cell(row: &Value, column: &str) -> anyhow::Result<String> {
     match row.get(column) {
         Some(Value::String(text)) => Ok(text.trim().to_owned()),
         Some(Value::Null) => Ok(String::new()),

@@ -121,14 +121,18 @@ fn made_up(random: &mut ChaCha8Rng, customers: usize, lengths: std::ops::Range<u
         .map(|_| {
             let length = random.random_range(lengths.clone());
             let item = |_| 1 + (random.random::<f64>().powi(2) * f64::from(ITEMS)) as u32;
-            Customer { items: (0..length).map(item).collect(), times: vec![0; length] }
+            Customer { items: (0..length).map(item).collect(), times: vec![0; length], ratings: vec![None; length] }
         })
         .collect();
     (customers, ITEMS as usize + 1, "made up".into())
 }
 
 fn part(customer: &Customer, from: usize, to: usize) -> Customer {
-    Customer { items: customer.items[from..to].to_vec(), times: customer.times[from..to].to_vec() }
+    Customer {
+        items: customer.items[from..to].to_vec(),
+        times: customer.times[from..to].to_vec(),
+        ratings: customer.ratings[from..to].to_vec(),
+    }
 }
 
 fn newest(customer: &Customer, count: usize) -> Customer {
@@ -159,7 +163,7 @@ mod tests {
 
     #[test]
     fn pieces_are_short_and_follow_each_other() {
-        let customer = Customer { items: (1..1000).collect(), times: (1..1000).collect() };
+        let customer = Customer { items: (1..1000).collect(), times: (1..1000).collect(), ratings: vec![None; 999] };
         let pieces = pieces(&customer, &mut ChaCha8Rng::seed_from_u64(1));
         assert!(pieces.iter().all(|piece| (3..=20).contains(&piece.items.len())));
         let again: Vec<u32> = pieces.iter().flat_map(|piece| piece.items.clone()).collect();
@@ -169,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_long_history_keeps_its_newest_items() {
-        let customer = Customer { items: vec![1, 2, 3], times: vec![1, 2, 3] };
+        let customer = Customer { items: vec![1, 2, 3], times: vec![1, 2, 3], ratings: vec![None; 3] };
         assert_eq!(newest(&customer, 2).items, [2, 3]);
         assert_eq!(newest(&customer, 9), customer);
     }

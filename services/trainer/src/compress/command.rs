@@ -14,7 +14,8 @@ use super::{Difference, Figures, Subject, Trials, Way, check};
 use crate::{
     Error,
     models::onnx::indexes,
-    study::{Protocol, read},
+    protocol::ProtocolArgs,
+    study::read,
     terminal::{bar, complain, parse},
 };
 
@@ -38,9 +39,8 @@ struct Args {
     #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
     tenant: Tenant,
 
-    /// Which events are the test that both graphs are judged on
-    #[arg(long, value_enum, default_value_t = Protocol::Temporal)]
-    protocol: Protocol,
+    #[command(flatten)]
+    protocol: ProtocolArgs,
 
     /// Runs of the model behind each latency
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
@@ -79,7 +79,7 @@ fn compare(args: &Args) -> Result<Table, Error> {
     let model = std::fs::read(&path).map_err(Error::file(&path))?;
     check(&model)?;
     let data = read(args.interactions.as_deref(), &args.tenant, &args.offline)?;
-    let split = args.protocol.split(&data)?;
+    let (data, split) = args.protocol.split(data)?;
     let theirs = indexes(&artifact.items()?, &data.items);
     let known = theirs.iter().filter(|&&index| index > 0).count();
     let description = &artifact.manifest().description;

@@ -58,7 +58,9 @@ pub fn read(path: &Path, limits: Limits) -> Result<Dataset, Error> {
                 (seconds * 1000.0) as i64
             }
         };
-        builder.add(fields[0], fields[1], time, 0, number as i64)?;
+        // A third of four columns that is no number is something else than a rating: a kind of event, perhaps.
+        let rating = if columns == 4 { fields[2].parse().ok() } else { None };
+        builder.add_rated(fields[0], fields[1], rating, time, 0, number as i64)?;
     }
     builder.finish(&path.display().to_string())
 }
@@ -91,6 +93,12 @@ mod tests {
         assert_eq!(movielens.counts.used, 3);
         let first = &movielens.customers[0];
         assert_eq!((movielens.items.id(first.items[0] as usize), first.times[0]), (Some("11"), 100_000));
+        assert_eq!(
+            (first.ratings.as_slice(), plain.customers[0].ratings[0]),
+            ([Some(3.0), Some(5.0)].as_slice(), None)
+        );
+        let kinds = read_text("1 10 click 5\n2 11 3 6\n").unwrap();
+        assert_eq!([0, 1].map(|customer: usize| kinds.customers[customer].ratings[0]), [None, Some(3.0)]);
         let csv = read_text("customer,item,time\na,x,1\nb,y,2.5\n").unwrap();
         assert_eq!(csv.counts.used, 2);
     }

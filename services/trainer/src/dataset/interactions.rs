@@ -9,19 +9,21 @@ use crate::{Error, models::Past};
 /// How much one training may hold in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Events with an item (each takes about 32 bytes while they are read).
+    /// Events with an item (each takes about 40 bytes while they are read).
     pub events: usize,
     /// Distinct items; beyond it the rarest are left out.
     pub items: usize,
 }
 
 /// One customer's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Customer {
     /// Item indexes from 1, oldest first.
     pub items: Vec<u32>,
     /// Event times in milliseconds, one for each item.
     pub times: Vec<i64>,
+    /// What the customer gave each item, where that is known: a rating, say. Models do not see it.
+    pub ratings: Vec<Option<f32>>,
 }
 
 /// How many events there were and what became of them.
@@ -67,6 +69,7 @@ impl Dataset {
 struct Raw {
     customer: u32,
     item: u32,
+    rating: Option<f32>,
     time: i64,
     partition: i32,
     offset: i64,
@@ -98,12 +101,28 @@ impl Builder {
     /// # Errors
     /// There are more than the limit.
     pub fn add(&mut self, customer: &str, item: &str, time: i64, partition: i32, offset: i64) -> Result<(), Error> {
+        self.add_rated(customer, item, None, time, partition, offset)
+    }
+
+    /// The same with what the customer gave the item.
+    ///
+    /// # Errors
+    /// As [`Builder::add`].
+    pub fn add_rated(
+        &mut self,
+        customer: &str,
+        item: &str,
+        rating: Option<f32>,
+        time: i64,
+        partition: i32,
+        offset: i64,
+    ) -> Result<(), Error> {
         if self.raw.len() >= self.limits.events {
             return Err(Error::TooManyEvents { limit: self.limits.events });
         }
         self.counts.read += 1;
         let (customer, item) = (intern(&mut self.customers, customer), intern(&mut self.items, item));
-        self.raw.push(Raw { customer, item, time, partition, offset });
+        self.raw.push(Raw { customer, item, rating, time, partition, offset });
         Ok(())
     }
 
@@ -121,7 +140,7 @@ impl Builder {
         let (items, index) = by_popularity(&self.items, &self.raw, self.limits.items);
         // Events of one moment stand in the order in which they came.
         self.raw.sort_unstable_by_key(|raw| (raw.time, raw.partition, raw.offset));
-        let mut customers = vec![Customer { items: Vec::new(), times: Vec::new() }; self.customers.len()];
+        let mut customers = vec![Customer::default(); self.customers.len()];
         for raw in &self.raw {
             match index[raw.item as usize] {
                 0 => self.counts.rare_items += 1,
@@ -129,6 +148,7 @@ impl Builder {
                     let customer = &mut customers[raw.customer as usize];
                     customer.items.push(item);
                     customer.times.push(raw.time);
+                    customer.ratings.push(raw.rating);
                     self.counts.used += 1;
                 }
             }
@@ -138,7 +158,7 @@ impl Builder {
         ids.sort_unstable();
         let customers = ids
             .iter()
-            .map(|&(_, i)| std::mem::replace(&mut customers[i as usize], Customer { items: vec![], times: vec![] }))
+            .map(|&(_, i)| std::mem::take(&mut customers[i as usize]))
             .filter(|customer| !customer.items.is_empty())
             .collect();
         let items = ItemTable::from_ids(items).map_err(Error::Items)?;

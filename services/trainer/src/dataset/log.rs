@@ -37,7 +37,8 @@ pub fn from_events(events: &[LoggedEvent], source: &Source) -> Result<Dataset, E
         let wanted = source.event_types.is_empty() || source.event_types.contains(&event.kind);
         match &event.item_id {
             Some(item) if wanted => {
-                builder.add(&event.customer_id, item, event.time.as_ms(), position.partition, position.offset)?;
+                let (time, rating) = (event.time.as_ms(), event.value.map(|value| value as f32));
+                builder.add_rated(&event.customer_id, item, rating, time, position.partition, position.offset)?;
             }
             Some(_) | None => builder.skip(),
         }

@@ -45,7 +45,8 @@ impl Split {
         let (validation_from, test_from) = (at(TRAIN), at(VALIDATION));
         if times[0] >= validation_from || validation_from >= test_from {
             let reason = format!(
-                "{} events, the first at {} ms, the 80 % point at {validation_from} ms, the 90 % point at {test_from} ms",
+                "they lie too close together in time: {} of them, the first at {} ms, the 80 % point at \
+                 {validation_from} ms, the 90 % point at {test_from} ms",
                 times.len(),
                 times[0]
             );
@@ -92,7 +93,7 @@ impl Split {
         Ok(split)
     }
 
-    fn empty(customers: usize) -> Self {
+    pub(super) fn empty(customers: usize) -> Self {
         Self {
             train: vec![0; customers],
             test_from: vec![0; customers],

@@ -26,9 +26,10 @@ use crate::{
     models::{Family, Task, family},
     oneshot::stop_on_signals,
     progress::{Progress, Watch},
+    protocol::ProtocolArgs,
     recipes,
     run::{CHECKPOINT_EVERY, device},
-    study::{Failure, Protocol, read},
+    study::{Failure, read},
     terminal::{bad_configuration, complain, parse},
 };
 
@@ -50,8 +51,8 @@ struct Args {
     #[arg(long, env = "RAPPORT_DEFAULT_TENANT", default_value = "demo")]
     tenant: Tenant,
 
-    #[arg(long, value_enum, default_value_t = Protocol::Temporal)]
-    protocol: Protocol,
+    #[command(flatten)]
+    protocol: ProtocolArgs,
 
     /// The kind of model
     #[arg(long, default_value = "ligr")]
@@ -157,13 +158,9 @@ fn search(args: &Args) -> Result<(), Failure> {
     }
 
     let data = read(args.interactions.as_deref(), &args.tenant, &args.offline)?;
-    let split = args.protocol.split(&data)?;
-    println!(
-        "{} customers, {} items; {} validation cases",
-        data.customers.len(),
-        data.items.len(),
-        split.validation.len()
-    );
+    println!("{} customers, {} items", data.customers.len(), data.items.len());
+    let (data, split) = args.protocol.split(data)?;
+    println!("{} validation cases", split.validation.len());
     let device = device(args.threads);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(Error::Thread)?;
@@ -235,7 +232,7 @@ fn subject(args: &Args, base: &Value, data: &Dataset) -> String {
         customer.items.iter().for_each(|item| hash.update(item.to_le_bytes()));
         customer.times.iter().for_each(|time| hash.update(time.to_le_bytes()));
     }
-    format!("{} {:?} {}", args.kind, args.protocol, &hex::encode(hash.finalize())[..16])
+    format!("{} {:?} {}", args.kind, args.protocol.protocol, &hex::encode(hash.finalize())[..16])
 }
 
 /// Trials of the largest budget first, the best first among them, failures last.

@@ -46,7 +46,9 @@ pub fn movielens_100k() -> Option<Vec<LoggedEvent>> {
     let events = text.lines().skip(1).enumerate().map(|(offset, line)| {
         let fields: Vec<&str> = line.split('\t').collect();
         let seconds: f64 = fields[3].parse().unwrap();
-        event(fields[0], fields[1], seconds as i64 * 1000, offset as i64)
+        let mut logged = event(fields[0], fields[1], seconds as i64 * 1000, offset as i64);
+        logged.event.value = Some(fields[2].parse().unwrap());
+        logged
     });
     Some(events.collect())
 }

@@ -48,7 +48,7 @@ pub struct Lifetime {
     #[arg(long, value_name = "FORMAT", default_value = "%Y-%m-%d", value_parser = DateFormat::parse)]
     date_format: DateFormat,
     /// Judge a fit to what was known at the end of this day by what came after
-    #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = super::day)]
     split: Option<i32>,
     /// The unit of the models' time; publications on CDNOW count in weeks
     #[arg(long, value_enum, default_value_t = Unit::Days)]
@@ -74,10 +74,6 @@ pub struct Lifetime {
 enum Unit {
     Days,
     Weeks,
-}
-
-fn day(text: &str) -> Result<i32, String> {
-    DateFormat::iso().day(text).ok_or_else(|| format!("{text:?} is no day such as 2026-11-24"))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

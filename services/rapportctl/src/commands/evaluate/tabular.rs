@@ -81,6 +81,7 @@ impl Tabular {
             judgements: &judgements,
             comparisons: &comparisons,
             contributions: &contributions,
+            explained: format!("{}, fitted on everything", chosen.name),
         };
         let report = findings.report();
         if let Some(path) = &self.report {

@@ -1,5 +1,8 @@
 //! What a run found, as tables and plots for a page that needs no network.
 
+mod findings;
+mod lists;
+
 use rapport_evaluation::{
     Bucket, Metric, Report, by_segment, holm,
     report::{Axis, Block, Mark, Plot, Point, Section, Series, Table, limits, number},
@@ -7,58 +10,84 @@ use rapport_evaluation::{
 
 use crate::{
     Error,
-    card::PROTOCOL,
     compare::Comparison,
     dataset::{Case, Dataset, Split},
     evaluate::{CUTOFFS, Judged, TOP, bootstrap},
+    lists::Catalogue,
 };
+
+pub use findings::Findings;
 
 /// Where customers are told apart by the length of their history.
 const HISTORY_EDGES: [usize; 5] = [0, 5, 20, 50, 100];
 /// A group with fewer customers is marked.
 const FEW: usize = 30;
 
-/// The page of a comparison. `facts` are shown under the title.
+/// What was found, for three readers.
+pub struct Pages<'a> {
+    /// For a terminal: what decides.
+    pub terminal: Report,
+    /// Everything, with plots.
+    pub full: Report,
+    /// For programs.
+    pub findings: Vec<Findings<'a>>,
+}
+
+/// The pages of a comparison. `facts` are shown under the title.
 ///
 /// # Errors
 /// Fewer than two customers in the test part.
-pub fn page(
+pub fn pages<'a>(
     title: String,
-    protocol: &str,
+    protocol: String,
     mut facts: Vec<(String, String)>,
-    comparison: &Comparison,
+    comparison: &'a Comparison,
     data: &Dataset,
     split: &Split,
-) -> Result<Report, Error> {
+) -> Result<Pages<'a>, Error> {
     facts.extend([
-        ("events".into(), data.counts.used.to_string()),
-        ("customers".into(), data.customers.len().to_string()),
-        ("items".into(), data.items.len().to_string()),
         ("validation cases".into(), split.validation.len().to_string()),
         ("test cases".into(), split.test.len().to_string()),
     ]);
     let all = comparison.on_test();
-    let mut sections = vec![
-        Section {
-            title: "Test figures".into(),
-            blocks: vec![Block::Text(protocol.to_owned()), Block::Table(figures(&all)?), Block::Table(cutoffs(&all)?)],
-        },
-        Section { title: "Is the best one better?".into(), blocks: vec![Block::Table(differences(&all)?)] },
-        Section { title: "By length of history".into(), blocks: by_history(&all, &split.test)? },
+    let findings = findings::findings(comparison, &Catalogue::of(&split.before_test(data), data.items.len()))?;
+    let section = |title: &str, blocks: Vec<Block>| Section { title: title.into(), blocks };
+    let text = Block::Text(protocol);
+    let test = Block::Table(figures(&all)?);
+    let shown = (lists::explained(&findings), lists::of_ten(&findings), lists::by_segment(&findings));
+    let better = section("Is the best one better?", vec![Block::Table(differences(&all)?)]);
+    const TEST: &str = "Test figures";
+    const SHOWN: &str = "What customers would be shown";
+    let terminal = vec![
+        section(TEST, vec![text.clone(), test.clone()]),
+        better.clone(),
+        section(SHOWN, vec![shown.0.clone(), shown.1, shown.2.clone()]),
+    ];
+    let mut full = vec![
+        section(TEST, vec![text, test, Block::Table(cutoffs(&all)?)]),
+        better,
+        section(SHOWN, vec![shown.0, lists::of_all_lengths(&findings), shown.2]),
+        section("By length of history", by_history(&all, &split.test)?),
     ];
     if !comparison.passes.is_empty() {
-        sections.push(Section { title: "Learning curves".into(), blocks: curves(comparison) });
+        full.push(section("Learning curves", curves(comparison)));
     }
-    Ok(Report { title, facts, sections })
+    let page = |sections| Report { title: title.clone(), facts: facts.clone(), sections };
+    Ok(Pages { terminal: page(terminal), full: page(full), findings })
 }
 
-/// The protocol of a run on a log.
-pub fn protocol() -> &'static str {
-    PROTOCOL
+/// What was found in the data, as facts for a page.
+pub fn counted(data: &Dataset) -> Vec<(String, String)> {
+    let customers = data.customers.len().to_string();
+    vec![
+        ("events".into(), data.counts.used.to_string()),
+        ("customers".into(), customers),
+        ("items".into(), data.items.len().to_string()),
+    ]
 }
 
 fn figures(all: &[(&str, &Judged)]) -> Result<Table, Error> {
-    let columns = ["model", "NDCG@10", "95 %", "HR@10", "95 %", "MRR", "coverage@10", "from the popular tenth"];
+    let columns = ["model", "NDCG@10", "95 %", "HR@10", "95 %", "MRR"];
     let mut table = Table::new("Means over cases; intervals resample customers", &columns);
     for (name, judged) in all {
         let (ndcg, hits) = (judged.interval(Metric::Ndcg, TOP)?, judged.interval(Metric::HitRate, TOP)?);
@@ -69,15 +98,13 @@ fn figures(all: &[(&str, &Judged)]) -> Result<Table, Error> {
             number(hits.estimate),
             limits(&hits),
             number(judged.figures.mrr),
-            number(judged.figures.coverage),
-            number(judged.popular_share),
         ]);
     }
     Ok(table)
 }
 
 fn cutoffs(all: &[(&str, &Judged)]) -> Result<Table, Error> {
-    let metrics = [Metric::HitRate, Metric::Ndcg];
+    let metrics = findings::NEXT_ITEM;
     let names: Vec<String> =
         metrics.iter().flat_map(|metric| CUTOFFS.map(|k| format!("{}@{k}", metric.name()))).collect();
     let columns: Vec<&str> = std::iter::once("model").chain(names.iter().map(String::as_str)).collect();
