@@ -18,6 +18,10 @@ fn main() -> ExitCode {
             prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
             return rapport_trainer::search::command::main(arguments);
         }
+        Some("explain") => {
+            prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
+            return rapport_trainer::explain::command::main(arguments);
+        }
         Some("compress") => return rapport_trainer::compress::command::main(arguments),
         Some("text") => {
             prepare(&[WAIT_WITHOUT_SPINNING]);

@@ -7,6 +7,7 @@ mod adamw;
 mod batches;
 mod checkpoint;
 pub mod encoders;
+mod explain;
 mod family;
 mod fit;
 mod loss;

@@ -27,7 +27,8 @@ pub struct Inputs {
 /// A network from items to what comes next.
 pub trait Encoder {
     /// What the network makes of each position, `[batch, length, dim]`: its product with an item's
-    /// vector is that item's score. `table` `[items + 1, dim]`; row 0 is padding.
+    /// vector is that item's score. `table` `[items + 1, dim]`; row 0 is padding. An item means its row and
+    /// nothing else: an explanation asks with a table of its own making.
     fn hidden(&self, table: &Tensor, inputs: &Inputs, train: bool) -> Tensor;
 
     /// Whether a history scores the same wherever it stands among padding, so that one pass gives
