@@ -42,8 +42,8 @@ pub struct Figures {
 /// How a way did.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trial {
-    #[serde(serialize_with = "named")]
-    pub way: Way,
+    /// The way's name.
+    pub way: String,
     pub accepted: bool,
     pub reason: String,
     pub before: Figures,
@@ -91,17 +91,33 @@ impl<'a> Trials<'a> {
         &self.before
     }
 
+    /// The original, to ask for its answers.
+    ///
+    /// # Errors
+    /// The model cannot be loaded.
+    pub fn teacher(&self) -> Result<OnnxModel, Error> {
+        self.subject.model(self.original)
+    }
+
     /// Compresses the model and judges what comes out. A way that fails is refused, with its reason:
     /// the original is there.
     ///
     /// # Errors
     /// The subject asked for the end.
     pub fn of(&self, way: Way) -> Result<Trial, Error> {
-        match self.judged(way) {
+        self.judge(&way.to_string(), || Ok(way.apply(self.original)?))
+    }
+
+    /// The same with a smaller model that `make` brings, for the same items in the same order.
+    ///
+    /// # Errors
+    /// The subject asked for the end.
+    pub fn judge(&self, way: &str, make: impl FnOnce() -> Result<Vec<u8>, Error>) -> Result<Trial, Error> {
+        match make().and_then(|compressed| self.judged(way, compressed)) {
             Ok(trial) => Ok(trial),
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => Ok(Trial {
-                way,
+                way: way.into(),
                 accepted: false,
                 reason: error.to_string(),
                 before: self.before.clone(),
@@ -112,8 +128,7 @@ impl<'a> Trials<'a> {
         }
     }
 
-    fn judged(&self, way: Way) -> Result<Trial, Error> {
-        let compressed = way.apply(self.original)?;
+    fn judged(&self, way: &str, compressed: Vec<u8>) -> Result<Trial, Error> {
         let after = self.subject.figures(&compressed)?;
         let difference = compare(self.original, &compressed, &self.histories)?;
         let verdict = verdict(&self.before, &after);
@@ -121,7 +136,7 @@ impl<'a> Trials<'a> {
         let reason = match verdict {
             Ok(reason) | Err(reason) => reason,
         };
-        let before = self.before.clone();
+        let (way, before) = (way.into(), self.before.clone());
         Ok(Trial { way, accepted, reason, before, after: Some(after), difference: Some(difference), compressed })
     }
 }
@@ -149,10 +164,6 @@ fn verdict(before: &Figures, after: &Figures) -> Result<String, String> {
         (true, false) => Err(told),
         (false, _) => Err("it does not become smaller".into()),
     }
-}
-
-fn named<S: serde::Serializer>(way: &Way, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(way)
 }
 
 #[cfg(test)]

@@ -84,6 +84,9 @@ pub const NEXTITNET: SequenceFamily = SequenceFamily {
     new: |path, recipe| Box::new(nextitnet::NextItNet::new(path, recipe)),
 };
 
+/// Every network here.
+pub const ALL: [&SequenceFamily; 5] = [&LIGR, &SASREC, &HSTU, &GRU4REC, &NEXTITNET];
+
 /// Standard deviation of fresh weights.
 const INIT: f64 = 0.02;
 /// Attention to what must not be seen: finite, so that a row that sees nothing stays a number.
