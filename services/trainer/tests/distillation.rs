@@ -81,6 +81,9 @@ fn a_student_answers_more_like_its_teacher_than_the_same_network_without_one_and
     }
     let overlap = |trial: &rapport_trainer::compress::Trial| trial.difference.unwrap().overlap;
     assert!(overlap(&taught) > overlap(&alone), "{} {}", overlap(&taught), overlap(&alone));
+    let adds = taught.better_than(&alone).unwrap().unwrap().interval.estimate;
+    let ndcg = |trial: &rapport_trainer::compress::Trial| trial.after.as_ref().unwrap().ndcg;
+    assert!((adds - (ndcg(&taught) - ndcg(&alone))).abs() < 1e-12);
     let after = taught.after.as_ref().unwrap();
     assert!(after.measured.bytes < trials.before().measured.bytes / 2);
     assert_eq!(taught.accepted, after.ndcg >= 0.99 * trials.before().ndcg, "{}", taught.reason);
@@ -109,7 +112,7 @@ fn the_command_shows_a_student_beside_the_other_ways_and_refuses_a_wrong_file() 
     let output = compress("student.yaml");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    for part in ["as exported", "half", "prune 0.3", "distilled", "the same, no teacher"] {
+    for part in ["the teacher adds", "as exported", "half", "prune 0.3", "distilled", "the same, no teacher"] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
     let refused = compress("wrong.yaml");

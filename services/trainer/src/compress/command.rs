@@ -6,6 +6,7 @@
 use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
+use rapport_evaluation::PairedDifference;
 use rapport_events::Tenant;
 use rapport_offline::OfflineArgs;
 use rapport_runtime::parse_duration;
@@ -165,7 +166,14 @@ fn compare(args: &Args) -> Result<Table, Failure> {
         table.add_row(row_of(trials.of(way)?));
     }
     if let Some(distillation) = &distillation {
-        for trial in distilled(distillation, &original, &trials, &task)? {
+        let [taught, alone] = distilled(distillation, &original, &trials, &task)?;
+        if let Some(PairedDifference { interval, p_value }) = taught.better_than(&alone)? {
+            let (lower, upper) = (interval.lower, interval.upper);
+            bar.suspend(|| {
+                println!("the teacher adds {:.4} ({lower:.4} to {upper:.4}; p = {p_value:.3})", interval.estimate);
+            });
+        }
+        for trial in [taught, alone] {
             table.add_row(row_of(trial));
         }
     }
