@@ -10,7 +10,7 @@ use crate::{
     dataset::Dataset,
     evaluate::{Judged, judge},
     models::{
-        Fitted, NextItem, Task,
+        Fitted, Task,
         blend::{self, Blend, BlendRecipe, Part, Shared},
         family, kind_of,
     },
@@ -41,7 +41,7 @@ impl Candidate {
         self.model.borrow().fitted.recipe()
     }
 
-    pub fn with_model<T>(&self, with: impl FnOnce(&mut dyn NextItem) -> T) -> T {
+    pub fn with_model<T>(&self, with: impl FnOnce(&mut dyn Fitted) -> T) -> T {
         with(self.model.borrow_mut().fitted.as_mut())
     }
 

@@ -19,6 +19,8 @@ pub enum Error {
     NotFinite { model: String, what: &'static str },
     #[error("{model} cannot be trained: {reason}")]
     CannotTrain { model: &'static str, reason: String },
+    #[error("no explanation: {reason}")]
+    CannotExplain { reason: String },
     #[error("cancelled")]
     Cancelled,
     #[error("libtorch: {0}")]

@@ -3,8 +3,8 @@
 //! A run ([`run`]): read the log, split it by time, fit, judge, fit again on all data, export to
 //! ONNX, compare with libtorch, compress, write the artifacts, promote the winner if it passed its gate.
 //! As a service ([`run_service`]) runs are started over gRPC and go through a bounded queue to one
-//! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`purchase`] who
-//! buys next, [`text`] is about models of texts.
+//! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`purchase`]
+//! who buys next, [`explain`] says what recommendations come from, [`text`] is about models of texts.
 
 pub mod bench;
 pub mod candidates;
@@ -18,6 +18,7 @@ pub mod device;
 pub mod environment;
 mod error;
 pub mod evaluate;
+pub mod explain;
 pub mod export;
 mod gate;
 pub mod lists;

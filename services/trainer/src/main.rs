@@ -22,7 +22,14 @@ fn main() -> ExitCode {
             prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
             return rapport_trainer::purchase::command::main(arguments);
         }
-        Some("compress") => return rapport_trainer::compress::command::main(arguments),
+        Some("explain") => {
+            prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
+            return rapport_trainer::explain::command::main(arguments);
+        }
+        Some("compress") => {
+            prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
+            return rapport_trainer::compress::command::main(arguments);
+        }
         Some("text") => {
             prepare(&[WAIT_WITHOUT_SPINNING]);
             return rapport_trainer::text::main(arguments);

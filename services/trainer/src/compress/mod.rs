@@ -9,6 +9,9 @@
 //! [`Trials`] tries a way ([`Way`]) on a model and its data; a run publishes what is accepted, and
 //! [`command`] shows all ways.
 //!
+//! Another road does not change the model but trains a smaller network to answer as it does
+//! ([`Distillation`]); it needs the data, time, and the same judgement.
+//!
 //! | function | what becomes smaller | to |
 //! |---|---|---|
 //! | [`int8_dynamic`] | weights of products | a quarter |
@@ -23,11 +26,13 @@
 mod acceptance;
 pub mod command;
 mod difference;
+mod distillation;
 mod error;
 mod exported;
 mod half_precision;
 mod integer;
 mod latency;
+mod original;
 mod products;
 mod pruning;
 mod quantise;
@@ -37,6 +42,7 @@ mod way;
 
 pub use acceptance::{LARGEST_FALL, accept};
 pub use difference::{Difference, TOP, compare};
+pub use distillation::{Distillation, Student};
 pub use error::Error;
 pub use exported::COMPRESSION_PROPERTY;
 pub use half_precision::half;

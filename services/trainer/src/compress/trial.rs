@@ -1,6 +1,7 @@
 //! A way of compressing, tried on a model and the cases of its data: what it saves in bytes and time,
 //! and what it costs in NDCG@10. Both graphs answer the same cases through ONNX Runtime.
 
+use rapport_evaluation::PairedDifference;
 use rapport_inference::Asked;
 use serde::Serialize;
 
@@ -8,7 +9,7 @@ use super::{Difference, Measurement, TOP, Way, accept, acceptance::LARGEST_FALL,
 use crate::{
     Error,
     dataset::{Case, Dataset},
-    evaluate::judge,
+    evaluate::{Judged, judge},
     models::{Past, onnx::OnnxModel},
 };
 
@@ -42,8 +43,8 @@ pub struct Figures {
 /// How a way did.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trial {
-    #[serde(serialize_with = "named")]
-    pub way: Way,
+    /// The way's name.
+    pub way: String,
     pub accepted: bool,
     pub reason: String,
     pub before: Figures,
@@ -52,12 +53,27 @@ pub struct Trial {
     pub difference: Option<Difference>,
     #[serde(skip)]
     compressed: Vec<u8>,
+    /// The smaller graph's answers.
+    #[serde(skip)]
+    judged: Option<Judged>,
 }
 
 impl Trial {
     /// The graph to publish in the place of the original; `None` when it was refused.
     pub fn model(&self) -> Option<&[u8]> {
         self.accepted.then_some(self.compressed.as_slice())
+    }
+
+    /// NDCG@10 of this smaller graph minus that of another one, on the same cases, customers resampled.
+    /// `None` where one of them could not be judged.
+    ///
+    /// # Errors
+    /// Fewer than two customers.
+    pub fn better_than(&self, other: &Self) -> Result<Option<PairedDifference>, Error> {
+        match (&self.judged, &other.judged) {
+            (Some(own), Some(others)) => own.better_than(others).map(Some),
+            (None, _) | (_, None) => Ok(None),
+        }
     }
 }
 
@@ -82,7 +98,7 @@ impl<'a> Trials<'a> {
             model.asked(Past { items: &customer.items, times: &customer.times }.part(0, case.prefix))
         };
         let histories = subject.cases.iter().step_by(every).map(asked).collect();
-        let before = subject.figures(original)?;
+        let (before, _) = subject.figures(original)?;
         Ok(Self { original, subject, histories, before })
     }
 
@@ -91,38 +107,62 @@ impl<'a> Trials<'a> {
         &self.before
     }
 
+    /// The original, to ask for its answers.
+    ///
+    /// # Errors
+    /// The model cannot be loaded.
+    pub fn teacher(&self) -> Result<OnnxModel, Error> {
+        self.subject.model(self.original)
+    }
+
     /// Compresses the model and judges what comes out. A way that fails is refused, with its reason:
     /// the original is there.
     ///
     /// # Errors
     /// The subject asked for the end.
     pub fn of(&self, way: Way) -> Result<Trial, Error> {
-        match self.judged(way) {
+        self.judge(&way.to_string(), || Ok(way.apply(self.original)?))
+    }
+
+    /// The same with a smaller model that `make` brings, for the same items in the same order.
+    ///
+    /// # Errors
+    /// The subject asked for the end.
+    pub fn judge(&self, way: &str, make: impl FnOnce() -> Result<Vec<u8>, Error>) -> Result<Trial, Error> {
+        match make().and_then(|compressed| self.judged(way, compressed)) {
             Ok(trial) => Ok(trial),
             Err(Error::Cancelled) => Err(Error::Cancelled),
             Err(error) => Ok(Trial {
-                way,
+                way: way.into(),
                 accepted: false,
                 reason: error.to_string(),
                 before: self.before.clone(),
                 after: None,
                 difference: None,
                 compressed: Vec::new(),
+                judged: None,
             }),
         }
     }
 
-    fn judged(&self, way: Way) -> Result<Trial, Error> {
-        let compressed = way.apply(self.original)?;
-        let after = self.subject.figures(&compressed)?;
+    fn judged(&self, way: &str, compressed: Vec<u8>) -> Result<Trial, Error> {
+        let (after, judged) = self.subject.figures(&compressed)?;
         let difference = compare(self.original, &compressed, &self.histories)?;
         let verdict = verdict(&self.before, &after);
         let accepted = verdict.is_ok();
         let reason = match verdict {
             Ok(reason) | Err(reason) => reason,
         };
-        let before = self.before.clone();
-        Ok(Trial { way, accepted, reason, before, after: Some(after), difference: Some(difference), compressed })
+        Ok(Trial {
+            way: way.into(),
+            accepted,
+            reason,
+            before: self.before.clone(),
+            after: Some(after),
+            difference: Some(difference),
+            compressed,
+            judged: Some(judged),
+        })
     }
 }
 
@@ -132,9 +172,9 @@ impl Subject<'_> {
         Ok(OnnxModel::new(latency::session(bytes, threads)?, self.sequence_length, self.theirs.clone()))
     }
 
-    fn figures(&self, bytes: &[u8]) -> Result<Figures, Error> {
+    fn figures(&self, bytes: &[u8]) -> Result<(Figures, Judged), Error> {
         let judged = judge(&mut self.model(bytes)?, self.data, self.cases, self.stop)?;
-        Ok(Figures { measured: measure(bytes, self.runs)?, ndcg: judged.figures.ndcg })
+        Ok((Figures { measured: measure(bytes, self.runs)?, ndcg: judged.figures.ndcg }, judged))
     }
 }
 
@@ -149,10 +189,6 @@ fn verdict(before: &Figures, after: &Figures) -> Result<String, String> {
         (true, false) => Err(told),
         (false, _) => Err("it does not become smaller".into()),
     }
-}
-
-fn named<S: serde::Serializer>(way: &Way, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(way)
 }
 
 #[cfg(test)]

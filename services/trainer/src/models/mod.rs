@@ -19,6 +19,7 @@ use tch::Device;
 use crate::{
     Error,
     dataset::{Dataset, Split},
+    explain::{Explanation, Question, Way},
     export::Graph,
     privacy::PrivacySpent,
     progress::Watch,
@@ -86,6 +87,19 @@ pub trait NextItem {
     /// # Errors
     /// The model failed; or `each` did.
     fn score_prefixes(&mut self, past: Past<'_>, prefixes: &[usize], each: &mut Each<'_>) -> Result<(), Error>;
+
+    /// The scores `[items + 1]` after all of the past's items, of which there must be one.
+    ///
+    /// # Errors
+    /// The model failed.
+    fn scores(&mut self, past: Past<'_>) -> Result<Vec<f32>, Error> {
+        let mut scores = Vec::new();
+        self.score_prefixes(past, &[past.items.len()], &mut |_, row| {
+            scores = row.to_vec();
+            Ok(())
+        })?;
+        Ok(scores)
+    }
 }
 
 /// What a kind is fitted with.
@@ -137,6 +151,17 @@ pub trait Fitted: NextItem {
     /// Whether validation compared this recipe among the others on the way to this model's: another
     /// regularisation, fewer passes.
     fn went_through(&self, recipe: &Value) -> bool;
+
+    /// What each past item adds to the score of an item. `way` is for models that need gradients.
+    ///
+    /// # Errors
+    /// The question has no answer (see [`Question::check`]), or the model failed.
+    fn explain(&mut self, question: &Question<'_>, way: Way) -> Result<Explanation, Error>;
+
+    /// How alike two items are to the model, -1 to 1; `None` where its items have no vectors.
+    fn likeness(&self, _a: usize, _b: usize) -> Option<f64> {
+        None
+    }
 
     /// What of the customers' privacy its weights have spent. `None` where they were not trained privately:
     /// nothing is promised then.

@@ -5,6 +5,7 @@
 //! solve turns them into [`Ridge`] weights, whose scores are additive: each past item has an exact
 //! share.
 
+mod explain;
 mod statistics;
 
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use crate::{
     Error,
     dataset::Dataset,
     evaluate::{Figures, evaluate},
+    explain::{Explanation, Question, Way},
     export::{Attribute, Graph},
     progress::{Progress, Watch},
 };
@@ -157,6 +159,10 @@ impl Fitted for FittedRidge {
         parse::<RidgeRecipe>(recipe).is_ok_and(|other| {
             self.lambdas.contains(&other.lambda) && other == RidgeRecipe { lambda: other.lambda, ..own }
         })
+    }
+
+    fn explain(&mut self, question: &Question<'_>, _way: Way) -> Result<Explanation, Error> {
+        self.model.explain(question)
     }
 
     fn catch_up(&mut self, task: &Task<'_>) -> Result<(), Error> {

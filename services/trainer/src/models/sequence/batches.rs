@@ -11,7 +11,7 @@ use rand::{RngExt as _, SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-use super::encoders::Inputs;
+use super::{encoders::Inputs, teacher::Place};
 use crate::models::Past;
 
 /// Padding that bucketing may cost: lengths are sorted after multiplying by up to 1 + this.
@@ -26,10 +26,14 @@ pub(crate) struct Batch {
     pub targets: Tensor,
     /// Targets that are not padding.
     pub asked: usize,
+    /// Where each of these is from, row by row.
+    pub places: Vec<Place>,
 }
 
 /// A history and, for each item but the first, whether it is asked for: it is new to the customer.
 struct Sequence<'a> {
+    /// Its number among the histories.
+    history: u32,
     items: &'a [u32],
     times: &'a [i64],
     targets: Vec<u32>,
@@ -57,11 +61,12 @@ impl<'a> Batches<'a> {
     pub(crate) fn new(histories: &[Past<'a>], length: usize, batch_items: usize, seed: u64) -> Self {
         let sequences = histories
             .iter()
-            .filter(|history| history.items.len() > 1)
-            .map(|&Past { items, times }| {
+            .enumerate()
+            .filter(|(_, history)| history.items.len() > 1)
+            .map(|(history, &Past { items, times })| {
                 let mut had = HashSet::with_capacity(items.len());
                 let new = |&item: &u32| if had.insert(item) { item } else { 0 };
-                Sequence { items, times, targets: items.iter().map(new).collect() }
+                Sequence { history: history as u32, items, times, targets: items.iter().map(new).collect() }
             })
             .collect();
         Self { sequences, length, batch_items, seed }
@@ -156,6 +161,11 @@ pub(crate) fn with_something_to_learn(histories: &[Past<'_>]) -> usize {
 fn batch(windows: &[Window<'_, '_>]) -> Option<Batch> {
     let length = windows.iter().map(|w| w.to - w.from).max()?;
     let asked = windows.iter().flat_map(|w| &w.sequence.targets[w.from + 1..=w.to]).filter(|&&t| t > 0).count();
+    let places = |w: &Window<'_, '_>| {
+        let (history, targets) = (w.sequence.history, &w.sequence.targets);
+        let asked = (w.from + 1..=w.to).filter(|&prefix| targets[prefix] > 0);
+        asked.map(|prefix| (history, prefix as u32)).collect::<Vec<Place>>()
+    };
     let rows = |of: &dyn for<'x> Fn(&Window<'_, 'x>) -> Vec<i64>| padded(windows.iter().map(of), length);
     (asked > 0).then(|| Batch {
         inputs: Inputs {
@@ -165,6 +175,7 @@ fn batch(windows: &[Window<'_, '_>]) -> Option<Batch> {
         },
         targets: rows(&|w| w.sequence.targets[w.from + 1..=w.to].iter().map(|&item| item.into()).collect()),
         asked,
+        places: windows.iter().flat_map(places).collect(),
     })
 }
 
@@ -229,6 +240,11 @@ mod tests {
                 prop_assert!(batch.inputs.items.numel() <= 50);
                 let pairs = values(&batch.inputs.items).into_iter().zip(values(&batch.targets));
                 found.extend(pairs.filter(|&(_, target)| target > 0));
+                let targets = values(&batch.targets).into_iter().filter(|&target| target > 0);
+                for (&(history, prefix), target) in batch.places.iter().zip(targets) {
+                    prop_assert_eq!(i64::from(histories[history as usize][prefix as usize]), target);
+                }
+                prop_assert_eq!(batch.places.len(), batch.asked);
             }
             prop_assert_eq!(pass.iter().map(|b| b.asked).sum::<usize>(), expected.len());
             expected.sort_unstable();

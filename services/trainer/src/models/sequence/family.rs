@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Error,
     dataset::Dataset,
+    explain::{Explanation, Question, Way},
     export::{Graph, Value as Node},
     models::{Each, Family, Fitted, NextItem, OF_ALL, OF_THE_PAST, Past, Task, with_kind},
     privacy::PrivacySpent,
@@ -108,6 +109,14 @@ impl Fitted for FittedSequence {
             let same = SequenceRecipe { epochs: other.epochs, seed: other.seed, ..own.clone() };
             same == other && self.passes >= other.epochs
         })
+    }
+
+    fn explain(&mut self, question: &Question<'_>, way: Way) -> Result<Explanation, Error> {
+        self.model.explain(question, way)
+    }
+
+    fn likeness(&self, a: usize, b: usize) -> Option<f64> {
+        Some(self.model.likeness(a, b))
     }
 
     fn refit(

@@ -16,6 +16,7 @@ use super::{
     checkpoint::{Checkpoints, Way},
     family::for_selection,
     private::{Price, Private, told},
+    teacher::Teaching,
 };
 use crate::{
     Error,
@@ -53,6 +54,24 @@ pub struct Chosen {
 /// # Errors
 /// Nothing to learn from, a loss that is not finite, or the watch asked for the end.
 pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &Task<'_>) -> Result<Chosen, Error> {
+    select_taught(family, recipe, task, None)
+}
+
+/// As [`select`], with a teacher where there is one. Its lessons are of the task's training part. A training
+/// with a teacher keeps no checkpoints.
+///
+/// # Errors
+/// As [`select`]; and the recipe is private, which no teacher who saw the customers can be.
+pub fn select_taught(
+    family: &'static SequenceFamily,
+    recipe: &SequenceRecipe,
+    task: &Task<'_>,
+    teaching: Option<&Teaching>,
+) -> Result<Chosen, Error> {
+    if teaching.is_some() && recipe.privacy.is_some() {
+        let reason = "what a teacher says of customers is not private: leave privacy out of the recipe".into();
+        return Err(Error::CannotTrain { model: family.name, reason });
+    }
     let (data, split, watch, budget) = (task.data, task.split, task.watch, for_selection(task.budget));
     let started = Instant::now();
     let training_part = split.training_pasts(data);
@@ -64,8 +83,9 @@ pub fn select(family: &'static SequenceFamily, recipe: &SequenceRecipe, task: &T
         None => None,
     };
     let mut training = Training::start(family, recipe, &training_part, data.width(), task.device)?;
+    training.teaching = teaching;
     let mut best = training.average.copy()?;
-    let checkpoints = match task.checkpoint {
+    let checkpoints = match task.checkpoint.filter(|_| teaching.is_none()) {
         Some(folder) => Some(Checkpoints::of(folder, family.name, recipe, &training_part, data.width())?),
         None => None,
     };
@@ -198,6 +218,7 @@ pub(super) struct Training<'a> {
     weight_average: f64,
     device: Device,
     private: Option<Private>,
+    pub teaching: Option<&'a Teaching>,
 }
 
 impl<'a> Training<'a> {
@@ -229,7 +250,8 @@ impl<'a> Training<'a> {
         let clip_norm = if private.is_some() { 0.0 } else { recipe.clip_norm };
         let optimizer = AdamW::new(&model.weights, &SequenceRecipe { clip_norm, ..recipe.clone() });
         let weight_average = recipe.weight_average;
-        Ok(Self { model, average, pairs, optimizer, batches, asked, weight_average, device, private })
+        let teaching = None;
+        Ok(Self { model, average, pairs, optimizer, batches, asked, weight_average, device, private, teaching })
     }
 
     /// One pass; returns the mean loss.
@@ -270,14 +292,18 @@ impl<'a> Training<'a> {
         stop: &dyn Fn() -> bool,
         mut learned: impl FnMut(usize, &Tensor) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let Self { model, pairs, optimizer, batches, device, weight_average, .. } = self;
+        let Self { model, pairs, optimizer, batches, device, weight_average, teaching, .. } = self;
         tch::manual_seed(batches.torch_seed(number));
         batches.pass(number, |batches| {
             for batch in batches {
                 if stop() {
                     return Err(Error::Cancelled);
                 }
-                let loss = model.loss(&batch.inputs.to_device(*device), &batch.targets.to_device(*device));
+                let (inputs, targets) = (batch.inputs.to_device(*device), batch.targets.to_device(*device));
+                let loss = match teaching {
+                    None => model.loss(&inputs, &targets),
+                    Some(teaching) => model.taught_loss(&inputs, &targets, &batch.places, teaching),
+                };
                 optimizer.step(&loss.differentiable);
                 move_average(pairs, *weight_average, optimizer.steps as f64);
                 if learned(batch.asked, &loss.value).is_break() {

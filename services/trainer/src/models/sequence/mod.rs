@@ -7,21 +7,27 @@ mod adamw;
 mod batches;
 mod checkpoint;
 pub mod encoders;
+mod explain;
 mod family;
 mod fit;
 mod loss;
 mod pace;
 mod private;
 mod recipe;
+mod teacher;
 
 use tch::{Device, Kind, Tensor, nn};
 
 pub use family::SequenceFamily;
-pub use fit::{Chosen, refit, select};
+pub use fit::{Chosen, refit, select, select_taught};
 pub use pace::{Pace, Taken};
 pub use recipe::{Loss, PrivacyRecipe, SequenceRecipe};
+pub use teacher::{Lessons, Teaching};
 
-use self::encoders::{Encoder, Inputs};
+use self::{
+    encoders::{Encoder, Inputs},
+    teacher::Place,
+};
 use super::{Each, NextItem, Past};
 use crate::{
     Error,
@@ -72,11 +78,26 @@ impl Sequence {
     /// Mean loss of the next items of a batch. `targets` `[batch, length]`: item indexes, 0 where
     /// nothing is asked.
     fn loss(&self, inputs: &Inputs, targets: &Tensor) -> loss::Mean {
+        let (hidden, targets) = self.asked(inputs, targets);
+        loss::mean(&self.recipe, &hidden, &self.items, &targets)
+    }
+
+    /// The same, and how far the answers are from a teacher's, in shares. `places` are those of the targets.
+    fn taught_loss(&self, inputs: &Inputs, targets: &Tensor, places: &[Place], teaching: &Teaching) -> loss::Mean {
+        let (hidden, targets) = self.asked(inputs, targets);
+        let did = loss::mean(&self.recipe, &hidden, &self.items, &targets);
+        let (items, scores) = teaching.lessons.at(places, hidden.device());
+        let told = teacher::divergence(&hidden, &self.items, (&items, &scores), teaching.temperature);
+        let share = |told: &Tensor, did: &Tensor| told * teaching.weight + did * (1.0 - teaching.weight);
+        loss::Mean { value: share(&told.detach(), &did.value), differentiable: share(&told, &did.differentiable) }
+    }
+
+    /// What the network makes of the positions that are asked, `[rows, dim]`, and the answers, `[rows]`.
+    fn asked(&self, inputs: &Inputs, targets: &Tensor) -> (Tensor, Tensor) {
         let hidden = self.encoder.hidden(&self.items, inputs, true);
         let targets = targets.view([-1]);
         let asked = targets.nonzero().squeeze_dim(1);
-        let hidden = hidden.reshape([-1, self.recipe.dim]).index_select(0, &asked);
-        loss::mean(&self.recipe, &hidden, &self.items, &targets.index_select(0, &asked))
+        (hidden.reshape([-1, self.recipe.dim]).index_select(0, &asked), targets.index_select(0, &asked))
     }
 
     fn hidden(&self, rows: &[Past<'_>]) -> Tensor {
@@ -91,7 +112,7 @@ impl Sequence {
         flat.chunks_exact(self.width()).zip(prefixes).try_for_each(|(row, &prefix)| each(prefix, row))
     }
 
-    fn export(&self, graph: &mut Graph) -> Result<Value, Error> {
+    pub(crate) fn export(&self, graph: &mut Graph) -> Result<Value, Error> {
         let table = graph.weights("item_vectors", &self.items)?;
         let hidden = self.encoder.export(graph, &table)?;
         let turned = crate::export::Attribute::Int("transB", 1);

@@ -78,7 +78,9 @@ impl Encoder for Gru4Rec {
         for layer in &self.layers {
             let start = Tensor::zeros([1, batch, self.hidden], (Kind::Float, x.device()));
             let weights = [&layer.input, &layer.state, &layer.input_bias, &layer.state_bias];
-            (x, _) = x.gru(&start, &weights, true, 1, 0.0, train, false, true);
+            // Always as in training: with dropout left to the next line it computes the same, and cuDNN keeps
+            // what a gradient needs only then.
+            (x, _) = x.gru(&start, &weights, true, 1, 0.0, true, false, true);
             x = x.dropout(self.dropout, train);
         }
         let back = (&position - &padding).remainder(length).unsqueeze(-1).expand([-1, -1, self.hidden], false);

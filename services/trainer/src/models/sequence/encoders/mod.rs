@@ -27,7 +27,8 @@ pub struct Inputs {
 /// A network from items to what comes next.
 pub trait Encoder {
     /// What the network makes of each position, `[batch, length, dim]`: its product with an item's
-    /// vector is that item's score. `table` `[items + 1, dim]`; row 0 is padding.
+    /// vector is that item's score. `table` `[items + 1, dim]`; row 0 is padding. An item means its row and
+    /// nothing else: an explanation asks with a table of its own making.
     fn hidden(&self, table: &Tensor, inputs: &Inputs, train: bool) -> Tensor;
 
     /// Whether a history scores the same wherever it stands among padding, so that one pass gives
@@ -82,6 +83,9 @@ pub const NEXTITNET: SequenceFamily = SequenceFamily {
     defaults: nextitnet::defaults,
     new: |path, recipe| Box::new(nextitnet::NextItNet::new(path, recipe)),
 };
+
+/// Every network here.
+pub const ALL: [&SequenceFamily; 5] = [&LIGR, &SASREC, &HSTU, &GRU4REC, &NEXTITNET];
 
 /// Standard deviation of fresh weights.
 const INIT: f64 = 0.02;
