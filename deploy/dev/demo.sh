@@ -67,6 +67,8 @@ printf 'What customer %s rated last:\n' "$customer"
 ctl history "$customer" --limit 8
 printf '\nThe ten best for customer %s:\n' "$customer"
 ctl recommend "$customer" --limit 10 --fresh
+printf '\nWhy the first three:\n'
+ctl explain "$customer" --limit 3
 printf '\nA new customer rates three films:\n'
 ctl watch-change --items "$new_items" --limit 10
 
@@ -81,7 +83,7 @@ $times  ----------------------------------------
 
 The mesh is running. Where to look next:
   make status | logs | down
-  $run/bin/rapportctl recommend $customer            (also: similar, rank, history, features, models, simulate)
+  $run/bin/rapportctl recommend $customer            (also: explain, similar, rank, history, features, models, simulate)
   curl -s http://127.0.0.1:$(value RAPPORT_PORT_COLLECTOR_HTTP)/v1/batch -u dev-key: -H 'content-type: application/json' \\
     -d '{"batch":[{"type":"track","messageId":"m1","userId":"ann","event":"view","properties":{"item_id":"50"}}]}'
   grpcurl -plaintext 127.0.0.1:$(value RAPPORT_PORT_SCORER) list
