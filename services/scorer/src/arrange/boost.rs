@@ -14,6 +14,7 @@ pub(super) fn standardised(best: Vec<Pick>, world: &World<'_>) -> Vec<Standing> 
         .map(|pick| Standing {
             standard: standard(pick.score),
             boost: 0.0,
+            index: world.model.and_then(|model| model.index_of(&pick.item)),
             categories: world
                 .catalog
                 .look(&pick.item, |entry| entry.map(|entry| entry.categories.clone()).unwrap_or_default()),

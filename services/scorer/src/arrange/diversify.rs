@@ -71,15 +71,12 @@ impl Relevance {
 
 /// From 0 to 1: the cosine that the model keeps for near items, or the share of common categories.
 fn likeness(one: &Standing, other: &Standing, world: &World<'_>) -> f32 {
-    let cosine = world.model.map_or(0.0, |model| {
-        let near = |from: &str, to: &str| {
-            let found = model
-                .neighbours_of(from)
-                .iter()
-                .find(|(index, _)| model.item(*index as usize).is_some_and(|item| **item == *to));
-            found.map_or(0.0, |(_, cosine)| *cosine)
+    let cosine = world.model.zip(one.index).zip(other.index).map_or(0.0, |((model, one), other)| {
+        let near = |from: usize, to: usize| {
+            let mut found = model.neighbours.get(from).into_iter().flatten().filter(|(index, _)| *index as usize == to);
+            found.next().map_or(0.0, |(_, cosine)| *cosine)
         };
-        near(&one.pick.item, &other.pick.item).max(near(&other.pick.item, &one.pick.item))
+        near(one, other).max(near(other, one))
     });
     cosine.max(common(&one.categories, &other.categories)).clamp(0.0, 1.0)
 }

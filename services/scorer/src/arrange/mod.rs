@@ -30,6 +30,8 @@ struct Standing {
     standard: f32,
     boost: f32,
     categories: Vec<String>,
+    /// The model's index, for its item-to-item cosines.
+    index: Option<usize>,
 }
 
 /// An item that has its place.
