@@ -184,6 +184,22 @@ mod tests {
     }
 
     #[test]
+    fn items_that_the_model_holds_for_alike_are_kept_apart() {
+        let mut model = LiveModel::for_tests(&["a", "b", "c", "d"], |_| Vec::new());
+        // Kept on one side only, as where the other one's nearest are nearer still.
+        model.neighbours = vec![vec![], vec![(2, 0.9)], vec![], vec![], vec![]];
+        let catalog = fixture::catalog(&[]);
+        let rules = Placement { diversity: Diversity { same_category: None, mmr: Some(0.6) }, ..placement() };
+        let of = |model| {
+            let world = World { catalog: &catalog, model };
+            let list = arrange(&rules, picks(&BEST), 3, &world, &mut StdRng::seed_from_u64(1));
+            names(&list).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(of(None), ["a", "b", "c"]);
+        assert_eq!(of(Some(&model)), ["a", "c", "b"]);
+    }
+
+    #[test]
     fn the_last_places_are_drawn_with_the_propensities_that_are_told() {
         let explore = Explore { slots: 1, temperature: 1.0 };
         let rules = Placement { explore: Some(explore), ..placement() };
