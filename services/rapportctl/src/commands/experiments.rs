@@ -147,6 +147,21 @@ impl Status {
 }
 
 fn show(page: &mut Page, experiment: &str, found: &Found) {
+    if found.arms.is_empty() {
+        page.line("no customer's window has ended yet: there is nothing to judge");
+    } else {
+        tables(page, experiment, found);
+    }
+    page.line(format!(
+        "{} customers are still in their window, {} changed arms and are left out",
+        found.open, found.changed
+    ));
+    if found.mismatch {
+        page.line("CUSTOMERS CAME IN OTHER SHARES THAN DECLARED: do not trust the figures before you know why");
+    }
+}
+
+fn tables(page: &mut Page, experiment: &str, found: &Found) {
     let mut arms =
         output::table([experiment, "customers", "lists", "acted on a shown item", "purchased", "revenue each"]);
     for arm in &found.arms {
@@ -181,13 +196,6 @@ fn show(page: &mut Page, experiment: &str, found: &Found) {
         differences.add_row(vec![Cell::new(arm), Cell::new(metric), right(mean), right(between), Cell::new(verdict)]);
     }
     page.table(&differences);
-    page.line(format!(
-        "{} customers are still in their window, {} changed arms and are left out",
-        found.open, found.changed
-    ));
-    if found.mismatch {
-        page.line("CUSTOMERS CAME IN OTHER SHARES THAN DECLARED: do not trust the figures before you know why");
-    }
 }
 
 fn as_json(experiment: &str, found: &Found) -> Value {

@@ -73,7 +73,8 @@ fn why(item: &Explanation) -> String {
         filter => Some(format!("not in the list: left out by the filter {filter:?}")),
     };
     let reasons = item.reasons.iter().map(|reason| reason.text.clone());
-    let lines: Vec<String> = out.into_iter().chain(reasons).collect();
+    let for_it = (out.is_some() && !item.reasons.is_empty()).then(|| "what speaks for it:".to_owned());
+    let lines: Vec<String> = out.into_iter().chain(for_it).chain(reasons).collect();
     if lines.is_empty() { format!("from {}", item.sources.join(" and ")) } else { lines.join("\n") }
 }
 
@@ -115,5 +116,7 @@ mod tests {
         let reason = |text: &str| Reason { text: text.into(), ..Reason::default() };
         let both = Explanation { reasons: vec![reason("a"), reason("b")], ..plain };
         assert_eq!(why(&both), "a\nb");
+        let out = Explanation { left_out_by: "rank".into(), ..both };
+        assert_eq!(why(&out), "not in the list: others are better\nwhat speaks for it:\na\nb");
     }
 }

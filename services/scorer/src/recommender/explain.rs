@@ -29,6 +29,8 @@ const FIRST: usize = 5;
 const LEFT_OUT: usize = 30;
 /// Reasons of one kind that are told.
 const REASONS: usize = 5;
+/// A place among the trending items behind this one is no reason.
+const TRENDING: usize = 100;
 /// A smaller part of what the history adds is no reason.
 const LEAST_SHARE: f32 = 0.02;
 
@@ -143,7 +145,7 @@ fn explained(
     if reasons.is_empty() {
         reasons.extend(resembling(query, &item));
     }
-    reasons.extend(trending.map(|at| Reason::Trending { place: at + 1 }));
+    reasons.extend(trending.filter(|at| *at < TRENDING).map(|at| Reason::Trending { place: at + 1 }));
     reasons.extend(placed.filter(|placed| placed.boost != 0.0).map(|placed| Reason::Boost { by: placed.boost }));
     let left_out_by = placed.is_none().then(|| {
         let known = query.model.as_ref().is_some_and(|model| model.knows(&item))
