@@ -88,7 +88,11 @@ async fn lists_follow_the_rules_of_their_placement_and_the_served_topic_knows_th
     })
     .await;
     fs::write(&file, "placements: {even: {candidates: -1}}").unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    wait_until("the wrong rules to be refused", WITHIN, async || {
+        let refused = stack.metric(Service::Scorer, "rapport_placement_reloads_total", "refused");
+        check(refused == Some(1.0), || format!("{refused:?}"))
+    })
+    .await;
     assert_eq!(at(&stack, "ann", "even").await.unwrap().items[0].categories, ["odd"]);
 
     // Each customer has one arm, and about half have each.

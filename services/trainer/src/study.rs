@@ -6,7 +6,6 @@
 use std::{
     ffi::OsString,
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -28,7 +27,7 @@ use crate::{
     protocol::ProtocolArgs,
     recipes, report, run,
     spread::Spread,
-    terminal::{bad_configuration, bar, complain, parse},
+    terminal::{bad_configuration, bar, complain, parse, show},
 };
 
 /// Fits models and baselines, judges them on the same cases and shows the figures; nothing is published.
@@ -145,14 +144,7 @@ fn study(args: &Args) -> Result<(), Failure> {
     let (data, splits) = args.protocol.splits(data)?;
     let device = run::device(args.threads);
     let bar = bar();
-    let report = |progress: Progress| {
-        if bar.is_hidden() {
-            writeln!(std::io::stderr(), "{}: {}", progress.step, progress.message).ok();
-        } else {
-            bar.set_position((progress.share * 1000.0) as u64);
-            bar.set_message(format!("{}: {}", progress.step, progress.message));
-        }
-    };
+    let report = |progress: Progress| show(&bar, &progress);
     let watch = Watch { report: &report, stop: &|| false };
     let mut spread = Spread::default();
     let mut written = Vec::new();

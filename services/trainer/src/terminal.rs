@@ -10,6 +10,8 @@ use std::{
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::progress::Progress;
+
 const BAD_CONFIGURATION: u8 = 64;
 
 /// The command's arguments, its name first; or the exit code, help or complaint having been printed.
@@ -42,4 +44,14 @@ pub(crate) fn bar() -> ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar.enable_steady_tick(Duration::from_millis(250));
     bar
+}
+
+/// Progress on the bar; a line on standard error where the bar is hidden.
+pub(crate) fn show(bar: &ProgressBar, progress: &Progress) {
+    if bar.is_hidden() {
+        writeln!(std::io::stderr(), "{}: {}", progress.step, progress.message).ok();
+    } else {
+        bar.set_position((progress.share * 1000.0) as u64);
+        bar.set_message(format!("{}: {}", progress.step, progress.message));
+    }
 }

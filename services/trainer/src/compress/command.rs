@@ -3,7 +3,7 @@
 
 #![allow(clippy::print_stdout)] // a command's results belong on standard output
 
-use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use rapport_evaluation::PairedDifference;
@@ -20,7 +20,7 @@ use crate::{
     protocol::ProtocolArgs,
     recipes, run,
     study::{Failure, read},
-    terminal::{bad_configuration, bar, complain, parse},
+    terminal::{bad_configuration, bar, complain, parse, show},
 };
 
 /// Makes a model smaller in every way that there is and shows what each saves and costs; nothing is published.
@@ -114,14 +114,7 @@ fn compare(args: &Args) -> Result<Table, Failure> {
     let data = read(args.interactions.as_deref(), &args.tenant, &args.offline)?;
     let (data, split) = args.protocol.split(data)?;
     let bar = bar();
-    let report = |progress: Progress| {
-        if bar.is_hidden() {
-            writeln!(std::io::stderr(), "{}: {}", progress.step, progress.message).ok();
-        } else {
-            bar.set_position((progress.share * 1000.0) as u64);
-            bar.set_message(format!("{}: {}", progress.step, progress.message));
-        }
-    };
+    let report = |progress: Progress| show(&bar, &progress);
     let watch = Watch { report: &report, stop: &|| false };
     let task = Task {
         data: &data,

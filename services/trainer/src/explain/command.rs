@@ -3,7 +3,7 @@
 
 #![allow(clippy::print_stdout)] // a command's results belong on standard output
 
-use std::{ffi::OsString, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 
 use rand::{SeedableRng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
@@ -25,7 +25,7 @@ use crate::{
     protocol::ProtocolArgs,
     recipes, run,
     study::{Failure, read},
-    terminal::{bad_configuration, bar, complain, parse},
+    terminal::{bad_configuration, bar, complain, parse, show},
 };
 
 /// Trains models, explains the best recommendation of held-out customers by their past items, and measures
@@ -160,14 +160,7 @@ fn explain(args: &Args) -> Result<(), Failure> {
         )));
     }
     let bar = bar();
-    let report = |progress: Progress| {
-        if bar.is_hidden() {
-            writeln!(std::io::stderr(), "{}: {}", progress.step, progress.message).ok();
-        } else {
-            bar.set_position((progress.share * 1000.0) as u64);
-            bar.set_message(format!("{}: {}", progress.step, progress.message));
-        }
-    };
+    let report = |progress: Progress| show(&bar, &progress);
     let watch = Watch { report: &report, stop: &|| false };
     let task = Task {
         data: &data,
