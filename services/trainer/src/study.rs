@@ -27,7 +27,7 @@ use crate::{
     protocol::ProtocolArgs,
     recipes, report, run,
     spread::Spread,
-    terminal::{bad_configuration, bar, complain, parse, show},
+    terminal::{Failure, bar, end, parse, show},
 };
 
 /// Fits models and baselines, judges them on the same cases and shows the figures; nothing is published.
@@ -104,28 +104,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         println!("{:<10} {}", blend::KIND, blend::ABOUT);
         return ExitCode::SUCCESS;
     }
-    match study(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Configuration(reason)) => {
-            complain(&reason);
-            bad_configuration()
-        }
-        Err(Failure::Run(error)) => {
-            complain(&error.to_string());
-            ExitCode::FAILURE
-        }
-    }
-}
-
-pub(crate) enum Failure {
-    Configuration(String),
-    Run(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Run(error)
-    }
+    end(study(&args))
 }
 
 fn study(args: &Args) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use std::{
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::progress::Progress;
+use crate::{Error, progress::Progress};
 
 const BAD_CONFIGURATION: u8 = 64;
 
@@ -27,6 +27,34 @@ pub(crate) fn parse<A: Parser>(arguments: impl Iterator<Item = OsString>) -> Res
 /// 64, as every service answers to a wrong configuration.
 pub(crate) fn bad_configuration() -> ExitCode {
     ExitCode::from(BAD_CONFIGURATION)
+}
+
+/// Why a command did not end well.
+pub(crate) enum Failure {
+    /// What was asked for cannot be done: exit code 64.
+    Configuration(String),
+    Run(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Run(error)
+    }
+}
+
+/// The exit code of a command, its complaint having been printed.
+pub(crate) fn end(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(reason)) => {
+            complain(&reason);
+            bad_configuration()
+        }
+        Err(Failure::Run(error)) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// A line on standard error.

@@ -19,8 +19,8 @@ use crate::{
     progress::{Progress, Watch},
     protocol::ProtocolArgs,
     recipes, run,
-    study::{Failure, read},
-    terminal::{bad_configuration, bar, complain, parse, show},
+    study::read,
+    terminal::{Failure, bar, end, parse, show},
 };
 
 /// Makes a model smaller in every way that there is and shows what each saves and costs; nothing is published.
@@ -91,20 +91,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    match compare(&args) {
-        Ok(table) => {
-            println!("{table}");
-            ExitCode::SUCCESS
-        }
-        Err(Failure::Configuration(reason)) => {
-            complain(&reason);
-            bad_configuration()
-        }
-        Err(Failure::Run(error)) => {
-            complain(&error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    end(compare(&args).map(|table| println!("{table}")))
 }
 
 fn compare(args: &Args) -> Result<Table, Failure> {

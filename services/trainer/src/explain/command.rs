@@ -24,8 +24,8 @@ use crate::{
     progress::{Progress, Watch},
     protocol::ProtocolArgs,
     recipes, run,
-    study::{Failure, read},
-    terminal::{bad_configuration, bar, complain, parse, show},
+    study::read,
+    terminal::{Failure, bar, end, parse, show},
 };
 
 /// Trains models, explains the best recommendation of held-out customers by their past items, and measures
@@ -131,17 +131,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    match explain(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Configuration(reason)) => {
-            complain(&reason);
-            bad_configuration()
-        }
-        Err(Failure::Run(error)) => {
-            complain(&error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    end(explain(&args))
 }
 
 fn explain(args: &Args) -> Result<(), Failure> {

@@ -13,8 +13,7 @@ use crate::{
     dataset::{Dataset, Limits, file},
     progress::{Progress, Watch},
     run,
-    study::Failure,
-    terminal::{bad_configuration, complain, parse},
+    terminal::{Failure, end, parse},
 };
 
 const DAY_MS: i64 = 86_400_000;
@@ -71,17 +70,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    match judge(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Configuration(reason)) => {
-            complain(&reason);
-            bad_configuration()
-        }
-        Err(Failure::Run(error)) => {
-            complain(&error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    end(judge(&args))
 }
 
 fn judge(args: &Args) -> Result<(), Failure> {

@@ -29,8 +29,8 @@ use crate::{
     protocol::ProtocolArgs,
     recipes,
     run::{CHECKPOINT_EVERY, device},
-    study::{Failure, read},
-    terminal::{bad_configuration, complain, parse},
+    study::read,
+    terminal::{Failure, end, parse},
 };
 
 /// A trial ends by its passes, never by the clock: a score must not hang on what else the machine did.
@@ -112,17 +112,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    match search(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Configuration(reason)) => {
-            complain(&reason);
-            bad_configuration()
-        }
-        Err(Failure::Run(error)) => {
-            complain(&error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    end(search(&args))
 }
 
 fn search(args: &Args) -> Result<(), Failure> {
