@@ -20,6 +20,8 @@ mod degradation;
 mod doors;
 #[path = "flows/exactly_once.rs"]
 mod exactly_once;
+#[path = "flows/feedback.rs"]
+mod feedback;
 #[path = "flows/harness_itself.rs"]
 mod harness_itself;
 #[path = "flows/import.rs"]

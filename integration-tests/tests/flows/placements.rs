@@ -33,8 +33,8 @@ experiments:
 ";
 
 /// A scorer with placements, what is trending, and a catalog; and the file of the rules.
-async fn stack() -> (Stack, PathBuf) {
-    let mut stack = Stack::new("placements");
+pub async fn stack(name: &str) -> (Stack, PathBuf) {
+    let mut stack = Stack::new(name);
     let folder = stack.folder().join("placements");
     fs::create_dir(&folder).unwrap();
     let file = folder.join(format!("{TENANT}.yaml"));
@@ -61,7 +61,7 @@ async fn stack() -> (Stack, PathBuf) {
     (stack, file)
 }
 
-async fn at(stack: &Stack, customer: &str, placement: &str) -> Result<RecommendResponse, String> {
+pub async fn at(stack: &Stack, customer: &str, placement: &str) -> Result<RecommendResponse, String> {
     let request = RecommendRequest {
         customer_id: customer.to_owned(),
         limit: 12,
@@ -74,7 +74,7 @@ async fn at(stack: &Stack, customer: &str, placement: &str) -> Result<RecommendR
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_follow_the_rules_of_their_placement_and_the_served_topic_knows_the_arm_and_the_propensity() {
-    let (stack, file) = stack().await;
+    let (stack, file) = stack("placements").await;
 
     // Rules hold; another text holds two seconds later; a wrong one changes nothing.
     let even = at(&stack, "ann", "even").await.unwrap();
@@ -157,7 +157,7 @@ async fn arm_that_is_liked_better_wins(stack: &Stack, dealt: &[(String, String, 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_no_item_twice_a_visit_needs_no_customer_and_a_list_says_why() {
-    let (stack, _) = stack().await;
+    let (stack, _) = stack("placements").await;
     let slot = |placement: &str, limit| Slot { placement: placement.to_owned(), limit };
     let page = RecommendPageRequest {
         customer_id: "ann".to_owned(),

@@ -4,27 +4,27 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     time::{Duration, Instant},
 };
 
-use prost::Message as _;
 use rapport_events::{EventTime, LoggedEvent, Position};
-use rapport_kafka::{KafkaArgs, Publisher, headers};
+use rapport_kafka::KafkaArgs;
+use rapport_proto::events::DeadLetter;
 use rapport_runtime::{Component, Lifecycle};
 use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
     error::KafkaError,
-    message::OwnedHeaders,
 };
 
 use crate::{
     Error,
     announce::Announcer,
     customers::Customers,
+    dead::DeadLetters,
     record::{Decoded, Incoming, decode},
     sink::ToSink,
 };
@@ -155,7 +155,7 @@ fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, done: Vec
 #[derive(Default)]
 struct Batch {
     events: Vec<Incoming>,
-    undecodable: Vec<(Position, Option<Vec<u8>>, Vec<u8>)>,
+    undecodable: Vec<(Position, Option<Vec<u8>>, Box<DeadLetter>)>,
 }
 
 impl Batch {
@@ -174,7 +174,7 @@ impl Batch {
                     "a record that is no clean event"
                 );
                 metrics::counter!("rapport_feature_store_events_total", "result" => "undecodable").increment(1);
-                self.undecodable.push((position, key, letter.encode_to_vec()));
+                self.undecodable.push((position, key, letter));
             }
         }
     }
@@ -194,7 +194,7 @@ pub(crate) struct Consume {
     pub lifecycle: Lifecycle,
     pub customers: Customers,
     pub announcer: Announcer,
-    pub publisher: Arc<Publisher>,
+    pub dead: DeadLetters,
     pub runtime: tokio::runtime::Handle,
     pub to_sink: SyncSender<ToSink>,
     pub done: Receiver<Position>,
@@ -227,7 +227,7 @@ impl Consume {
             self.component.beat();
             let batch = self.next_batch(&consumer, std::mem::take(&mut carried));
             if batch.len() > 0 {
-                carried = self.apply(&consumer, &topics.dead, batch)?;
+                carried = self.apply(&consumer, batch)?;
                 if std::mem::take(&mut redis.away) {
                     self.component.ready();
                 }
@@ -291,7 +291,7 @@ impl Consume {
 
     /// Steps 2 to 4 for one batch. Waits as long as Redis is away. Returns what was polled
     /// meanwhile.
-    fn apply(&mut self, consumer: &BaseConsumer<Ownership>, dead: &str, mut batch: Batch) -> Result<Batch, Error> {
+    fn apply(&mut self, consumer: &BaseConsumer<Ownership>, mut batch: Batch) -> Result<Batch, Error> {
         let mut carried = Batch::default();
         let mut paused = false;
         let changed = loop {
@@ -320,7 +320,7 @@ impl Consume {
             self.announcer.announce(&batch.events, &changed);
         }
         while let Some((position, key, letter)) = batch.undecodable.first() {
-            if self.bury(dead, key.as_deref(), letter) {
+            if self.dead.bury(key.as_deref(), letter) {
                 let position = *position;
                 batch.undecodable.remove(0);
                 paused |= self.hand_on(consumer, ToSink::Skip(position), &mut carried)?;
@@ -381,17 +381,6 @@ impl Consume {
             None => {}
         }
         Ok(())
-    }
-
-    /// Writes a dead letter and waits for Kafka's word.
-    fn bury(&self, dead: &str, key: Option<&[u8]>, letter: &[u8]) -> bool {
-        let mut batch = self.publisher.batch(1);
-        let with = headers::with(OwnedHeaders::new(), headers::CONTENT_TYPE, headers::PROTOBUF);
-        if let Err(error) = batch.send(dead, key, Some(letter), with) {
-            tracing::warn!(%error, "dead letter refused");
-            return false;
-        }
-        self.runtime.block_on(batch.acknowledged()).iter().all(Result::is_ok)
     }
 
     /// From the mesh's first sight of each event to its being readable.

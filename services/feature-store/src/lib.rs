@@ -12,7 +12,8 @@
 //! 5. Only what has gone all this way is committed to Kafka. After a crash the rest comes again:
 //!    Redis leaves out what is at or below a stored offset, the log what a manifest covers.
 //!
-//! [`serve`] answers reads over gRPC. When Redis or the offline store is away, the stream waits;
+//! [`served`] keeps the lists that scorers served in a log beside it: with the events, the feedback
+//! loop. [`serve`] answers reads over gRPC. When Redis or the offline store is away, the stream waits;
 //! nothing is skipped.
 
 mod aggregates;
@@ -20,11 +21,13 @@ mod announce;
 mod config;
 mod consume;
 mod customers;
+mod dead;
 mod error;
 mod group;
 mod hot;
 mod record;
 mod serve;
+mod served;
 mod sink;
 
 use std::{sync::Arc, time::Duration};
@@ -37,7 +40,10 @@ use rapport_runtime::{Lifecycle, spawn_thread};
 pub use config::Config;
 pub use error::Error;
 
-use crate::{announce::Announcer, consume::Consume, customers::Customers, serve::FeatureService, sink::Sink};
+use crate::{
+    announce::Announcer, consume::Consume, customers::Customers, dead::DeadLetters, serve::FeatureService,
+    served::ServedLog, sink::Sink,
+};
 
 /// Batches that may wait between the consumer and the sink; then the consumer waits.
 const BATCHES_AHEAD: usize = 64;
@@ -59,6 +65,15 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let (to_sink, from_consumer) = std::sync::mpsc::sync_channel(BATCHES_AHEAD);
     let (to_consumer, done) = std::sync::mpsc::channel();
     let runtime = tokio::runtime::Handle::current();
+    let dead = DeadLetters { publisher: Arc::clone(&publisher), topic: topics.dead.clone(), runtime: runtime.clone() };
+    let served_log = ServedLog {
+        kafka: config.kafka.clone(),
+        group_id: config.group_id.clone(),
+        component: lifecycle.component("served"),
+        lifecycle: lifecycle.clone(),
+        writer: LogWriter::new(log.clone(), config.writer_settings()),
+        dead: dead.clone(),
+    };
     let sink = Sink {
         component: lifecycle.component("sink"),
         aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &views),
@@ -81,7 +96,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         lifecycle: lifecycle.clone(),
         customers,
         announcer: Announcer::new(Arc::clone(&publisher), &topics, &views, config.announce),
-        publisher: Arc::clone(&publisher),
+        dead,
         runtime,
         to_sink,
         done,
@@ -102,10 +117,12 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         let sink = spawn_thread::<Error, _>(&lifecycle, "sink", move || sink.run()).map_err(Error::Thread)?;
         let consumer =
             spawn_thread::<Error, _>(&lifecycle, "consumer", move || consume.run()).map_err(Error::Thread)?;
+        let served = spawn_thread::<Error, _>(&lifecycle, "served", move || served_log.run()).map_err(Error::Thread)?;
         lifecycle.drain_requested().await;
         // The consumer asks the sink for a last flush, commits, and ends; then the sink does.
         consumer.join_within(JOIN_BUDGET).await;
         sink.join_within(JOIN_BUDGET).await;
+        served.join_within(JOIN_BUDGET).await;
         Ok::<(), Error>(())
     };
     let served = async {

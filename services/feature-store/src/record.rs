@@ -67,7 +67,13 @@ fn clean_event(payload: Option<&[u8]>) -> Result<CleanEvent, FieldError> {
     CleanEvent::try_from(clean)
 }
 
-fn letter(message: &BorrowedMessage<'_>, position: Position, error: FieldError, now: EventTime) -> DeadLetter {
+/// What stands on the dead topic for a record that cannot be read.
+pub(crate) fn letter(
+    message: &BorrowedMessage<'_>,
+    position: Position,
+    error: FieldError,
+    now: EventTime,
+) -> DeadLetter {
     let header =
         |h: rdkafka::message::Header<'_, &[u8]>| Header { name: h.key.to_owned(), value: h.value.map(<[u8]>::to_vec) };
     let tenant = message.headers().and_then(|h| headers::get_str(h, headers::TENANT)).unwrap_or_default();

@@ -10,7 +10,7 @@ use rapport_rpc::ServerArgs;
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
 
-use crate::compress::Way;
+use crate::{compress::Way, feedback::hit_rate::HitRateArgs};
 
 /// How the model that a run writes is made smaller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -75,6 +75,9 @@ pub struct Config {
     /// Start a run when so many events have come since the last one, for the default tenant
     #[arg(long, env = "RAPPORT_TRAIN_FRESH_EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     pub fresh_events: Option<u64>,
+
+    #[command(flatten)]
+    pub hit_rate: HitRateArgs,
 
     #[command(flatten)]
     pub training: TrainingArgs,

@@ -37,6 +37,8 @@ pub enum Error {
     File { path: PathBuf, source: std::io::Error },
     #[error("{path}, line {line}: {reason}")]
     Line { path: PathBuf, line: usize, reason: String },
+    #[error("{path}: {reason}")]
+    Table { path: PathBuf, reason: String },
     #[error("the offline log: {0}")]
     Log(#[from] rapport_offline::Error),
     #[error("the item table: {0}")]

@@ -20,6 +20,7 @@ mod error;
 pub mod evaluate;
 pub mod explain;
 pub mod export;
+pub mod feedback;
 mod gate;
 pub mod lists;
 pub mod models;

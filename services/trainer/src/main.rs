@@ -30,6 +30,10 @@ fn main() -> ExitCode {
             prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
             return rapport_trainer::compress::command::main(arguments);
         }
+        Some("replay") => {
+            prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
+            return rapport_trainer::feedback::command::main(arguments);
+        }
         Some("text") => {
             prepare(&[WAIT_WITHOUT_SPINNING]);
             return rapport_trainer::text::main(arguments);

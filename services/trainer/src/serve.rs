@@ -229,6 +229,7 @@ fn summary(entry: Entry) -> RunSummary {
         Why::Asked => "asked",
         Why::Schedule => "schedule",
         Why::FreshEvents => "fresh events",
+        Why::HitRate => "fall of the hit rate",
     };
     RunSummary {
         run_id: entry.run_id,

@@ -3,7 +3,8 @@
 //!
 //! split (which rows train, which judge) -> score per user or row ([`RankingScores`], [`Confusion`],
 //! [`roc_auc`], [`calibration()`]) -> certainty ([`Bootstrap`], [`wilcoxon`], [`mcnemar`], [`delong`],
-//! [`holm`], [`anytime_difference`] for experiments that are watched) -> groups ([`by_segment`]) and inputs ([`population_stability_index`]) -> [`Report`].
+//! [`holm`], [`anytime_difference`] for experiments that are watched, [`policy_value`] for what was drawn
+//! by chance) -> groups ([`by_segment`]) and inputs ([`population_stability_index`]) -> [`Report`].
 //!
 //! Every interval and test reads the same per-row values as the mean beside it, so that a table
 //! cannot contradict itself.
@@ -15,6 +16,7 @@ mod confusion;
 mod drift;
 mod error;
 mod input;
+mod off_policy;
 mod ranking;
 pub mod report;
 mod roc;
@@ -30,6 +32,7 @@ pub use catalogue::{Exposure, intra_list_diversity};
 pub use confusion::{Averaging, ClassScores, Confusion};
 pub use drift::{Drift, PsiBin, Stability, population_stability_index};
 pub use error::Error;
+pub use off_policy::{Drawn, PolicyValue, policy_difference, policy_value};
 pub use ranking::{Metric, RankedList, RankingComparison, RankingScores, TiedRank};
 pub use report::Report;
 pub use roc::{GainPoint, RocPoint, average_precision, gain_and_lift, roc_auc, roc_curve};

@@ -62,15 +62,20 @@ pub(crate) fn pack(events: &[&LoggedEvent]) -> Result<Vec<u8>, Error> {
         Arc::new(Int32Array::from_iter_values(events.iter().map(|e| e.position.partition))),
         Arc::new(Int64Array::from_iter_values(events.iter().map(|e| e.position.offset))),
     ];
+    write(schema(), columns)
+}
+
+/// One Parquet file of these columns.
+pub(crate) fn write(schema: SchemaRef, columns: Vec<ArrayRef>) -> Result<Vec<u8>, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::Pack(e.to_string());
-    let batch = RecordBatch::try_new(schema(), columns).map_err(|e| failed(&e))?;
+    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).map_err(|e| failed(&e))?;
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema(), Some(properties)).map_err(|e| failed(&e))?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(|e| failed(&e))?;
     writer.write(&batch).map_err(|e| failed(&e))?;
     writer.into_inner().map_err(|e| failed(&e))
 }
 
-fn column<'a, A: 'static>(path: &Path, batch: &'a RecordBatch, name: &str) -> Result<&'a A, Error> {
+pub(crate) fn column<'a, A: 'static>(path: &Path, batch: &'a RecordBatch, name: &str) -> Result<&'a A, Error> {
     let column = batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<A>());
     column.ok_or_else(|| Error::corrupt(path, format!("has no column {name} of the type that it should have")))
 }

@@ -1,15 +1,18 @@
-//! The offline log: Parquet files by day on an object store, each event once.
+//! The offline logs: Parquet files by day on an object store, each record once. One holds the clean
+//! events, the other the lists that were served.
 //!
 //! ```text
 //! <root>/events/tenant=<tenant>/day=<YYYY-MM-DD of the event>/p<partition>-<first>-<last>.parquet
 //! <root>/_log/p<partition>/<first offset, 20 digits>.json
+//! <root>/served/tenant=<tenant>/day=<YYYY-MM-DD it was served>/p<partition>-<first>-<last>.parquet
+//! <root>/_served/p<partition>/<first offset, 20 digits>.json
 //! ```
 //!
 //! A flush writes its files first and then one manifest, which is created only if nobody created it
-//! before: it covers the offsets `first..=last` of one partition of the clean topic and names the
+//! before: it covers the offsets `first..=last` of one partition of its topic and names the
 //! files. The next manifest begins at `last + 1`. What no manifest names was never committed, and
 //! is not read; a consumer that takes a partition over goes on after the last manifest. So every
-//! event stands in the log once, whoever crashes when.
+//! record stands in the log once, whoever crashes when.
 //!
 //! DuckDB, Spark and Polars read the files as they are (`hive_partitioning = true`).
 //!
@@ -19,11 +22,15 @@ mod columns;
 mod error;
 mod manifest;
 mod reader;
+mod record;
+mod served;
 mod store;
 mod writer;
 
 pub use error::Error;
 pub use manifest::{Manifest, ManifestFile};
 pub use reader::Selection;
+pub use record::{Packed, Record};
+pub use served::{ServedItem, ServedList};
 pub use store::{OfflineArgs, OfflineLog};
 pub use writer::{LogWriter, WriterSettings};

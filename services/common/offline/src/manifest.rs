@@ -4,7 +4,9 @@ use futures::TryStreamExt as _;
 use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, OfflineLog, store::within};
+use rapport_events::LoggedEvent;
+
+use crate::{Error, OfflineLog, Record, store::within};
 
 const FORMAT: u32 = 1;
 
@@ -32,8 +34,8 @@ pub struct ManifestFile {
     pub bytes: usize,
 }
 
-pub(crate) fn folder_of(partition: i32) -> Path {
-    Path::from(format!("_log/p{partition}"))
+pub(crate) fn folder_of<R: Record>(partition: i32) -> Path {
+    Path::from(format!("{}/p{partition}", R::MANIFESTS))
 }
 
 impl Manifest {
@@ -42,21 +44,21 @@ impl Manifest {
     }
 
     /// Where the manifest that begins at `first` stands.
-    pub(crate) fn path(partition: i32, first: i64) -> Path {
-        Path::from(format!("_log/p{partition}/{first:020}.json"))
+    pub(crate) fn path<R: Record>(partition: i32, first: i64) -> Path {
+        Path::from(format!("{}/p{partition}/{first:020}.json", R::MANIFESTS))
     }
 
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         serde_json::to_vec_pretty(self).map_err(|e| Error::Pack(e.to_string()))
     }
 
-    pub(crate) async fn read(store: &dyn ObjectStore, path: &Path) -> Result<Self, Error> {
+    pub(crate) async fn read<R: Record>(store: &dyn ObjectStore, path: &Path) -> Result<Self, Error> {
         let bytes = within(async { store.get(path).await?.bytes().await }).await?;
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(path, e))?;
         if manifest.format != FORMAT {
             return Err(Error::corrupt(path, format!("format {} is not {FORMAT}", manifest.format)));
         }
-        if *path != Self::path(manifest.partition, manifest.first) || manifest.last < manifest.first {
+        if *path != Self::path::<R>(manifest.partition, manifest.first) || manifest.last < manifest.first {
             return Err(Error::corrupt(path, "does not cover the offsets that its name says"));
         }
         Ok(manifest)
@@ -64,8 +66,8 @@ impl Manifest {
 }
 
 /// The manifests of a partition by name, ascending.
-async fn names(store: &dyn ObjectStore, partition: i32) -> Result<Vec<Path>, Error> {
-    let folder = folder_of(partition);
+async fn names<R: Record>(store: &dyn ObjectStore, partition: i32) -> Result<Vec<Path>, Error> {
+    let folder = folder_of::<R>(partition);
     let mut names: Vec<Path> = within(store.list(Some(&folder)).map_ok(|meta| meta.location).try_collect()).await?;
     names.retain(|path| path.filename().is_some_and(|name| name.ends_with(".json")));
     names.sort_unstable();
@@ -73,18 +75,18 @@ async fn names(store: &dyn ObjectStore, partition: i32) -> Result<Vec<Path>, Err
 }
 
 /// The last offset that is in the log, or `None` when the partition has no log.
-pub(crate) async fn committed(store: &dyn ObjectStore, partition: i32) -> Result<Option<i64>, Error> {
-    match names(store, partition).await?.last() {
+pub(crate) async fn committed<R: Record>(store: &dyn ObjectStore, partition: i32) -> Result<Option<i64>, Error> {
+    match names::<R>(store, partition).await?.last() {
         None => Ok(None),
-        Some(path) => Ok(Some(Manifest::read(store, path).await?.last)),
+        Some(path) => Ok(Some(Manifest::read::<R>(store, path).await?.last)),
     }
 }
 
 /// The whole chain of a partition, checked: each manifest begins where the one before it ended.
-pub(crate) async fn chain(store: &dyn ObjectStore, partition: i32) -> Result<Vec<Manifest>, Error> {
+pub(crate) async fn chain<R: Record>(store: &dyn ObjectStore, partition: i32) -> Result<Vec<Manifest>, Error> {
     let mut chain: Vec<Manifest> = Vec::new();
-    for path in names(store, partition).await? {
-        let manifest = Manifest::read(store, &path).await?;
+    for path in names::<R>(store, partition).await? {
+        let manifest = Manifest::read::<R>(store, &path).await?;
         let expected = chain.last().map_or(0, |before| before.last + 1);
         if manifest.first != expected || manifest.partition != partition {
             return Err(Error::corrupt(
@@ -98,8 +100,8 @@ pub(crate) async fn chain(store: &dyn ObjectStore, partition: i32) -> Result<Vec
 }
 
 /// The partitions that have a log, ascending.
-pub(crate) async fn partitions(store: &dyn ObjectStore) -> Result<Vec<i32>, Error> {
-    let folders = within(store.list_with_delimiter(Some(&Path::from("_log")))).await?.common_prefixes;
+pub(crate) async fn partitions<R: Record>(store: &dyn ObjectStore) -> Result<Vec<i32>, Error> {
+    let folders = within(store.list_with_delimiter(Some(&Path::from(R::MANIFESTS)))).await?.common_prefixes;
     let number = |path: &Path| path.filename()?.strip_prefix('p')?.parse::<i32>().ok();
     let mut partitions: Vec<i32> = folders.iter().filter_map(number).collect();
     partitions.sort_unstable();
@@ -112,18 +114,18 @@ impl OfflineLog {
     /// # Errors
     /// The store is away, or the last manifest is corrupt.
     pub fn committed_offset(&self, partition: i32) -> Result<Option<i64>, Error> {
-        self.wait(committed(self.store.as_ref(), partition))
+        self.wait(committed::<LoggedEvent>(self.store.as_ref(), partition))
     }
 
-    /// Every manifest of every partition, checked for gaps.
+    /// Every manifest of every partition of the events, checked for gaps.
     ///
     /// # Errors
     /// The store is away, or the manifest that does not fit.
     pub fn manifests(&self) -> Result<Vec<Manifest>, Error> {
         self.wait(async {
             let mut all = Vec::new();
-            for partition in partitions(self.store.as_ref()).await? {
-                all.extend(chain(self.store.as_ref(), partition).await?);
+            for partition in partitions::<LoggedEvent>(self.store.as_ref()).await? {
+                all.extend(chain::<LoggedEvent>(self.store.as_ref(), partition).await?);
             }
             Ok(all)
         })

@@ -1,10 +1,10 @@
-//! Reading the log: every event once, in the order of the fold.
+//! Reading a log: every record once, by partition and offset.
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{ObjectStoreExt as _, path::Path};
 use rapport_events::{LoggedEvent, Tenant};
 
-use crate::{Error, ManifestFile, OfflineLog, columns, manifest, store::within};
+use crate::{Error, ManifestFile, OfflineLog, Record, ServedList, manifest, store::within};
 
 /// Files that are fetched at once.
 const AT_ONCE: usize = 8;
@@ -13,7 +13,7 @@ const AT_ONCE: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     pub tenant: Option<Tenant>,
-    /// First and last day of the event times, `YYYY-MM-DD`, both included.
+    /// First and last day of the event times, or of the serving, `YYYY-MM-DD`, both included.
     pub from_day: Option<String>,
     pub to_day: Option<String>,
 }
@@ -38,11 +38,23 @@ impl OfflineLog {
     /// The store is away, the manifests have a gap, or a file is missing or corrupt; the file is
     /// named.
     pub fn read(&self, selection: &Selection) -> Result<Vec<LoggedEvent>, Error> {
+        self.records(selection)
+    }
+
+    /// The selected lists that were served, by partition and offset of the served topic.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_served(&self, selection: &Selection) -> Result<Vec<ServedList>, Error> {
+        self.records(selection)
+    }
+
+    fn records<R: Record>(&self, selection: &Selection) -> Result<Vec<R>, Error> {
         let store = self.store.as_ref();
-        let mut events = self.wait(async {
+        let mut records: Vec<R> = self.wait(async {
             let mut files: Vec<ManifestFile> = Vec::new();
-            for partition in manifest::partitions(store).await? {
-                for manifest in manifest::chain(store, partition).await? {
+            for partition in manifest::partitions::<R>(store).await? {
+                for manifest in manifest::chain::<R>(store, partition).await? {
                     files.extend(manifest.files.into_iter().filter(|file| selection.takes(file)));
                 }
             }
@@ -56,19 +68,19 @@ impl OfflineLog {
                 })?;
                 Ok::<_, Error>((file, path, bytes))
             });
-            let mut events = Vec::new();
+            let mut records = Vec::new();
             let mut fetched = fetched.buffer_unordered(AT_ONCE);
             while let Some((file, path, bytes)) = fetched.try_next().await? {
-                let rows = columns::unpack(&path, bytes, &mut events)?;
+                let rows = R::unpack(&path, bytes, &mut records)?;
                 if rows != file.rows {
                     return Err(Error::corrupt(&path, format!("has {rows} rows, its manifest says {}", file.rows)));
                 }
             }
-            Ok(events)
+            Ok(records)
         })?;
-        events.sort_unstable_by_key(|e| e.position);
-        // Manifests never overlap; should a restored backup make them, an event still counts once.
-        events.dedup_by_key(|e| e.position);
-        Ok(events)
+        records.sort_unstable_by_key(Record::position);
+        // Manifests never overlap; should a restored backup make them, a record still counts once.
+        records.dedup_by_key(|record| record.position());
+        Ok(records)
     }
 }

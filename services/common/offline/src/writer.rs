@@ -10,7 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPay
 use rapport_events::LoggedEvent;
 
 use crate::{
-    Error, Manifest, ManifestFile, OfflineLog, columns, manifest,
+    Error, Manifest, ManifestFile, OfflineLog, Packed, Record, manifest,
     store::{DEADLINE, within},
 };
 
@@ -34,24 +34,24 @@ impl Default for WriterSettings {
 }
 
 /// What one partition has in hand.
-struct Buffer {
+struct Buffer<R> {
     /// The last offset that a manifest covers, -1 for none.
     committed: i64,
-    /// The last offset that came in: an event's, or one that holds none.
+    /// The last offset that came in: a record's, or one that holds none.
     covered: i64,
-    events: Vec<LoggedEvent>,
+    records: Vec<R>,
     since: Option<Instant>,
 }
 
-/// Collects events and writes them in large files. One writer for a process; several processes may
-/// by accident hold one partition at once, and the log still has every event once.
-pub struct LogWriter {
+/// Collects records and writes them in large files. One writer for a process; several processes may
+/// by accident hold one partition at once, and the log still has every record once.
+pub struct LogWriter<R = LoggedEvent> {
     log: OfflineLog,
     settings: WriterSettings,
-    buffers: HashMap<i32, Buffer>,
+    buffers: HashMap<i32, Buffer<R>>,
 }
 
-impl LogWriter {
+impl<R: Record> LogWriter<R> {
     pub fn new(log: OfflineLog, settings: WriterSettings) -> Self {
         Self { log, settings, buffers: HashMap::new() }
     }
@@ -68,12 +68,12 @@ impl LogWriter {
         let store = self.log.store.as_ref();
         let age = self.settings.orphan_age;
         let committed = self.log.wait(async {
-            let committed = manifest::committed(store, partition).await?;
-            delete_orphans(store, partition, committed.unwrap_or(-1), age).await?;
+            let committed = manifest::committed::<R>(store, partition).await?;
+            delete_orphans::<R>(store, partition, committed.unwrap_or(-1), age).await?;
             Ok(committed)
         })?;
         let end = committed.unwrap_or(-1);
-        self.buffers.insert(partition, Buffer { committed: end, covered: end, events: Vec::new(), since: None });
+        self.buffers.insert(partition, Buffer { committed: end, covered: end, records: Vec::new(), since: None });
         Ok(committed)
     }
 
@@ -82,38 +82,39 @@ impl LogWriter {
         self.buffers.remove(&partition);
     }
 
-    /// Takes an event in. One that is in the log or in the buffer already is left out.
+    /// Takes a record in. One that is in the log or in the buffer already is left out.
     ///
     /// # Errors
     /// As [`Self::take_over`], when the partition is new to this writer.
-    pub fn append(&mut self, event: LoggedEvent) -> Result<(), Error> {
-        self.take_over(event.position.partition)?;
-        if let Some(buffer) = self.buffers.get_mut(&event.position.partition)
-            && event.position.offset > buffer.covered
+    pub fn append(&mut self, record: R) -> Result<(), Error> {
+        let position = record.position();
+        self.take_over(position.partition)?;
+        if let Some(buffer) = self.buffers.get_mut(&position.partition)
+            && position.offset > buffer.covered
         {
-            buffer.covered = event.position.offset;
-            buffer.events.push(event);
+            buffer.covered = position.offset;
+            buffer.records.push(record);
             buffer.since.get_or_insert_with(Instant::now);
         }
         Ok(())
     }
 
-    /// The offset holds no event: it is covered without a row.
+    /// The offset holds no record: it is covered without a row.
     pub fn skip(&mut self, partition: i32, offset: i64) {
         if let Some(buffer) = self.buffers.get_mut(&partition) {
             buffer.covered = buffer.covered.max(offset);
         }
     }
 
-    /// Events that wait for a flush.
+    /// Records that wait for a flush.
     pub fn buffered(&self) -> usize {
-        self.buffers.values().map(|b| b.events.len()).sum()
+        self.buffers.values().map(|b| b.records.len()).sum()
     }
 
     /// The partitions whose buffer is full or old.
     pub fn due(&self) -> Vec<i32> {
-        let due = |b: &Buffer| {
-            b.events.len() >= self.settings.flush_rows
+        let due = |b: &Buffer<R>| {
+            b.records.len() >= self.settings.flush_rows
                 || b.since.is_some_and(|since| since.elapsed() >= self.settings.flush_age)
         };
         self.buffers.iter().filter(|(_, b)| due(b)).map(|(partition, _)| *partition).collect()
@@ -121,7 +122,7 @@ impl LogWriter {
 
     /// The partitions that have anything buffered.
     pub fn dirty(&self) -> Vec<i32> {
-        self.buffers.iter().filter(|(_, b)| !b.events.is_empty()).map(|(partition, _)| *partition).collect()
+        self.buffers.iter().filter(|(_, b)| !b.records.is_empty()).map(|(partition, _)| *partition).collect()
     }
 
     /// Writes a partition's buffer and commits it. Returns the last offset below which everything
@@ -132,11 +133,11 @@ impl LogWriter {
     /// The store is away or late.
     pub fn flush(&mut self, partition: i32) -> Result<Option<i64>, Error> {
         let Some(buffer) = self.buffers.get_mut(&partition) else { return Ok(None) };
-        while !buffer.events.is_empty() {
+        while !buffer.records.is_empty() {
             let (first, last) = (buffer.committed + 1, buffer.covered);
             let store = self.log.store.as_ref();
-            let events = buffer.events.as_slice();
-            match self.log.wait(commit(store, partition, first, last, events))? {
+            let records = buffer.records.as_slice();
+            match self.log.wait(commit(store, partition, first, last, records))? {
                 Commit::Done => buffer.committed = last,
                 Commit::Overtaken { committed } => {
                     tracing::warn!(partition, first, committed, "somebody else has written on from here");
@@ -144,7 +145,7 @@ impl LogWriter {
                 }
             }
             let committed = buffer.committed;
-            buffer.events.retain(|e| e.position.offset > committed);
+            buffer.records.retain(|record| record.position().offset > committed);
         }
         buffer.since = None;
         buffer.covered = buffer.covered.max(buffer.committed);
@@ -160,21 +161,21 @@ enum Commit {
     },
 }
 
-async fn commit(
+async fn commit<R: Record>(
     store: &dyn ObjectStore,
     partition: i32,
     first: i64,
     last: i64,
-    events: &[LoggedEvent],
+    records: &[R],
 ) -> Result<Commit, Error> {
-    let mut by_file: BTreeMap<(&str, String), Vec<&LoggedEvent>> = BTreeMap::new();
-    for event in events {
-        by_file.entry((event.event.tenant.as_str(), event.event.time.day())).or_default().push(event);
+    let mut by_file: BTreeMap<(&str, String), Vec<&R>> = BTreeMap::new();
+    for record in records {
+        by_file.entry((record.tenant().as_str(), record.day())).or_default().push(record);
     }
-    let write = |((tenant, day), events): ((&str, String), Vec<&LoggedEvent>)| {
-        let path = format!("events/tenant={tenant}/day={day}/p{partition}-{first}-{last}.parquet");
-        let file = columns::pack(&events).map(|bytes| {
-            let (rows, size) = (events.len(), bytes.len());
+    let write = |((tenant, day), records): ((&str, String), Vec<&R>)| {
+        let path = format!("{}/tenant={tenant}/day={day}/p{partition}-{first}-{last}.parquet", R::FILES);
+        let file = R::pack(&records).map(|Packed { bytes, rows }| {
+            let size = bytes.len();
             (ManifestFile { path: path.clone(), tenant: tenant.to_owned(), day, rows, bytes: size }, bytes)
         });
         async move {
@@ -188,12 +189,12 @@ async fn commit(
     let manifest = Manifest::new(partition, first, last, files);
     let payload = PutPayload::from(manifest.to_bytes()?);
     let options = PutOptions::from(PutMode::Create);
-    let path = Manifest::path(partition, first);
+    let path = Manifest::path::<R>(partition, first);
     let put = store.put_opts(&path, payload, options);
     match tokio::time::timeout(DEADLINE, put).await {
         Ok(Ok(_)) => Ok(Commit::Done),
         Ok(Err(object_store::Error::AlreadyExists { .. })) => {
-            let committed = manifest::committed(store, partition).await?.unwrap_or(first - 1);
+            let committed = manifest::committed::<R>(store, partition).await?.unwrap_or(first - 1);
             Ok(Commit::Overtaken { committed })
         }
         Ok(Err(error)) => Err(error.into()),
@@ -208,8 +209,13 @@ fn last_offset_of(path: &Path, partition: i32) -> Option<i64> {
 }
 
 /// Deletes the files of a partition above the end of its log: what a crashed flush left.
-async fn delete_orphans(store: &dyn ObjectStore, partition: i32, committed: i64, age: Duration) -> Result<(), Error> {
-    let listed = store.list(Some(&Path::from("events"))).try_filter_map(|meta| {
+async fn delete_orphans<R: Record>(
+    store: &dyn ObjectStore,
+    partition: i32,
+    committed: i64,
+    age: Duration,
+) -> Result<(), Error> {
+    let listed = store.list(Some(&Path::from(R::FILES))).try_filter_map(|meta| {
         let orphan = last_offset_of(&meta.location, partition).is_some_and(|last| last > committed);
         let old = SystemTime::now().duration_since(meta.last_modified.into()).is_ok_and(|since| since >= age);
         futures::future::ready(Ok((orphan && old).then_some(meta.location)))

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use proptest::prelude::*;
 use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position, Tenant};
-use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, Selection, WriterSettings};
+use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, Selection, ServedItem, ServedList, WriterSettings};
 
 fn open(folder: &Path) -> OfflineLog {
     let args = OfflineArgs { offline_url: folder.display().to_string(), offline_fsync: false };
@@ -122,6 +122,53 @@ fn what_a_crashed_flush_left_is_not_read_and_goes_at_the_take_over() {
     (4..9).for_each(|offset| heir.append(event(0, offset)).unwrap());
     heir.flush(0).unwrap();
     assert_eq!(offsets(&log, 0), (0..9).collect::<Vec<_>>());
+}
+
+fn list(partition: i32, offset: i64) -> ServedList {
+    let item = |n: i64| ServedItem {
+        item_id: format!("i{n}"),
+        score: n as f64 / 4.0,
+        propensity: if n == 0 { 1.0 } else { 0.25 },
+        sources: "sequence,trending".into(),
+    };
+    ServedList {
+        position: Position { partition, offset },
+        tenant: Tenant::parse(if offset % 5 == 0 { "acme" } else { "demo" }).unwrap(),
+        customer_id: format!("c{}", offset % 3),
+        request_id: format!("r{offset}"),
+        served_at: EventTime::from_ms(1_700_000_000_000 + offset * 40_000_000),
+        placement: "home".into(),
+        experiment: String::new(),
+        arm: String::new(),
+        model: "next-item".into(),
+        model_version: "20261128T070000Z-abc".into(),
+        items: (0..=offset % 3).map(item).collect(),
+    }
+}
+
+#[test]
+fn served_lists_come_back_whole_and_stand_apart_from_the_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let mut lists = LogWriter::<ServedList>::new(log.clone(), WriterSettings::default());
+    let mut events = writer(&log);
+    let mut written = Vec::new();
+    for offset in [0, 1, 2, 3, 7, 8] {
+        lists.append(list(2, offset)).unwrap();
+        events.append(event(2, offset)).unwrap();
+        written.push(list(2, offset));
+        if offset == 3 {
+            assert_eq!(lists.flush(2).unwrap(), Some(3));
+        }
+    }
+    lists.append(list(2, 8)).unwrap();
+    assert_eq!((lists.flush(2).unwrap(), events.flush(2).unwrap()), (Some(8), Some(8)));
+    assert_eq!(log.read_served(&Selection::default()).unwrap(), written);
+    assert_eq!(log.read(&Selection::default()).unwrap().len(), 6);
+    let acme = log.read_served(&Selection::of(&Tenant::parse("acme").unwrap())).unwrap();
+    assert_eq!(acme, [list(2, 0)]);
+    let mut heir = LogWriter::<ServedList>::new(log, WriterSettings::default());
+    assert_eq!(heir.take_over(2).unwrap(), Some(8));
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub enum Why {
     Schedule,
     /// Enough is new in the log.
     FreshEvents,
+    /// The live model's lists are acted on less often than in its first days.
+    HitRate,
 }
 
 /// What was asked for, as its message says it.

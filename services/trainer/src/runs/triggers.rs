@@ -1,6 +1,10 @@
-//! Runs that nobody asks for: when the last one is too old, or enough is new in the log.
+//! Runs that nobody asks for: when the last one is too old, enough is new in the log, or what is live is
+//! acted on less than it was.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rapport_events::{EventTime, Tenant};
 use rapport_offline::OfflineLog;
@@ -10,10 +14,12 @@ use super::{
     Runs,
     ledger::{Asked, Entry, Why},
 };
-use crate::{Config, Error, TrainingArgs, serve};
+use crate::{Config, Error, TrainingArgs, feedback::hit_rate::HitRateArgs, serve};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often it reads the lists that were served: it reads all of them.
+const READ_LISTS_EVERY: Duration = Duration::from_secs(10 * 60);
 const POLL: Duration = Duration::from_millis(200);
 
 /// When a run is due without being asked for.
@@ -61,12 +67,14 @@ pub fn start(
     lifecycle: &Lifecycle,
 ) -> Result<Option<OwnedThread>, Error> {
     let triggers = Triggers { every: config.every, fresh_events: config.fresh_events };
-    if triggers == Triggers::default() {
+    let hit_rate = config.hit_rate.clone();
+    if triggers == Triggers::default() && hit_rate.hit_rate_fall.is_none() {
         return Ok(None);
     }
     let (tenant, training, inside) = (config.default_tenant.clone(), config.training.clone(), lifecycle.clone());
     let thread = spawn_thread::<Error, _>(lifecycle, "triggers", move || {
         let mut waited = LOOK_EVERY;
+        let mut lists_read: Option<Instant> = None;
         while !inside.draining() {
             if waited < LOOK_EVERY {
                 std::thread::sleep(POLL);
@@ -74,7 +82,12 @@ pub fn start(
                 continue;
             }
             waited = Duration::ZERO;
-            if let Err(error) = look(&triggers, &log, &runs, &tenant, &training) {
+            let read_lists = lists_read.is_none_or(|read| read.elapsed() >= READ_LISTS_EVERY);
+            if read_lists {
+                lists_read = Some(Instant::now());
+            }
+            let look = Look { log: &log, runs: &runs, tenant: &tenant, training: &training };
+            if let Err(error) = look.at(&triggers, read_lists.then_some(&hit_rate)) {
                 tracing::warn!(%error, "cannot look whether a training is due; trying on");
             }
         }
@@ -83,25 +96,45 @@ pub fn start(
     thread.map(Some).map_err(Error::Thread)
 }
 
-fn look(
-    triggers: &Triggers,
-    log: &OfflineLog,
-    runs: &Runs,
-    tenant: &Tenant,
-    training: &TrainingArgs,
-) -> Result<(), Error> {
-    let events = events_of(log, tenant)?;
-    let newest = runs.newest(tenant);
-    let Some(why) = triggers.due(newest.as_ref(), EventTime::now(), events) else { return Ok(()) };
-    let asked = Asked::default();
-    let plan = serve::plan(asked.clone().into(), tenant.clone(), training)
-        .map_err(|status| Error::Items(status.message().to_owned()))?;
-    match runs.start(plan, Entry::new(tenant, why, asked)) {
-        Ok(Some(run)) => tracing::info!(run = %run.id, ?why, events, "a training is due"),
-        Ok(None) => tracing::warn!("a training is due and the queue is full; trying on"),
-        Err(error) => return Err(error),
+struct Look<'a> {
+    log: &'a OfflineLog,
+    runs: &'a Runs,
+    tenant: &'a Tenant,
+    training: &'a TrainingArgs,
+}
+
+impl Look<'_> {
+    fn at(&self, triggers: &Triggers, hit_rate: Option<&HitRateArgs>) -> Result<(), Error> {
+        let events = events_of(self.log, self.tenant)?;
+        let newest = self.runs.newest(self.tenant);
+        let now = EventTime::now();
+        let mut why = triggers.due(newest.as_ref(), now, events);
+        if why.is_none()
+            && let Some(hit_rate) = hit_rate
+            && may_ask(newest.as_ref(), hit_rate.hit_rate_span, now)
+            && hit_rate.has_fallen(self.log, self.tenant, now)?
+        {
+            why = Some(Why::HitRate);
+        }
+        let Some(why) = why else { return Ok(()) };
+        let asked = Asked::default();
+        let plan = serve::plan(asked.clone().into(), self.tenant.clone(), self.training)
+            .map_err(|status| Error::Items(status.message().to_owned()))?;
+        match self.runs.start(plan, Entry::new(self.tenant, why, asked)) {
+            Ok(Some(run)) => tracing::info!(run = %run.id, ?why, events, "a training is due"),
+            Ok(None) => tracing::warn!("a training is due and the queue is full; trying on"),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+/// A fall is answered once: a run that did not help would otherwise be repeated until the lists change.
+fn may_ask(newest: Option<&Entry>, span: Duration, now: EventTime) -> bool {
+    newest.is_none_or(|newest| {
+        let asked_at = EventTime::parse_rfc3339(&newest.asked_at);
+        newest.state.ended() && asked_at.is_none_or(|at| now.since(at) >= span)
+    })
 }
 
 #[cfg(test)]
@@ -135,5 +168,14 @@ mod tests {
         for state in [State::Queued, State::Running] {
             assert_eq!(always.due(Some(&newest("2020-01-01T00:00:00Z", 0, state)), now, 9), None);
         }
+    }
+    #[test]
+    fn a_fall_of_the_hit_rate_is_answered_once_in_its_span() {
+        let now = EventTime::parse_rfc3339("2026-11-24T12:00:00Z").unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        assert!(may_ask(None, day, now));
+        assert!(may_ask(Some(&newest("2026-11-23T11:00:00Z", 0, State::Failed)), day, now));
+        assert!(!may_ask(Some(&newest("2026-11-24T11:00:00Z", 0, State::Succeeded)), day, now));
+        assert!(!may_ask(Some(&newest("2026-11-20T11:00:00Z", 0, State::Running)), day, now));
     }
 }
