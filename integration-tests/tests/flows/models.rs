@@ -198,6 +198,66 @@ async fn a_better_model_goes_live_and_is_rolled_back_without_a_failed_call_and_a
     assert!(process.ended().is_none() && process.pid() == scorer, "the scorer was restarted");
 }
 
+/// Which version answers each of the first customers.
+async fn versions(stack: &Stack, customers: usize) -> Vec<String> {
+    let mut versions = Vec::new();
+    for n in 0..customers {
+        let answer = recommend(stack, &Walks::customer(n), 10).await.expect("an answer");
+        versions.push(answer.provenance.unwrap_or_default().model_version);
+    }
+    versions
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_winner_is_tried_where_nobody_sees_it_before_it_goes_live_and_a_canary_has_its_share() {
+    let _alone = heavy().await;
+    let mut stack = Stack::new("trials");
+    stack.set(Service::Trainer, "RAPPORT_TRAIN_SHADOW_LISTS", "30");
+    stack.start(&Service::ALL).await;
+    walk(&stack, 0..60).await;
+    let first = train(&stack, only("ridge")).await;
+    assert!(first.promoted, "nothing was live that it could be tried against: {first:?}");
+    served_by(&stack, version(&first)).await;
+
+    walk(&stack, 60..600).await;
+    let second = train(&stack, only("ridge")).await;
+    assert!(!second.promoted && second.reason.contains("on trial, unseen"), "{second:?}");
+    assert_eq!(live(&stack).await.unwrap().version, version(&first));
+    wait_until("the scorer to try it", WITHIN, async || {
+        let loads = stack.metric(Service::Scorer, "rapport_scorer_model_loads_total", "ok");
+        check(loads == Some(2.0), || format!("{loads:?}"))
+    })
+    .await;
+    // Lists that are made anew are made twice, and all that is seen is the live model's.
+    assert!(versions(&stack, 20).await.iter().all(|seen| seen == version(&first)));
+    let customers: Vec<String> = versions(&stack, 60).await;
+    assert!(customers.iter().any(|seen| seen == version(&first)));
+    served_by(&stack, version(&second)).await;
+    let live = live(&stack).await.unwrap();
+    assert_eq!(live.version, version(&second), "after 30 lists");
+    let (code, made) = stack.ask(&["models", "shadow"]);
+    assert_eq!((code, made[0]["challenger"].as_str()), (Some(0), Some(version(&second))));
+    assert!(made[0]["lists"].as_u64() >= Some(30) && made[0]["failed"] == 0, "{made}");
+
+    // The old one again, for half of the customers; then for nobody.
+    let (code, trial) = stack.ask(&["models", "challenge", version(&first), "--share", "0.5"]);
+    assert_eq!((code, trial["challenger"].as_str()), (Some(0), Some(version(&first))), "{trial}");
+    let canary = wait_until("a share of the customers", WITHIN, async || {
+        let seen = versions(&stack, 60).await;
+        let by_first = seen.iter().filter(|seen| *seen == version(&first)).count();
+        check((15..=45).contains(&by_first), || format!("{by_first} of 60"))?;
+        Ok(seen)
+    })
+    .await;
+    assert_eq!(versions(&stack, 60).await, canary, "each customer keeps a version");
+    assert_eq!(stack.ask(&["models", "challenge", "--end"]).0, Some(0));
+    wait_until("all customers to have the live version", WITHIN, async || {
+        let seen = versions(&stack, 60).await;
+        check(seen.iter().all(|seen| seen == version(&second)), || format!("{seen:?}"))
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_trainer_was_killed_goes_on_after_its_last_pass() {
     let _alone = heavy().await;

@@ -4,7 +4,7 @@
 //! [`store`] -> the cached list, if its versions allow that ([`cache`]) -> else the [`pipeline`]:
 //! sources, merge, filters, scores, selection -> the answer, with how it came about. Behind the
 //! answers: lists are written and refreshed ([`cache::keeper`]), what was shown is published
-//! ([`served`]), [`models`] are swapped, [`catalog`] and [`trends`] are kept in memory.
+//! ([`served`]), a version on trial makes lists that nobody sees ([`shadow`]), [`models`] are swapped, [`catalog`] and [`trends`] are kept in memory.
 
 pub mod arrange;
 pub mod breaker;
@@ -21,6 +21,7 @@ pub mod recommender;
 mod recommender_tests;
 mod serve;
 pub mod served;
+pub mod shadow;
 pub mod store;
 pub mod trends;
 
@@ -53,6 +54,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let models = Arc::new(models::Models::default());
     let catalog = Arc::new(catalog::Catalog::default());
     let board = Arc::new(trends::Board::default());
+    let (trials, tried) = shadow::Trials::new();
     let (keep, jobs) = cache::keeper::Keeper::new(config.answers.refresh_queue as usize);
     let recommender = Arc::new(recommender::Recommender {
         store: store.clone(),
@@ -67,6 +69,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         },
         meters: meters::Meters::default(),
         keep,
+        trials,
     });
 
     let (placements, watching) = match &config.placements {
@@ -82,6 +85,14 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let (served, shown) = served::Log::new(config.answers.served_queue as usize);
     let publisher = Arc::new(served::publisher(&config.kafka)?);
     let (answers_end, answers_ended) = oneshot::channel();
+    let trying = tokio::spawn(shadow::make(
+        recommender.clone(),
+        tried,
+        config.models.model_timeout,
+        publisher.clone(),
+        topics.shadow.clone(),
+        lifecycle.clone(),
+    ));
     let publishing =
         tokio::spawn(served::publish(publisher, topics.served.clone(), shown, answers_ended, lifecycle.clone()));
     let keeping = tokio::spawn(cache::keeper::keep(
@@ -118,7 +129,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     // A server that failed takes the rest with it.
     lifecycle.drain();
     drop(answers_end);
-    for (name, task) in [("served", publishing), ("lists", keeping), ("trends", trending)] {
+    for (name, task) in [("served", publishing), ("lists", keeping), ("trends", trending), ("shadow", trying)] {
         if let Err(error) = task.await {
             tracing::error!(task = name, %error, "a task failed");
         }

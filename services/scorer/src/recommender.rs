@@ -23,6 +23,7 @@ use crate::{
     meters::Meters,
     models::{LiveModel, Models, Standing},
     pipeline::{Pipeline, Purpose, Query, Ranked, Scored, filters::Admission},
+    shadow::{Trials, Tried},
     store::{Guarded, Known, SeenItems, With},
     trends::{self, Board, Trends},
 };
@@ -108,6 +109,7 @@ pub struct Recommender {
     pub rules: Rules,
     pub meters: Meters,
     pub keep: Keeper,
+    pub trials: Trials,
 }
 
 /// What one read of the store said about a customer.
@@ -158,7 +160,7 @@ impl Recommender {
     /// The best items for a customer, in the model's order: at least as many as are asked for, and as
     /// many as the placement chooses from where that costs nothing.
     async fn best(&self, tenant: &Tenant, ask: Ask, deadline: Instant) -> Answer {
-        let standing = self.models.of(tenant);
+        let standing = self.models.of(tenant).for_customer(&ask.customer);
         let known = match self.hydrate(tenant, &ask.customer, With::List).await {
             Hydrated::Known(known) => known,
             Hydrated::Stranger => {
@@ -220,10 +222,13 @@ impl Recommender {
                 // A list for the cache is longer than what was asked for: its tail is the reserve.
                 let cacheable = plain && ask.limit <= self.rules.list_length && !decision_serves(decision);
                 let make = if cacheable { self.rules.list_length.max(most) } else { most };
-                let stamp = standing.model.as_ref().map(|m| m.stamp);
+                let tried = cacheable.then(|| self.beside(&query, &standing)).flatten();
                 let (mut answer, list) = self.compute(query, make, &standing, facts).await;
-                if let (true, Some(list), Some(stamp)) = (cacheable, list, stamp) {
-                    self.keep.store(customer, packed(&list, stamp, &answer));
+                if let (true, Some(list), Some(model)) = (cacheable, list, &standing.model) {
+                    if let Some(query) = tried {
+                        self.trials.ask(Tried::new(customer.1.clone(), query, model, &list));
+                    }
+                    self.keep.store(customer, packed(&list, model.stamp, &answer));
                 } else if !plain && !decision_serves(decision) && standing.model.is_some() {
                     // A variant does not make the list that others are served from.
                     self.keep.refresh(customer);
@@ -241,7 +246,7 @@ impl Recommender {
 
     /// The caller's items in the order that suits the customer.
     pub async fn rank(&self, tenant: &Tenant, customer: &str, items: Vec<Arc<str>>, deadline: Instant) -> Answer {
-        let standing = self.models.of(tenant);
+        let standing = self.models.of(tenant).for_customer(customer);
         let mut query = self.query(tenant, &standing, deadline);
         let facts = match self.hydrate(tenant, customer, With::History).await {
             Hydrated::Known(known) => {
@@ -274,16 +279,21 @@ impl Recommender {
     /// A new list for a customer's cache; `None` when there is none worth keeping.
     pub async fn remake_list(&self, customer: &Customer) -> Option<Vec<u8>> {
         let (tenant, id) = customer;
-        let standing = self.models.of(tenant);
-        let stamp = standing.model.as_ref()?.stamp;
+        let standing = self.models.of(tenant).for_customer(id);
+        let model = Arc::clone(standing.model.as_ref()?);
         let Hydrated::Known(known) = self.hydrate(tenant, id, With::History).await else { return None };
         let mut query = self.query(tenant, &standing, Instant::now() + self.rules.refresh_budget);
         query.history = known.history;
         query.history_times = known.history_times;
         query.seen = known.seen;
         let facts = Facts { version: known.version, newest: known.newest, degraded: Degraded::default() };
+        let tried = self.beside(&query, &standing);
         let (answer, list) = self.compute(query, self.rules.list_length, &standing, facts).await;
-        Some(packed(&list?, stamp, &answer))
+        let list = list?;
+        if let Some(query) = tried {
+            self.trials.ask(Tried::new(id.clone(), query, &model, &list));
+        }
+        Some(packed(&list, model.stamp, &answer))
     }
 
     /// Returns whether Redis took it.
@@ -340,6 +350,17 @@ impl Recommender {
             trends: Arc::default(),
             deadline,
         }
+    }
+
+    /// The same question for a version that is tried in the shadow, where there is one.
+    fn beside(&self, query: &Query, standing: &Standing) -> Option<Query> {
+        let challenger = standing.in_shadow()?;
+        let mut same = self.query(&query.tenant, standing, query.deadline);
+        same.model = Some(Arc::clone(challenger));
+        same.history.clone_from(&query.history);
+        same.history_times.clone_from(&query.history_times);
+        same.seen.clone_from(&query.seen);
+        Some(same)
     }
 
     /// Runs the pipeline. The list comes with the answer when it is worth caching: made by the

@@ -1,6 +1,7 @@
 //! The rules of the cache and of degradation, with a map in place of Redis.
 
 mod placements;
+mod trials;
 
 use std::{
     collections::HashMap,
@@ -22,6 +23,7 @@ use crate::{
     models::{LiveModel, Models, Standing},
     pipeline::{Pipeline, Tag},
     recommender::{Answer, Ask, Recommender, Rules, Served},
+    shadow::{self, Trials},
     store::{Guarded, Known, SeenItems, Store, StoreError, With},
     trends::{self, Board, Trends},
 };
@@ -102,6 +104,8 @@ struct House {
     recommender: Arc<Recommender>,
     lifecycle: Lifecycle,
     tenant: Tenant,
+    /// What waits for a version on trial.
+    tried: shadow::Queue,
 }
 
 /// Items `a` to `f`: the model likes them in the order of the alphabet, turned by the last item.
@@ -113,7 +117,7 @@ fn model(epoch: u64) -> Standing {
         (0..7).map(|i| if i == 0 { f32::NEG_INFINITY } else { -((i - last).rem_euclid(6) as f32) }).collect()
     });
     model.stamp.epoch = epoch;
-    Standing { model: Some(Arc::new(model)), missing: false }
+    Standing { model: Some(Arc::new(model)), ..Standing::default() }
 }
 
 impl House {
@@ -121,6 +125,7 @@ impl House {
         let memory = Arc::new(Memory::default());
         *memory.trends.lock().unwrap() = Trends::of(&[("hit", 9.0), ("f", 5.0)]);
         let (keep, jobs) = Keeper::new(16);
+        let (trials, tried) = Trials::new();
         let tenant = Tenant::parse("acme").unwrap();
         let guarded =
             Guarded::new(Box::new(Shared(memory.clone())), Duration::from_millis(20), Duration::from_secs(60));
@@ -135,6 +140,7 @@ impl House {
             rules: Rules { max_stale_events: 2, list_length, refresh_budget: Duration::from_secs(1) },
             meters: Meters::default(),
             keep,
+            trials,
         });
         recommender.models.set(&tenant, model(1));
         let lifecycle = Lifecycle::new();
@@ -147,7 +153,7 @@ impl House {
             Duration::from_millis(50),
             lifecycle.clone(),
         ));
-        Self { memory, recommender, lifecycle, tenant }
+        Self { memory, recommender, lifecycle, tenant, tried }
     }
 
     /// The customer's events so far: each names an item.
@@ -357,7 +363,7 @@ async fn a_model_that_fails_gives_way_to_trends_and_the_list_is_not_kept() {
     let house = House::new(10);
     let mut broken = LiveModel::for_tests(&ITEMS, |_| Vec::new());
     broken.ranker = Box::new(Broken);
-    house.recommender.models.set(&house.tenant, Standing { model: Some(Arc::new(broken)), missing: false });
+    house.recommender.models.set(&house.tenant, Standing { model: Some(Arc::new(broken)), ..Standing::default() });
     house.history("ann", &["b"]);
     let answer = house.ask(ann(2)).await;
     assert_eq!(items(&answer), ["hit", "f"]);

@@ -79,6 +79,11 @@ pub struct Config {
     #[command(flatten)]
     pub hit_rate: HitRateArgs,
 
+    /// Try the winner of a run where nobody sees it: it goes live when scorers have made so many lists with it
+    /// beside the live model's, at most one in a hundred late or failed. Without it a winner goes live at once
+    #[arg(long, env = "RAPPORT_TRAIN_SHADOW_LISTS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub shadow_lists: Option<u64>,
+
     #[command(flatten)]
     pub training: TrainingArgs,
     #[command(flatten)]

@@ -65,6 +65,8 @@ pub enum Error {
     Thread(std::io::Error),
     #[error("{version} did not pass its gate: {reason}; promote it with force to make it live anyway")]
     Gate { version: String, reason: String },
+    #[error("no trial: {reason}")]
+    Trial { reason: String },
     #[error("there is no version before the live one of {name}")]
     NothingBefore { name: String },
     #[error("{0}")]

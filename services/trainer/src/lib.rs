@@ -41,6 +41,7 @@ mod spread;
 pub mod study;
 mod terminal;
 pub mod text;
+mod trial;
 mod write;
 
 use rapport_offline::OfflineLog;
@@ -62,10 +63,11 @@ pub async fn run_service(config: Config, lifecycle: Lifecycle) -> Result<(), Err
     let registry = Registry::open(&config.registry.registry_dir)?;
     rapport_kafka::wait_for_topics(&config.kafka, &lifecycle).await?;
     let (models, following) = Models::start(&config.kafka, registry, &lifecycle)?;
-    let models = std::sync::Arc::new(models);
+    let models = std::sync::Arc::new(models.with_trials(config.shadow_lists.is_some()));
     let (runs, training) = runs::start(&config, log.clone(), std::sync::Arc::clone(&models), &lifecycle)?;
     let runs = std::sync::Arc::new(runs);
     let triggers = runs::triggers::start(&config, log, std::sync::Arc::clone(&runs), &lifecycle)?;
+    let trials = trial::start(&config, std::sync::Arc::clone(&models), &lifecycle)?;
     let service = serve::Service::new(&config, models, runs, lifecycle.clone());
     let routes = tonic::service::Routes::new(
         TrainerServer::new(service).max_decoding_message_size(config.server.max_request_bytes),
@@ -73,8 +75,8 @@ pub async fn run_service(config: Config, lifecycle: Lifecycle) -> Result<(), Err
     rapport_rpc::serve(config.grpc_addr, &config.server, routes, &["rapport.train.v1.Trainer"], &lifecycle).await?;
     let budget = config.runtime.drain_budget;
     let (_, _) = tokio::join!(training.join_within(budget), following.join_within(budget));
-    if let Some(triggers) = triggers {
-        triggers.join_within(budget).await;
+    for thread in triggers.into_iter().chain(trials) {
+        thread.join_within(budget).await;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use prost::Message as _;
 use rapport_events::{EventTime, Tenant};
 use rapport_kafka::{KafkaArgs, Publisher, PublisherSettings, compacted, headers};
 use rapport_proto::models::ModelAnnouncement;
-use rapport_registry::{ArtifactRef, Live, Registry};
+use rapport_registry::{ArtifactRef, Challenger, Live, Registry};
 use rapport_runtime::{Lifecycle, OwnedThread};
 use rdkafka::message::OwnedHeaders;
 
@@ -45,6 +45,8 @@ pub struct Models {
     topic: String,
     /// One change at a time: each announcement's epoch follows the one before it.
     changing: tokio::sync::Mutex<()>,
+    /// Whether the winner of a run is first tried in the shadow of what is live.
+    trials: bool,
 }
 
 impl Models {
@@ -78,7 +80,37 @@ impl Models {
             }
         })?;
         let publisher = Publisher::new(kafka, &PublisherSettings::new("rapport-trainer"))?;
-        Ok((Self { registry, known, publisher, topic, changing: tokio::sync::Mutex::new(()) }, thread))
+        Ok((Self { registry, known, publisher, topic, changing: tokio::sync::Mutex::new(()), trials: false }, thread))
+    }
+
+    /// Winners of runs are tried in the shadow of what is live, before they take its place.
+    #[must_use]
+    pub fn with_trials(mut self, trials: bool) -> Self {
+        self.trials = trials;
+        self
+    }
+
+    /// Every model that is on trial where nobody sees it.
+    pub fn in_shadow(&self) -> Vec<(Live, Challenger)> {
+        let known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let hidden = |live: &Live| {
+            let challenger = live.challenger.clone().filter(|challenger| challenger.share == 0.0);
+            challenger.map(|challenger| (live.clone(), challenger))
+        };
+        known.values().filter_map(hidden).collect()
+    }
+
+    /// Makes the winner of a run live, or puts it on trial first where something is live already. Returns
+    /// whether it is live.
+    ///
+    /// # Errors
+    /// As [`Self::promote`].
+    pub async fn winner(&self, tenant: &Tenant, name: &str, version: &str) -> Result<(Live, bool), Error> {
+        let has_champion = self.live(tenant, name)?.is_some_and(|live| !live.champion.is_empty());
+        if self.trials && has_champion {
+            return Ok((self.challenge(tenant, name, version, 0.0, false).await?, false));
+        }
+        Ok((self.promote(tenant, name, version, false).await?, true))
     }
 
     pub fn registry(&self) -> &Registry {
@@ -113,6 +145,49 @@ impl Models {
             (false, _) => format!("forced by an operator, although {}", gate.reason),
         };
         self.announce(tenant, name, |current| Ok(Live::succeeding(current, &reference, reason, EventTime::now()))).await
+    }
+
+    /// Tries a version beside the live one, for a share of the customers, once its artifact is verified.
+    ///
+    /// # Errors
+    /// Nothing is live; the version is; no such version, a corrupt one, one that customers would see although
+    /// it did not pass its gate (unless `force`); or Kafka did not take the announcement.
+    pub async fn challenge(
+        &self,
+        tenant: &Tenant,
+        name: &str,
+        version: &str,
+        share: f64,
+        force: bool,
+    ) -> Result<Live, Error> {
+        let (registry, of, named, asked) = (self.registry.clone(), tenant.clone(), name.to_owned(), version.to_owned());
+        let (artifact, reference) = on_a_thread(move || registry.artifact(&of, &named, &asked)).await??;
+        let gate = &artifact.manifest().description.verdict.gate;
+        if share > 0.0 && !gate.passed && !force {
+            return Err(Error::Gate { version: version.into(), reason: gate.reason.clone() });
+        }
+        let shown = if share > 0.0 { format!("for {share} of the customers") } else { "unseen".into() };
+        let reason = format!("{version} is on trial, {shown}");
+        self.announce(tenant, name, |current| match current.filter(|live| !live.champion.is_empty()) {
+            Some(live) if live.champion == version => {
+                Err(Error::Trial { reason: format!("{version} is live already") })
+            }
+            Some(live) => Ok(live.challenged_by(Some(Challenger::of(&reference, share)), reason, EventTime::now())),
+            None => Err(Error::Trial { reason: format!("no version of {name} is live to be tried against") }),
+        })
+        .await
+    }
+
+    /// Ends a trial; the live version stays.
+    ///
+    /// # Errors
+    /// There is none, or Kafka did not take the announcement.
+    pub async fn end_trial(&self, tenant: &Tenant, name: &str, reason: &str) -> Result<Live, Error> {
+        self.announce(tenant, name, |current| match current.filter(|live| live.challenger.is_some()) {
+            Some(live) => Ok(live.challenged_by(None, reason.to_owned(), EventTime::now())),
+            None => Err(Error::Trial { reason: format!("no version of {name} is on trial") }),
+        })
+        .await
     }
 
     /// Makes the version before the live one live again, once its artifact is verified.

@@ -243,7 +243,7 @@ fn promote(
         return Err(Error::Cancelled);
     }
     watch.report(Progress::note("publish", 0.0, format!("announcing {}", best.reference.version)));
-    let live = runtime.block_on(models.promote(&plan.tenant, &plan.model, &best.reference.version, false))?;
-    best.live = true;
-    Ok((true, live.reason))
+    let (live, promoted) = runtime.block_on(models.winner(&plan.tenant, &plan.model, &best.reference.version))?;
+    best.live = promoted;
+    Ok((promoted, live.reason))
 }

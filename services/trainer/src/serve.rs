@@ -5,9 +5,10 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures::{Stream, StreamExt as _};
 use rapport_events::{EventTime, Tenant};
 use rapport_proto::train::{
-    CancelRunRequest, CancelRunResponse, ListModelsRequest, ListModelsResponse, ListRunsRequest, ListRunsResponse,
-    ModelVersion, PromoteRequest, PromoteResponse, RollbackRequest, RollbackResponse, RunProgress, RunSummary,
-    StartRunRequest, StartRunResponse, TrainingConfig, WatchRunRequest, run_progress::State, trainer_server::Trainer,
+    CancelRunRequest, CancelRunResponse, ChallengeRequest, ChallengeResponse, ListModelsRequest, ListModelsResponse,
+    ListRunsRequest, ListRunsResponse, ModelVersion, PromoteRequest, PromoteResponse, RollbackRequest,
+    RollbackResponse, RunProgress, RunSummary, StartRunRequest, StartRunResponse, TrainingConfig, WatchRunRequest,
+    run_progress::State, trainer_server::Trainer,
 };
 use rapport_registry::{ArtifactError, Listed, Live};
 use rapport_rpc::{status, tenant_of};
@@ -117,7 +118,7 @@ fn refused(error: Error) -> Status {
         Error::Artifact(ArtifactError::NoSuchVersion { .. }) => Code::NotFound,
         Error::Artifact(ArtifactError::Name { .. }) => Code::InvalidArgument,
         Error::Artifact(artifact) if artifact.corrupt() => Code::DataLoss,
-        Error::Gate { .. } | Error::NothingBefore { .. } => Code::FailedPrecondition,
+        Error::Gate { .. } | Error::NothingBefore { .. } | Error::Trial { .. } => Code::FailedPrecondition,
         Error::Kafka(_) | Error::Announcement(_) => return status::unavailable(message, Duration::from_secs(1)),
         _ => Code::Internal,
     };
@@ -208,6 +209,23 @@ impl Trainer for Service {
         Ok(Response::new(PromoteResponse { live: live.champion, previous: live.previous, epoch: live.epoch }))
     }
 
+    async fn challenge(&self, request: Request<ChallengeRequest>) -> Result<Response<ChallengeResponse>, Status> {
+        let tenant = self.tenant(&request)?;
+        let ChallengeRequest { name, version, share, force } = request.into_inner();
+        let name = model_name("name", name)?;
+        if !(0.0..=1.0).contains(&share) {
+            return Err(status::invalid("share", format!("must be from 0 to 1, is {share}")));
+        }
+        let live = if version.is_empty() {
+            self.models.end_trial(&tenant, &name, "the trial was ended by an operator").await
+        } else {
+            self.models.challenge(&tenant, &name, &version, share, force).await
+        };
+        let live = live.map_err(refused)?;
+        let (challenger, share) = live.challenger.map(|c| (c.version, c.share)).unwrap_or_default();
+        Ok(Response::new(ChallengeResponse { live: live.champion, challenger, share, epoch: live.epoch }))
+    }
+
     async fn rollback(&self, request: Request<RollbackRequest>) -> Result<Response<RollbackResponse>, Status> {
         let tenant = self.tenant(&request)?;
         let name = model_name("name", request.into_inner().name)?;
@@ -245,6 +263,9 @@ fn described(tenant: &Tenant, name: &str, listed: Listed, live: Option<&Live>) -
     let mut version = ModelVersion {
         name: name.into(),
         live: live.is_some_and(|live| live.champion == listed.version),
+        challenger: live
+            .and_then(|live| live.challenger.as_ref())
+            .is_some_and(|challenger| challenger.version == listed.version),
         artifact: format!("{tenant}/{name}/{}", listed.version),
         version: listed.version,
         ..ModelVersion::default()

@@ -33,6 +33,8 @@ pub struct Topics {
     pub models: String,
     /// What was shown to whom. Key: tenant/customer.
     pub served: String,
+    /// What versions on trial would have shown. Key: tenant/customer.
+    pub shadow: String,
     /// Consent and erasure. Compacted; key: tenant/customer.
     pub privacy: String,
     /// Which anonymous visitors turned out to be which customers. Compacted; key: tenant/from_id.
@@ -52,6 +54,7 @@ impl Topics {
             features_updated: name("features.updated.v1"),
             models: name("models.v1"),
             served: name("recommendations.served.v1"),
+            shadow: name("recommendations.shadow.v1"),
             privacy: name("privacy.v1"),
             identity: name("identity.v1"),
             replays: name("events.dead.replays.v1"),
@@ -83,6 +86,7 @@ impl Topics {
             events(&self.features_updated, 1),
             compacted(&self.models, 1),
             events(&self.served, 30),
+            events(&self.shadow, 1),
             compacted(&self.privacy, args.partitions),
             compacted(&self.identity, args.partitions),
             compacted(&self.replays, 1),

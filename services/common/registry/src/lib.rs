@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 pub use artifact::Artifact;
 pub use error::ArtifactError;
-pub use live::Live;
+pub use live::{Challenger, Live};
 pub use manifest::{Description, FORMAT_VERSION, FileRecord, Gate, Manifest, TensorSpec, Verdict};
 pub use store::{ArtifactRef, Listed, Registry};
 pub use tables::{ItemTable, Neighbour, Neighbours};

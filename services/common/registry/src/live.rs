@@ -1,13 +1,13 @@
 //! Which version is live: `live.json`, and the record of the models topic that says the same.
 
 use rapport_events::{EventTime, Tenant};
-use rapport_proto::models::ModelAnnouncement;
+use rapport_proto::models::{self, ModelAnnouncement};
 use serde::{Deserialize, Serialize};
 
 use crate::{ArtifactError, ArtifactRef};
 
 /// The live version of a model, as it was last announced.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Live {
     pub tenant: String,
     pub name: String,
@@ -23,10 +23,56 @@ pub struct Live {
     /// RFC 3339.
     pub announced_at: String,
     pub reason: String,
+    /// The epoch at which the champion became live; 0 in older records, which says `epoch`.
+    #[serde(default)]
+    pub champion_epoch: u64,
+    /// Tried beside the champion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenger: Option<Challenger>,
+}
+
+/// A version on trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Challenger {
+    pub version: String,
+    /// Folder, relative to the registry.
+    pub artifact: String,
+    pub manifest_sha256: String,
+    /// Of the customers, whose lists it makes; 0: it makes lists that nobody sees.
+    pub share: f64,
+}
+
+impl Challenger {
+    pub fn of(reference: &ArtifactRef, share: f64) -> Self {
+        Self {
+            version: reference.version.clone(),
+            artifact: reference.relative_path(),
+            manifest_sha256: reference.manifest_sha256.clone(),
+            share,
+        }
+    }
 }
 
 impl Live {
-    /// What follows `current` when `champion` goes live now.
+    /// What follows when `challenger`, or nobody, is tried beside the champion from now on.
+    #[must_use]
+    pub fn challenged_by(&self, challenger: Option<Challenger>, reason: String, now: EventTime) -> Self {
+        Self {
+            epoch: self.epoch + 1,
+            champion_epoch: self.champion_since(),
+            challenger,
+            announced_at: now.to_string(),
+            reason,
+            ..self.clone()
+        }
+    }
+
+    /// The epoch at which the champion became live.
+    pub fn champion_since(&self) -> u64 {
+        if self.champion_epoch == 0 { self.epoch } else { self.champion_epoch }
+    }
+
+    /// What follows `current` when `champion` goes live now. A trial ends with it.
     pub fn succeeding(current: Option<&Self>, champion: &ArtifactRef, reason: String, now: EventTime) -> Self {
         let previous = match current {
             // The same version again (forced): what was before it stays before it.
@@ -40,6 +86,8 @@ impl Live {
             champion: champion.version.clone(),
             previous,
             epoch: current.map_or(0, |live| live.epoch) + 1,
+            champion_epoch: current.map_or(0, |live| live.epoch) + 1,
+            challenger: None,
             artifact: champion.relative_path(),
             manifest_sha256: champion.manifest_sha256.clone(),
             announced_at: now.to_string(),
@@ -59,6 +107,13 @@ impl Live {
             manifest_sha256: self.manifest_sha256.clone(),
             announced_at: EventTime::parse_rfc3339(&self.announced_at).map(EventTime::to_proto),
             reason: self.reason.clone(),
+            champion_epoch: self.champion_since(),
+            challenger: self.challenger.as_ref().map(|challenger| models::Challenger {
+                version: challenger.version.clone(),
+                artifact: challenger.artifact.clone(),
+                manifest_sha256: challenger.manifest_sha256.clone(),
+                share: challenger.share,
+            }),
         }
     }
 
@@ -90,6 +145,13 @@ impl TryFrom<ModelAnnouncement> for Live {
             artifact: a.artifact,
             manifest_sha256: a.manifest_sha256,
             reason: a.reason,
+            champion_epoch: a.champion_epoch,
+            challenger: a.challenger.map(|challenger| Challenger {
+                version: challenger.version,
+                artifact: challenger.artifact,
+                manifest_sha256: challenger.manifest_sha256,
+                share: challenger.share,
+            }),
         })
     }
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use rapport_events::Tenant;
-use rapport_proto::models::ModelAnnouncement;
 
 use crate::{
     Artifact, ArtifactError, Description, FORMAT_VERSION, Live, Manifest,
@@ -158,20 +157,21 @@ impl Registry {
         Ok((artifact, reference))
     }
 
-    /// Opens and verifies the artifact that an announcement names.
+    /// Opens and verifies the artifact that an announcement names: its folder relative to the registry,
+    /// and its manifest's hash.
     ///
     /// # Errors
     /// As [`Artifact::open`]; also a path that leads out of the registry.
-    pub fn announced(&self, announcement: &ModelAnnouncement) -> Result<Artifact, ArtifactError> {
+    pub fn announced(&self, folder: &str, manifest_sha256: &str) -> Result<Artifact, ArtifactError> {
         let wrong = || ArtifactError::Name {
             field: "artifact",
-            value: announcement.artifact.clone(),
+            value: folder.into(),
             reason: "is not <tenant>/<name>/<version>",
         };
-        let parts: Vec<_> = announcement.artifact.split('/').collect();
+        let parts: Vec<_> = folder.split('/').collect();
         let [tenant, name, version] = parts[..] else { return Err(wrong()) };
         let path = self.version_path(&Tenant::parse(tenant).map_err(|_| wrong())?, name, version)?;
-        Artifact::open(path, Some(&announcement.manifest_sha256).filter(|sha| !sha.is_empty()).map(String::as_str))
+        Artifact::open(path, Some(manifest_sha256).filter(|sha| !sha.is_empty()))
     }
 
     /// The trainer's own record of what is live; `None` when nothing ever was.

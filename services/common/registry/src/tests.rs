@@ -158,7 +158,30 @@ fn the_record_of_what_is_live_and_its_announcement_say_the_same() {
     registry.set_live(&second).unwrap();
     assert_eq!(registry.live(&tenant(), "next-item").unwrap().as_ref(), Some(&second));
     assert_eq!(Live::try_from(second.announcement()).unwrap(), second);
-    registry.announced(&second.announcement()).unwrap();
+    registry.announced(&second.artifact, &second.manifest_sha256).unwrap();
+}
+
+#[test]
+fn a_trial_leaves_the_champion_its_epoch_and_ends_when_another_goes_live() {
+    let reference = |version: &str| ArtifactRef {
+        tenant: Tenant::parse("acme").unwrap(),
+        name: "next-item".into(),
+        version: version.into(),
+        path: "x".into(),
+        manifest_sha256: version.into(),
+    };
+    let now = EventTime::from_ms(1_000);
+    let live = Live::succeeding(None, &reference("v1"), "first".into(), now);
+    let tried = live.challenged_by(Some(Challenger::of(&reference("v2"), 0.25)), "trial".into(), now);
+    assert_eq!((tried.epoch, tried.champion_since(), tried.champion.as_str()), (2, 1, "v1"));
+    assert_eq!(Live::try_from(tried.announcement()).unwrap(), tried);
+    let after = Live::succeeding(Some(&tried), &reference("v2"), "won".into(), now);
+    assert_eq!((after.epoch, after.champion_since(), after.challenger), (3, 3, None));
+    // A record from before there were trials.
+    let mut old = serde_json::to_value(&live).unwrap();
+    old.as_object_mut().unwrap().remove("champion_epoch");
+    let old: Live = serde_json::from_value(old).unwrap();
+    assert_eq!((old.champion_since(), old.challenger), (1, None));
 }
 
 #[test]
@@ -166,8 +189,7 @@ fn an_announcement_cannot_lead_out_of_the_registry() {
     let root = tempfile::tempdir().unwrap();
     let registry = Registry::open(root.path()).unwrap();
     for artifact in ["../../etc/passwd", "acme/../x", "/etc/x/y", "acme/next-item/..", "acme/next-item/1/2", ""] {
-        let announcement = rapport_proto::models::ModelAnnouncement { artifact: artifact.into(), ..Default::default() };
-        let error = registry.announced(&announcement).unwrap_err();
+        let error = registry.announced(artifact, "").unwrap_err();
         assert!(matches!(error, ArtifactError::Name { .. }), "{artifact}: {error}");
     }
 }

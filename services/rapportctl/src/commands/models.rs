@@ -1,10 +1,14 @@
+mod shadow;
+
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use rapport_proto::recommend::RecommendRequest;
-use rapport_proto::train::{ListModelsRequest, ModelVersion, PromoteRequest, RollbackRequest};
+use rapport_proto::train::{
+    ChallengeRequest, ChallengeResponse, ListModelsRequest, ModelVersion, PromoteRequest, RollbackRequest,
+};
 use serde_json::{Value, json};
 
 use super::{recommend, right, time_text};
@@ -22,6 +26,10 @@ pub enum Models {
     Promote(Promote),
     /// Make the version before the live one live again
     Rollback(Name),
+    /// Try a version beside the live one: unseen, or for a share of the customers
+    Challenge(Challenge),
+    /// What a version on trial made beside the live one, from the shadow topic
+    Shadow(shadow::Shadows),
     /// Wait until the scorer answers with the live version
     Wait(Wait),
 }
@@ -53,6 +61,24 @@ pub struct Promote {
     force: bool,
 }
 
+#[derive(Debug, Args)]
+pub struct Challenge {
+    /// The version; none ends the trial
+    #[arg(required_unless_present = "end")]
+    version: Option<String>,
+    /// End the trial
+    #[arg(long, conflicts_with_all = ["version", "share", "force"])]
+    end: bool,
+    #[command(flatten)]
+    name: Name,
+    /// The share of customers, by a hash of their id, whose lists it makes; 0: it makes lists that nobody sees
+    #[arg(long, default_value_t = 0.0)]
+    share: f64,
+    /// Also for customers a version that did not beat the champion and the baselines
+    #[arg(long)]
+    force: bool,
+}
+
 impl Models {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let mut trainer = context.trainer()?;
@@ -71,6 +97,17 @@ impl Models {
                 (answer.live, answer.previous, answer.epoch)
             }
             Self::Wait(wait) => return wait.run(context).await,
+            Self::Shadow(shadows) => return shadows.run(context).await,
+            Self::Challenge(challenge) => {
+                let request = ChallengeRequest {
+                    name: challenge.name.name,
+                    version: challenge.version.unwrap_or_default(),
+                    share: challenge.share,
+                    force: challenge.force,
+                };
+                let answer = trainer.challenge(context.request(request)?).await.map_err(refused)?.into_inner();
+                return challenged(context, &answer);
+            }
             Self::Rollback(name) => {
                 let request = context.request(RollbackRequest { name: name.name })?;
                 let answer = trainer.rollback(request).await.map_err(refused)?.into_inner();
@@ -83,6 +120,26 @@ impl Models {
         );
         Ok(())
     }
+}
+
+fn challenged(context: &Context, answer: &ChallengeResponse) -> anyhow::Result<()> {
+    let ChallengeResponse { live, challenger, share, epoch } = answer;
+    context.output.answer(
+        || json!({ "live": live, "challenger": challenger, "share": share, "epoch": epoch }),
+        |page| {
+            page.line(match (challenger.as_str(), *share) {
+                ("", _) => format!("live: {live} (epoch {epoch}); nothing is on trial"),
+                (challenger, 0.0) => format!("live: {live} (epoch {epoch}); on trial, unseen: {challenger}"),
+                (challenger, share) => {
+                    format!(
+                        "live: {live} (epoch {epoch}); on trial for {:.1} % of the customers: {challenger}",
+                        share * 100.0
+                    )
+                }
+            });
+        },
+    );
+    Ok(())
 }
 
 impl Wait {
@@ -147,7 +204,11 @@ pub fn versions_table(versions: &[ModelVersion]) -> comfy_table::Table {
             Cell::new(time_text(version.created_at.as_ref()).unwrap_or_default()),
             right(metric("ndcg@10")),
             right(metric("hr@10")),
-            Cell::new(if version.live { "live" } else { "" }),
+            Cell::new(match (version.live, version.challenger) {
+                (true, _) => "live",
+                (false, true) => "on trial",
+                (false, false) => "",
+            }),
             Cell::new(match version.gate_reason.as_str() {
                 "" => gate.to_owned(),
                 reason => format!("{gate}: {reason}"),
@@ -161,6 +222,7 @@ pub fn version_json(version: &ModelVersion) -> Value {
     json!({
         "name": version.name, "version": version.version, "kind": version.kind,
         "created_at": time_text(version.created_at.as_ref()), "metrics": version.metrics, "live": version.live,
+        "challenger": version.challenger,
         "passed_gate": version.passed_gate, "gate_reason": version.gate_reason, "artifact": version.artifact,
     })
 }

@@ -22,7 +22,7 @@ use rapport_proto::models::ModelAnnouncement;
 use rapport_registry::{Artifact, Registry};
 use rapport_runtime::{Component, Lifecycle, OwnedThread, spawn_thread};
 
-use super::{LiveModel, Models, Standing};
+use super::{Challenger, LiveModel, Models, Standing};
 use crate::{cache::list::ModelStamp, error::Error, pipeline::Tag};
 
 /// Announcements that wait for the loader; the follower waits when there are more.
@@ -170,32 +170,32 @@ impl Loader {
         }
         wanted.attempts += 1;
         let attempts = wanted.attempts;
-        let started = Instant::now();
-        let outcome = self.load(&announcement);
-        metrics::histogram!("rapport_scorer_model_load_seconds").record(started.elapsed());
-        let label = if outcome.is_ok() { "ok" } else { "refused" };
-        metrics::counter!("rapport_scorer_model_loads_total", "tenant" => tenant.to_string(), "outcome" => label)
-            .increment(1);
+        let before = self.models.of(tenant);
+        let champion = Version::champion(&announcement);
+        let outcome = self.loaded(&champion, before.model.as_ref());
         match outcome {
             Ok(model) => {
+                let challenger = self.challenger(tenant, &announcement, &before);
+                let trying = announcement.challenger.is_some() && challenger.is_none();
                 if let Some(wanted) = self.wanted.get_mut(tenant) {
-                    wanted.due = None;
+                    wanted.due = trying.then(|| Instant::now() + backoff(attempts));
                 }
                 metrics::gauge!("rapport_scorer_model_epoch", "tenant" => tenant.to_string())
                     .set(announcement.epoch as f64);
-                tracing::info!(
-                    %tenant, model = %model.name, version = %model.version, epoch = model.stamp.epoch,
-                    items = model.item_count(), took = ?started.elapsed(), reason = %announcement.reason, "model is live"
-                );
-                self.swap(tenant, Standing { model: Some(Arc::new(model)), missing: false });
+                if before.model.as_ref().is_none_or(|serving| !Arc::ptr_eq(serving, &model)) {
+                    tracing::info!(
+                        %tenant, model = %model.name, version = %model.version, epoch = model.stamp.epoch,
+                        items = model.item_count(), reason = %announcement.reason, "model is live"
+                    );
+                }
+                self.swap(tenant, Standing { model: Some(model), missing: false, challenger });
             }
             Err(reason) => {
                 let retry = backoff(attempts);
                 if let Some(wanted) = self.wanted.get_mut(tenant) {
                     wanted.due = Some(Instant::now() + retry);
                 }
-                let Standing { model: serving, .. } = self.models.of(tenant);
-                let keeps = serving.as_ref().map_or("none", |m| m.version.as_str());
+                let keeps = before.model.as_ref().map_or("none", |m| m.version.as_str());
                 if attempts == 1 {
                     tracing::error!(
                         %tenant, version = %announcement.champion, epoch = announcement.epoch, %reason, serving = keeps,
@@ -204,31 +204,72 @@ impl Loader {
                 } else {
                     tracing::debug!(%tenant, version = %announcement.champion, %reason, attempts, ?retry, "still refused");
                 }
-                if serving.is_none() {
-                    self.swap(tenant, Standing { model: None, missing: true });
+                if before.model.is_none() {
+                    self.swap(tenant, Standing { missing: true, ..Standing::default() });
                 }
             }
         }
     }
 
+    /// The version that is to be tried; `None` where there is none, or where it cannot be loaded yet: the
+    /// champion serves all the same.
+    fn challenger(&self, tenant: &Tenant, announcement: &ModelAnnouncement, before: &Standing) -> Option<Challenger> {
+        let trial = announcement.challenger.as_ref()?;
+        let serving = before.challenger.as_ref().map(|challenger| &challenger.model);
+        match self.loaded(&Version::challenger(announcement, trial), serving) {
+            Ok(model) => {
+                tracing::info!(%tenant, version = %model.version, share = trial.share, "a version is on trial");
+                Some(Challenger { model, share: trial.share })
+            }
+            Err(reason) => {
+                tracing::warn!(%tenant, version = %trial.version, %reason, "a version on trial is refused; trying on");
+                None
+            }
+        }
+    }
+
+    /// A version that is ready to be asked: the one that serves where it is the same, so that a record about
+    /// another one leaves it, and with it the lists that it made.
+    fn loaded(&self, version: &Version<'_>, serving: Option<&Arc<LiveModel>>) -> Result<Arc<LiveModel>, String> {
+        if let Some(serving) = serving
+            && serving.version == version.version
+            && serving.stamp == stamp(version.epoch, version.manifest_sha256)
+        {
+            return Ok(Arc::clone(serving));
+        }
+        let started = Instant::now();
+        let outcome = self.load(version);
+        metrics::histogram!("rapport_scorer_model_load_seconds").record(started.elapsed());
+        let label = if outcome.is_ok() { "ok" } else { "refused" };
+        metrics::counter!("rapport_scorer_model_loads_total", "tenant" => version.tenant.to_owned(), "outcome" => label)
+            .increment(1);
+        outcome.map(Arc::new)
+    }
+
     fn swap(&mut self, tenant: &Tenant, standing: Standing) {
-        let before = self.models.set(tenant, standing);
-        self.retired.extend(before.and_then(|standing| standing.model));
+        let models = |standing: &Standing| {
+            let challenger = standing.challenger.as_ref().map(|challenger| &challenger.model);
+            standing.model.iter().chain(challenger).cloned().collect::<Vec<_>>()
+        };
+        let serving = models(&standing);
+        let before = self.models.set(tenant, standing).unwrap_or_default();
+        let gone = models(&before).into_iter().filter(|old| !serving.iter().any(|new| Arc::ptr_eq(old, new)));
+        self.retired.extend(gone);
     }
 
     /// Everything that can be wrong with a model is found here, not in a request.
-    fn load(&self, announcement: &ModelAnnouncement) -> Result<LiveModel, String> {
-        let artifact =
-            Registry::read_only(&self.settings.registry).announced(announcement).map_err(|e| e.to_string())?;
+    fn load(&self, version: &Version<'_>) -> Result<LiveModel, String> {
+        let registry = Registry::read_only(&self.settings.registry);
+        let artifact = registry.announced(version.folder, version.manifest_sha256).map_err(|e| e.to_string())?;
         let workers = Workers::start(
-            &announcement.name,
+            version.name,
             &artifact.model_path(),
             self.settings.threads,
             BatchSettings::default(),
             self.settings.queue,
         )
         .map_err(|e| e.to_string())?;
-        let model = assemble(announcement, &artifact, workers)?;
+        let model = assemble(version, &artifact, workers)?;
         self.warm_up(&model)?;
         Ok(model)
     }
@@ -254,7 +295,40 @@ impl Loader {
     }
 }
 
-fn assemble(announcement: &ModelAnnouncement, artifact: &Artifact, workers: Workers) -> Result<LiveModel, String> {
+/// One version of an announcement.
+struct Version<'a> {
+    tenant: &'a str,
+    name: &'a str,
+    version: &'a str,
+    folder: &'a str,
+    manifest_sha256: &'a str,
+    /// Since when the champion is live: a list of another one's is not served.
+    epoch: u64,
+}
+
+impl<'a> Version<'a> {
+    fn champion(of: &'a ModelAnnouncement) -> Self {
+        Self {
+            tenant: &of.tenant,
+            name: &of.name,
+            version: &of.champion,
+            folder: &of.artifact,
+            manifest_sha256: &of.manifest_sha256,
+            epoch: if of.champion_epoch == 0 { of.epoch } else { of.champion_epoch },
+        }
+    }
+
+    fn challenger(of: &'a ModelAnnouncement, trial: &'a rapport_proto::models::Challenger) -> Self {
+        Self {
+            version: &trial.version,
+            folder: &trial.artifact,
+            manifest_sha256: &trial.manifest_sha256,
+            ..Self::champion(of)
+        }
+    }
+}
+
+fn assemble(version: &Version<'_>, artifact: &Artifact, workers: Workers) -> Result<LiveModel, String> {
     let manifest = artifact.manifest();
     let table = artifact.items().map_err(|e| e.to_string())?;
     let near = artifact.neighbours().map_err(|e| e.to_string())?;
@@ -268,9 +342,9 @@ fn assemble(announcement: &ModelAnnouncement, artifact: &Artifact, workers: Work
         .map(|item| near.of(item).iter().filter_map(|n| Some((*index.get(n.item.as_str())?, n.cosine))).collect())
         .collect();
     Ok(LiveModel {
-        name: announcement.name.clone(),
-        version: announcement.champion.clone(),
-        stamp: stamp(announcement.epoch, artifact.manifest_sha256()),
+        name: version.name.to_owned(),
+        version: version.version.to_owned(),
+        stamp: stamp(version.epoch, artifact.manifest_sha256()),
         tag: if manifest.description.kind.contains("ridge") { Tag::Ridge } else { Tag::Sequence },
         items,
         index,
@@ -332,7 +406,7 @@ mod tests {
         assert!(loader.wanted[&acme].due.is_some_and(|due| due > Instant::now()), "tried again later");
 
         let serving = LiveModel::for_tests(&["a"], |_| Vec::new());
-        loader.swap(&acme, Standing { model: Some(Arc::new(serving)), missing: false });
+        loader.swap(&acme, Standing { model: Some(Arc::new(serving)), ..Standing::default() });
         loader.want(acme.clone(), announcement(2, "v2"));
         loader.attempt(&acme);
         let standing = loader.models.of(&acme);
@@ -344,7 +418,7 @@ mod tests {
         let mut loader = loader();
         let acme = Tenant::parse("acme").unwrap();
         let serving = LiveModel::for_tests(&["a"], |_| Vec::new());
-        loader.swap(&acme, Standing { model: Some(Arc::new(serving)), missing: false });
+        loader.swap(&acme, Standing { model: Some(Arc::new(serving)), ..Standing::default() });
         loader.want(acme.clone(), announcement(5, ""));
         loader.want(acme.clone(), announcement(4, "v4"));
         assert_eq!(loader.wanted[&acme].announcement.epoch, 5);

@@ -95,6 +95,41 @@ pub struct Standing {
     pub model: Option<Arc<LiveModel>>,
     /// A champion was announced, and neither it nor one before it could be loaded.
     pub missing: bool,
+    /// A version that is tried beside the champion.
+    pub challenger: Option<Challenger>,
+}
+
+/// A version on trial.
+#[derive(Clone)]
+pub struct Challenger {
+    pub model: Arc<LiveModel>,
+    /// Of the customers, whose lists it makes; 0: it makes lists that nobody sees.
+    pub share: f64,
+}
+
+impl Standing {
+    /// The same with the model that makes this customer's lists: always the same one while the trial lasts. A
+    /// larger share takes nobody back.
+    pub fn for_customer(mut self, customer: &str) -> Self {
+        if let Some(Challenger { model, share }) = &self.challenger
+            && drawn(&model.version, customer) < *share
+        {
+            self.model = Some(Arc::clone(model));
+        }
+        self
+    }
+
+    /// The version that makes lists behind the answers.
+    pub fn in_shadow(&self) -> Option<&Arc<LiveModel>> {
+        self.challenger.as_ref().filter(|challenger| challenger.share == 0.0).map(|challenger| &challenger.model)
+    }
+}
+
+/// A number from 0 to below 1 that looks drawn, for a customer and a trial.
+fn drawn(version: &str, customer: &str) -> f64 {
+    let hash = xxhash_rust::xxh3::xxh3_64(format!("{version}/{customer}").as_bytes());
+    // The upper 53 bits: as many as a double holds.
+    (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Every tenant's standing, swapped whole: a reader takes no lock.
@@ -174,7 +209,7 @@ mod tests {
         let standing = |epoch| {
             let mut model = LiveModel::for_tests(&["a"], |_| Vec::new());
             model.stamp.epoch = epoch;
-            Standing { model: Some(Arc::new(model)), missing: false }
+            Standing { model: Some(Arc::new(model)), ..Standing::default() }
         };
         models.set(&tenant, standing(1));
         let mine = models.of(&tenant);

@@ -89,7 +89,7 @@ async fn an_explanation_names_the_item_without_which_the_score_would_fall() {
         let has = |item: i64| f32::from(u8::from(history.contains(&item)));
         vec![f32::NEG_INFINITY, 0.0, 0.0, 0.0, 0.5, 0.4, 3.0 * has(3) + has(2)]
     });
-    house.recommender.models.set(&house.tenant, Standing { model: Some(Arc::new(model)), missing: false });
+    house.recommender.models.set(&house.tenant, Standing { model: Some(Arc::new(model)), ..Standing::default() });
     house.history("ann", &["a", "b", "c"]);
     let explained = explain(&house, ann(3), &[]).await;
     let first = &explained.items[0];

@@ -1,0 +1,75 @@
+//! Versions on trial, seen and unseen.
+
+use rapport_proto::recommend::shadow::Outcome;
+
+use super::*;
+use crate::models::Challenger;
+
+/// Likes the items in the order of the alphabet from its end.
+fn challenger(share: f64) -> Challenger {
+    let mut model =
+        LiveModel::for_tests(&ITEMS, |_| (0..7).map(|i| if i == 0 { f32::NEG_INFINITY } else { i as f32 }).collect());
+    model.version = "v2".into();
+    model.stamp.manifest = 2;
+    Challenger { model: Arc::new(model), share }
+}
+
+fn first(customer: &str) -> Ask {
+    Ask { customer: customer.into(), limit: 2, ..Ask::default() }
+}
+
+fn items(answer: &Answer) -> Vec<&str> {
+    answer.items.iter().map(|placed| placed.pick.item.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_version_in_the_shadow_makes_a_list_for_each_new_one_of_the_live_model_and_shows_none() {
+    let mut house = House::new(10);
+    house.recommender.models.set(&house.tenant, Standing { challenger: Some(challenger(0.0)), ..model(1) });
+    house.history("ann", &["a"]);
+    let answer = house.ask(first("ann")).await;
+    assert_eq!((items(&answer), answer.model.as_ref().unwrap().version.as_str()), (vec!["b", "c"], "v1"));
+
+    let tried = house.tried.next().expect("a list to try");
+    let made = shadow::list(&house.recommender, tried, Duration::from_secs(1)).await;
+    assert_eq!((made.outcome(), made.customer_id.as_str()), (Outcome::Ok, "ann"));
+    assert_eq!((made.champion_version.as_str(), made.challenger_version.as_str()), ("v1", "v2"));
+    assert_eq!(made.champion_item_ids[..2], ["b", "c"]);
+    assert_eq!(made.challenger_item_ids[..2], ["f", "e"], "without what ann has: {:?}", made.challenger_item_ids);
+    assert!(!made.challenger_item_ids.contains(&"a".to_owned()));
+
+    // A list from the cache asks nobody.
+    wait_for(|| house.memory.writes.load(SeqCst) == 1).await;
+    assert_eq!(house.ask(first("ann")).await.served, Served::Hit);
+    assert!(house.tried.next().is_none());
+}
+
+#[tokio::test]
+async fn a_canary_makes_the_lists_of_its_share_of_the_customers_and_keeps_them_as_it_grows() {
+    let house = House::new(10);
+    let customers: Vec<String> = (0..400).map(|n| format!("c{n}")).collect();
+    customers.iter().for_each(|customer| house.history(customer, &["a"]));
+    let mut before: Vec<bool> = vec![false; customers.len()];
+    for share in [0.25, 0.6] {
+        house.recommender.models.set(&house.tenant, Standing { challenger: Some(challenger(share)), ..model(1) });
+        let mut now = Vec::new();
+        for customer in &customers {
+            let answer = house.ask(Ask { fresh: true, ..first(customer) }).await;
+            let version = answer.model.as_ref().unwrap().version.clone();
+            assert_eq!(items(&answer)[0], if version == "v2" { "f" } else { "b" });
+            now.push(version == "v2");
+        }
+        let seen = now.iter().filter(|canary| **canary).count() as f64 / 400.0;
+        assert!((seen - share).abs() < 0.08, "{seen} of {share}");
+        assert!(before.iter().zip(&now).all(|(before, now)| *now || !*before), "nobody goes back");
+        before = now;
+    }
+}
+
+async fn wait_for(condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < deadline, "it does not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
