@@ -18,12 +18,14 @@
 mod columns;
 mod error;
 mod manifest;
+mod place;
 mod reader;
 mod store;
 mod writer;
 
 pub use error::Error;
 pub use manifest::{Manifest, ManifestFile};
+pub use place::{Newer, Place};
 pub use reader::Selection;
 pub use store::{OfflineArgs, OfflineLog};
 pub use writer::{LogWriter, WriterSettings};
