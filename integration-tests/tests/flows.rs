@@ -24,6 +24,8 @@ mod exactly_once;
 mod harness_itself;
 #[path = "flows/import.rs"]
 mod import;
+#[path = "flows/kafka_range.rs"]
+mod kafka_range;
 #[path = "flows/models.rs"]
 mod models;
 #[path = "flows/operations.rs"]

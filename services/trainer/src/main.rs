@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
             return rapport_trainer::compress::command::main(arguments);
         }
+        Some("forget") => return rapport_trainer::kept::forget_main(arguments),
         Some("text") => {
             prepare(&[WAIT_WITHOUT_SPINNING]);
             return rapport_trainer::text::main(arguments);
