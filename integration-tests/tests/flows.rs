@@ -26,6 +26,8 @@ mod feedback;
 mod harness_itself;
 #[path = "flows/import.rs"]
 mod import;
+#[path = "flows/kafka_range.rs"]
+mod kafka_range;
 #[path = "flows/models.rs"]
 mod models;
 #[path = "flows/operations.rs"]

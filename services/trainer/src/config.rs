@@ -10,7 +10,7 @@ use rapport_rpc::ServerArgs;
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
 
-use crate::{compress::Way, feedback::hit_rate::HitRateArgs};
+use crate::{compress::Way, feedback::hit_rate::HitRateArgs, kept::SumsArgs};
 
 /// How the model that a run writes is made smaller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -86,6 +86,8 @@ pub struct Config {
 
     #[command(flatten)]
     pub training: TrainingArgs,
+    #[command(flatten)]
+    pub sums: SumsArgs,
     #[command(flatten)]
     pub offline: OfflineArgs,
     #[command(flatten)]
@@ -191,7 +193,8 @@ impl Config {
         self.state_dir().join("runs")
     }
 
-    fn state_dir(&self) -> PathBuf {
+    /// Where everything is that must outlive the process.
+    pub fn state_dir(&self) -> PathBuf {
         self.state_dir.clone().unwrap_or_else(|| self.registry.registry_dir.join(".trainer"))
     }
 }

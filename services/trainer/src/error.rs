@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use rapport_registry::ArtifactError;
 
-use crate::{compress, privacy::AccountantError};
+use crate::{compress, kept, privacy::AccountantError};
 
 /// Why a run, or an operation on models, ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,8 @@ pub enum Error {
     Table { path: PathBuf, reason: String },
     #[error("the offline log: {0}")]
     Log(#[from] rapport_offline::Error),
+    #[error("a range of the topic {topic}: {reason}")]
+    Range { topic: String, reason: String },
     #[error("the item table: {0}")]
     Items(String),
     #[error("the checkpoint: {0}")]
@@ -71,6 +73,9 @@ pub enum Error {
     NothingBefore { name: String },
     #[error("{0}")]
     NotReady(String),
+    /// A log that is too large for sums to be kept: runs go on without.
+    #[error("{0}")]
+    NotKept(kept::Refused),
 }
 
 impl Error {

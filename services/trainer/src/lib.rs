@@ -3,7 +3,7 @@
 //! A run ([`run`]): read the log, split it by time, fit, judge, fit again on all data, export to
 //! ONNX, compare with libtorch, compress, write the artifacts, promote the winner if it passed its gate.
 //! As a service ([`run_service`]) runs are started over gRPC and go through a bounded queue to one
-//! thread; as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`purchase`]
+//! thread, beside one that keeps the ridge's sums ([`kept`]); as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`purchase`]
 //! who buys next, [`explain`] says what recommendations come from, [`text`] is about models of texts.
 
 pub mod bench;
@@ -22,6 +22,7 @@ pub mod explain;
 pub mod export;
 pub mod feedback;
 mod gate;
+pub mod kept;
 pub mod lists;
 pub mod models;
 mod neighbours;
@@ -51,6 +52,7 @@ use rapport_runtime::Lifecycle;
 
 pub use config::{Compression, Config, TrainingArgs};
 pub use error::Error;
+use kept::Keeper;
 pub use publish::Models;
 
 /// The service, until it is drained.
@@ -64,7 +66,10 @@ pub async fn run_service(config: Config, lifecycle: Lifecycle) -> Result<(), Err
     rapport_kafka::wait_for_topics(&config.kafka, &lifecycle).await?;
     let (models, following) = Models::start(&config.kafka, registry, &lifecycle)?;
     let models = std::sync::Arc::new(models.with_trials(config.shadow_lists.is_some()));
-    let (runs, training) = runs::start(&config, log.clone(), std::sync::Arc::clone(&models), &lifecycle)?;
+    let keeper =
+        std::sync::Arc::new(Keeper::new(&config.state_dir(), &config.sums, &config.default_tenant, &config.training));
+    let sums = kept::start(std::sync::Arc::clone(&keeper), log.clone(), &lifecycle)?;
+    let (runs, training) = runs::start(&config, log.clone(), std::sync::Arc::clone(&models), keeper, &lifecycle)?;
     let runs = std::sync::Arc::new(runs);
     let triggers = runs::triggers::start(&config, log, std::sync::Arc::clone(&runs), &lifecycle)?;
     let trials = trial::start(&config, std::sync::Arc::clone(&models), &lifecycle)?;
@@ -74,7 +79,7 @@ pub async fn run_service(config: Config, lifecycle: Lifecycle) -> Result<(), Err
     );
     rapport_rpc::serve(config.grpc_addr, &config.server, routes, &["rapport.train.v1.Trainer"], &lifecycle).await?;
     let budget = config.runtime.drain_budget;
-    let (_, _) = tokio::join!(training.join_within(budget), following.join_within(budget));
+    let (_, _, _) = tokio::join!(training.join_within(budget), following.join_within(budget), sums.join_within(budget));
     for thread in triggers.into_iter().chain(trials) {
         thread.join_within(budget).await;
     }

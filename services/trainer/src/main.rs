@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             prepare(&[WAIT_WITHOUT_SPINNING, KEEP_MEMORY]);
             return rapport_trainer::feedback::command::main(arguments);
         }
+        Some("forget") => return rapport_trainer::kept::forget_main(arguments),
         Some("text") => {
             prepare(&[WAIT_WITHOUT_SPINNING]);
             return rapport_trainer::text::main(arguments);

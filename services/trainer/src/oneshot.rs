@@ -8,6 +8,7 @@
 use std::{
     ffi::OsString,
     io::Write as _,
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,6 +24,8 @@ use rapport_runtime::Lifecycle;
 
 use crate::{
     Error, Models, TrainingArgs,
+    dataset::kafka::{FromKafkaArgs, KafkaRange},
+    kept::{Keeper, SumsArgs},
     progress::{Progress, Watch},
     run::{self, Plan, Tools},
     runs, serve,
@@ -62,12 +65,21 @@ struct Args {
     #[arg(long)]
     dry_run: bool,
 
+    /// Where the service keeps its state: the ridge's sums are taken from there and brought up to date, and
+    /// who is forgotten stands there; .trainer in the registry's folder when not set
+    #[arg(long, env = "RAPPORT_TRAINER_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
 
     #[command(flatten)]
     training: TrainingArgs,
+    #[command(flatten)]
+    range: FromKafkaArgs,
+    #[command(flatten)]
+    sums: SumsArgs,
     #[command(flatten)]
     offline: OfflineArgs,
     #[command(flatten)]
@@ -146,14 +158,21 @@ fn train(args: &Args, plan: &Plan) -> Result<RunResult, Error> {
         }
     };
     let stop = || lifecycle.draining();
+    let state = args.state_dir.clone().unwrap_or_else(|| args.registry.registry_dir.join(".trainer"));
+    let keeper = Keeper::new(&state, &args.sums, &args.tenant, &args.training);
     let tools = Tools {
         log: &log,
         registry: &registry,
         device,
         models: kafka.as_ref().map(|(models, _)| (models.as_ref(), runtime.handle())),
+        keeper: Some(&keeper),
+        range: args.range.from_kafka.then_some(KafkaRange { kafka: &args.kafka, asked: &args.range }),
     };
     let outcome = run::run(plan, &tools, &Watch { report: &report, stop: &stop });
     bar.finish_and_clear();
+    if let Err(error) = keeper.save(&args.tenant, true) {
+        tracing::warn!(%error, "the sums are not kept");
+    }
     lifecycle.drain();
     if let Some((_, following)) = kafka {
         runtime.block_on(following.join_within(Duration::from_secs(5)));

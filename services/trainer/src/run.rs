@@ -22,10 +22,11 @@ use crate::{
     candidates::Candidate,
     card, champion,
     compare::compare,
-    dataset::{self, Counts, Dataset, Limits, Split},
+    dataset::{self, Counts, Dataset, Limits, Split, kafka::KafkaRange},
     evaluate::Figures,
     gate::{self, Opponents},
-    models::Task,
+    kept::{Forgotten, Keeper},
+    models::{Task, blend, ridge},
     neighbours::neighbours,
     progress::{Progress, Watch},
     publish::Models,
@@ -67,6 +68,10 @@ pub struct Tools<'a> {
     /// What is live and how to change it, and the runtime to await it on; nothing is promoted
     /// without.
     pub models: Option<(&'a Models, &'a tokio::runtime::Handle)>,
+    /// Sums that are there already, and who is not to be learned from; without, everything is added up.
+    pub keeper: Option<&'a Keeper>,
+    /// What is learned from instead of the log.
+    pub range: Option<KafkaRange<'a>>,
 }
 
 /// One row of the table of results.
@@ -136,14 +141,35 @@ pub fn run(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome,
 
 fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome, Error> {
     let started = Instant::now();
-    watch.report(Progress::note("read log", 0.0, format!("reading the log of tenant {}", plan.tenant)));
+    let what = if tools.range.is_some() { "a range of the clean topic" } else { "the log" };
+    watch.report(Progress::note("read log", 0.0, format!("reading {what} of tenant {}", plan.tenant)));
     let source = dataset::log::Source {
         tenant: plan.tenant.clone(),
         since: plan.since.clone(),
         event_types: plan.event_types.clone(),
         limits: plan.limits,
     };
-    let data = dataset::log::read(tools.log, &source)?;
+    let forgotten = match tools.keeper {
+        Some(keeper) => keeper.forgotten(&plan.tenant)?,
+        None => Forgotten::nobody(&plan.tenant),
+    };
+    // Held to the end, so that what is published is of these very events.
+    let kept = match tools.keeper {
+        Some(keeper) if tools.range.is_none() && blend::needs(&plan.recipes, ridge::KIND) => {
+            keeper.current(tools.log, plan, watch.stop)
+        }
+        Some(_) | None => None,
+    };
+    let (data, range) = match &tools.range {
+        Some(range) => range.read(&source, &forgotten, watch.stop).map(|(data, read)| (data, Some(read)))?,
+        None => {
+            let until = kept.as_ref().map(|kept| kept.place());
+            (dataset::log::read_until(tools.log, &source, until, &forgotten)?, None)
+        }
+    };
+    if let Some(range) = &range {
+        watch.report(Progress::note("read log", 0.9, range.to_string()));
+    }
     let split = Split::by_time(&data)?;
     watch.report(Progress::note("read log", 1.0, described(&data, &split)));
 
@@ -155,6 +181,7 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
         watch,
         checkpoint: plan.checkpoints.as_deref(),
         checkpoint_every: plan.checkpoint_every,
+        kept: kept.as_ref(),
     };
     let mut comparison = compare(&plan.recipes, &task)?;
     let mut evaluations = comparison.evaluations();
@@ -176,6 +203,7 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
 
     let winner = comparison.winner().map(Candidate::kind).unwrap_or_default().to_owned();
     let mut facts = vec![("tenant".into(), plan.tenant.to_string()), ("won on validation".into(), winner.clone())];
+    facts.extend(range.map(|range| ("read".into(), range.to_string())));
     facts.extend(report::counted(&data));
     let title = format!("Training of {}", plan.model);
     let html = report::pages(title, card::PROTOCOL.into(), facts, &comparison, &data, &split)?.full.to_html();

@@ -13,6 +13,7 @@ use std::{
 
 use rapport_evaluation::report::{Block, Report, Section};
 use rapport_events::Tenant;
+use rapport_kafka::KafkaArgs;
 use rapport_offline::{OfflineArgs, OfflineLog};
 use rapport_runtime::parse_duration;
 use serde_json::json;
@@ -20,7 +21,12 @@ use serde_json::json;
 use crate::{
     Error,
     compare::compare,
-    dataset::{Dataset, Limits, file, log},
+    dataset::{
+        Dataset, Limits, file,
+        kafka::{FromKafkaArgs, KafkaRange},
+        log,
+    },
+    kept::Forgotten,
     models::{FAMILIES, Task, blend},
     privacy::PrivacySpent,
     progress::{Progress, Watch},
@@ -39,7 +45,7 @@ struct Args {
     /// File of interactions, oldest first within a customer: customer and item, then perhaps a rating,
     /// then perhaps a time in Unix seconds; separated by spaces, tabs or commas, with or without a header.
     /// Without it a tenant's log is read
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "from_kafka")]
     interactions: Option<PathBuf>,
 
     /// Whose log, when there is no file
@@ -90,7 +96,11 @@ struct Args {
     list: bool,
 
     #[command(flatten)]
+    range: FromKafkaArgs,
+    #[command(flatten)]
     offline: OfflineArgs,
+    #[command(flatten)]
+    kafka: KafkaArgs,
 }
 
 /// The whole command; `args` begins with its name.
@@ -117,8 +127,16 @@ fn study(args: &Args) -> Result<(), Failure> {
         })
         .collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
-    let data = read(args.interactions.as_deref(), &args.tenant, &args.offline)?;
-    let found = report::counted(&data);
+    let (data, range) = if args.range.from_kafka {
+        let source = source(&args.tenant);
+        let range = KafkaRange { kafka: &args.kafka, asked: &args.range };
+        let (data, read) = range.read(&source, &Forgotten::nobody(&args.tenant), &|| false)?;
+        println!("{read}");
+        (data, Some(("read".to_owned(), read.to_string())))
+    } else {
+        (read(args.interactions.as_deref(), &args.tenant, &args.offline)?, None)
+    };
+    let found: Vec<(String, String)> = range.into_iter().chain(report::counted(&data)).collect();
     println!("{} events of {} customers with {} items", data.counts.used, data.customers.len(), data.items.len());
     let (data, splits) = args.protocol.splits(data)?;
     let device = run::device(args.threads);
@@ -139,6 +157,7 @@ fn study(args: &Args) -> Result<(), Failure> {
             watch: &watch,
             checkpoint: args.checkpoints.as_deref(),
             checkpoint_every: run::CHECKPOINT_EVERY,
+            kept: None,
         };
         let comparison = compare(recipes, &task)?;
         let fold = (splits.len() > 1).then_some(fold + 1);
@@ -202,13 +221,15 @@ fn numbered(path: &Path, seed: u64, fold: Option<usize>) -> PathBuf {
 /// # Errors
 /// It cannot be read, or there is nothing to learn from.
 pub(crate) fn read(interactions: Option<&Path>, tenant: &Tenant, offline: &OfflineArgs) -> Result<Dataset, Error> {
-    let limits = Limits { events: 50_000_000, items: 100_000 };
     match interactions {
-        Some(path) => file::read(path, limits),
-        None => {
-            let open = OfflineLog::open(offline)?;
-            let source = log::Source { tenant: tenant.clone(), since: None, event_types: Vec::new(), limits };
-            log::read(&open, &source)
-        }
+        Some(path) => file::read(path, LIMITS),
+        None => log::read(&OfflineLog::open(offline)?, &source(tenant)),
     }
+}
+
+const LIMITS: Limits = Limits { events: 50_000_000, items: 100_000 };
+
+/// All that a tenant's customers did.
+fn source(tenant: &Tenant) -> log::Source {
+    log::Source { tenant: tenant.clone(), since: None, event_types: Vec::new(), limits: LIMITS }
 }

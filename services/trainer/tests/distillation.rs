@@ -45,6 +45,7 @@ fn a_student_answers_more_like_its_teacher_than_the_same_network_without_one_and
         watch: &watch,
         checkpoint: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
+        kept: None,
     };
     let fields = json!({
         "dim": 32, "hidden": 64, "epochs": 60, "patience": 60, "sequence_length": 30, "learning_rate": 5e-3,

@@ -59,6 +59,7 @@ fn fit(recipes: &[Value], data: &Dataset, split: &Split) -> Vec<Candidate> {
         watch: &Watch { report: &|_| {}, stop: &|| false },
         checkpoint: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
+        kept: None,
     };
     candidates::fit(recipes, &task).unwrap()
 }

@@ -94,7 +94,14 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
 
 fn train(place: &Place, plan: &Plan) -> Result<Outcome, Error> {
     let _alone = alone();
-    let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
+    let tools = Tools {
+        log: &place.log,
+        registry: &place.registry,
+        device: run::device(0),
+        models: None,
+        keeper: None,
+        range: None,
+    };
     run::run(plan, &tools, &Watch { report: &|p| println!("{}: {}", p.step, p.message), stop: &|| false })
 }
 
@@ -163,7 +170,14 @@ fn models_learn_what_comes_next() {
 fn reported(place: &Place, plan: &Plan, passes: usize) -> Vec<String> {
     let _alone = alone();
     let lines = std::cell::RefCell::new(Vec::new());
-    let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
+    let tools = Tools {
+        log: &place.log,
+        registry: &place.registry,
+        device: run::device(0),
+        models: None,
+        keeper: None,
+        range: None,
+    };
     let report = |p: rapport_trainer::progress::Progress| {
         if p.step == "fit sequence" && p.epoch > 0 {
             lines.borrow_mut().push(p.message);
@@ -284,7 +298,14 @@ fn an_empty_log_and_a_cancelled_run_end_with_their_reasons() {
     let Some(empty) = place(Vec::new()) else { return };
     assert!(matches!(train(&empty, &plan(&["ridge", "ligr", "blend"])).unwrap_err(), Error::EmptyLog { .. }));
     let Some(place) = place(common::walks(40, 30)) else { return };
-    let tools = Tools { log: &place.log, registry: &place.registry, device: run::device(0), models: None };
+    let tools = Tools {
+        log: &place.log,
+        registry: &place.registry,
+        device: run::device(0),
+        models: None,
+        keeper: None,
+        range: None,
+    };
     let cancelled = run::run(&plan(&["ridge", "ligr", "blend"]), &tools, &Watch { report: &|_| {}, stop: &|| true });
     assert!(matches!(cancelled.unwrap_err(), Error::Cancelled));
     let versions = place.registry.versions(&Tenant::parse("demo").unwrap(), "next-item").unwrap();

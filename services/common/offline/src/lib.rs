@@ -21,6 +21,7 @@
 mod columns;
 mod error;
 mod manifest;
+mod place;
 mod reader;
 mod record;
 mod served;
@@ -29,6 +30,7 @@ mod writer;
 
 pub use error::Error;
 pub use manifest::{Manifest, ManifestFile};
+pub use place::{Newer, Place};
 pub use reader::Selection;
 pub use record::{Packed, Record};
 pub use served::{ServedItem, ServedList};

@@ -52,6 +52,16 @@ impl Manifest {
         serde_json::to_vec_pretty(self).map_err(|e| Error::Pack(e.to_string()))
     }
 
+    /// # Errors
+    /// It is not the one that comes next in its partition.
+    pub(crate) fn must_begin_at(&self, expected: i64, partition: i32, path: &Path) -> Result<(), Error> {
+        if self.first == expected && self.partition == partition {
+            return Ok(());
+        }
+        let reason = format!("begins at offset {}, but the log before it ends at {}", self.first, expected - 1);
+        Err(Error::corrupt(path, reason))
+    }
+
     pub(crate) async fn read<R: Record>(store: &dyn ObjectStore, path: &Path) -> Result<Self, Error> {
         let bytes = within(async { store.get(path).await?.bytes().await }).await?;
         let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(path, e))?;
@@ -88,12 +98,7 @@ pub(crate) async fn chain<R: Record>(store: &dyn ObjectStore, partition: i32) ->
     for path in names::<R>(store, partition).await? {
         let manifest = Manifest::read::<R>(store, &path).await?;
         let expected = chain.last().map_or(0, |before| before.last + 1);
-        if manifest.first != expected || manifest.partition != partition {
-            return Err(Error::corrupt(
-                &path,
-                format!("begins at offset {}, but the log before it ends at {}", manifest.first, expected - 1),
-            ));
-        }
+        manifest.must_begin_at(expected, partition, &path)?;
         chain.push(manifest);
     }
     Ok(chain)
@@ -122,10 +127,14 @@ impl OfflineLog {
     /// # Errors
     /// The store is away, or the manifest that does not fit.
     pub fn manifests(&self) -> Result<Vec<Manifest>, Error> {
+        self.manifests_of::<LoggedEvent>()
+    }
+
+    pub(crate) fn manifests_of<R: Record>(&self) -> Result<Vec<Manifest>, Error> {
         self.wait(async {
             let mut all = Vec::new();
-            for partition in partitions::<LoggedEvent>(self.store.as_ref()).await? {
-                all.extend(chain::<LoggedEvent>(self.store.as_ref(), partition).await?);
+            for partition in partitions::<R>(self.store.as_ref()).await? {
+                all.extend(chain::<R>(self.store.as_ref(), partition).await?);
             }
             Ok(all)
         })

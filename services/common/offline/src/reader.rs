@@ -1,13 +1,18 @@
 //! Reading a log: every record once, by partition and offset.
 
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{ObjectStoreExt as _, path::Path};
-use rapport_events::{LoggedEvent, Tenant};
+use rapport_events::{LoggedEvent, Position, Tenant};
 
-use crate::{Error, ManifestFile, OfflineLog, Record, ServedList, manifest, store::within};
+use crate::{Error, Manifest, ManifestFile, OfflineLog, Place, Record, ServedList, store::within};
 
 /// Files that are fetched at once.
 const AT_ONCE: usize = 8;
+/// Rows of a file for which memory is taken on its manifest's word.
+const MOST_ROWS: usize = 1 << 20;
 
 /// Which events to read. Empty: all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +35,13 @@ impl Selection {
     }
 }
 
+/// A file of the log, and the offsets that its events must have.
+struct Part {
+    file: ManifestFile,
+    partition: i32,
+    offsets: RangeInclusive<i64>,
+}
+
 impl OfflineLog {
     /// The selected events by partition and offset: the order in which the feature store folded
     /// them. Reads only what manifests name, and checks that it is all there.
@@ -50,37 +62,105 @@ impl OfflineLog {
     }
 
     fn records<R: Record>(&self, selection: &Selection) -> Result<Vec<R>, Error> {
-        let store = self.store.as_ref();
-        let mut records: Vec<R> = self.wait(async {
-            let mut files: Vec<ManifestFile> = Vec::new();
-            for partition in manifest::partitions::<R>(store).await? {
-                for manifest in manifest::chain::<R>(store, partition).await? {
-                    files.extend(manifest.files.into_iter().filter(|file| selection.takes(file)));
-                }
+        let mut records = Vec::new();
+        self.each_file_of::<R, Error>(&self.manifests_of::<R>()?, selection, &mut |mut of_file| {
+            records.append(&mut of_file);
+            Ok(())
+        })?;
+        records.sort_unstable_by_key(Record::position);
+        Ok(records)
+    }
+
+    /// Hands the selected events to `each`, file by file, so that never more than a few files are in memory.
+    /// The files come in the order in which each partition was written; events of one file by offset. With
+    /// `until`, only what that reader has read.
+    ///
+    /// # Errors
+    /// As [`OfflineLog::read`], or `each` did.
+    pub fn each_file<E: From<Error>>(
+        &self,
+        selection: &Selection,
+        until: Option<&Place>,
+        each: &mut dyn FnMut(Vec<LoggedEvent>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut manifests = self.manifests()?;
+        manifests.retain(|manifest| until.is_none_or(|place| place.covers(manifest)));
+        self.each_file_of(&manifests, selection, each)
+    }
+
+    /// The selected events of one manifest, by file and offset.
+    ///
+    /// # Errors
+    /// As [`OfflineLog::read`].
+    pub fn events_of(&self, manifest: &Manifest, selection: &Selection) -> Result<Vec<LoggedEvent>, Error> {
+        let mut events = Vec::new();
+        self.each_file_of(std::slice::from_ref(manifest), selection, &mut |mut of_file| {
+            events.append(&mut of_file);
+            Ok::<_, Error>(())
+        })?;
+        Ok(events)
+    }
+
+    fn each_file_of<R: Record, E: From<Error>>(
+        &self,
+        manifests: &[Manifest],
+        selection: &Selection,
+        each: &mut dyn FnMut(Vec<R>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let parts: Vec<Part> = manifests
+            .iter()
+            .flat_map(|manifest| {
+                let taken = manifest.files.iter().filter(|file| selection.takes(file)).cloned();
+                let (partition, first, last) = (manifest.partition, manifest.first, manifest.last);
+                taken.map(move |file| Part { file, partition, offsets: first..=last })
+            })
+            .collect();
+        for at_once in parts.chunks(AT_ONCE) {
+            for (part, bytes) in at_once.iter().zip(self.fetch(at_once)?) {
+                each(part.unpack(bytes)?)?;
             }
-            let fetched = futures::stream::iter(files).map(|file| async move {
-                let path = Path::from(file.path.as_str());
-                let bytes = within(async { store.get(&path).await?.bytes().await }).await.map_err(|e| match e {
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, parts: &[Part]) -> Result<Vec<Bytes>, Error> {
+        let store = self.store.as_ref();
+        let one = |part: &Part| {
+            let path = Path::from(part.file.path.as_str());
+            async move {
+                within(async { store.get(&path).await?.bytes().await }).await.map_err(|e| match e {
                     Error::Store(object_store::Error::NotFound { .. }) => {
                         Error::corrupt(&path, "is named by a manifest and is not there")
                     }
                     other => other,
-                })?;
-                Ok::<_, Error>((file, path, bytes))
-            });
-            let mut records = Vec::new();
-            let mut fetched = fetched.buffer_unordered(AT_ONCE);
-            while let Some((file, path, bytes)) = fetched.try_next().await? {
-                let rows = R::unpack(&path, bytes, &mut records)?;
-                if rows != file.rows {
-                    return Err(Error::corrupt(&path, format!("has {rows} rows, its manifest says {}", file.rows)));
-                }
+                })
             }
-            Ok(records)
-        })?;
-        records.sort_unstable_by_key(Record::position);
-        // Manifests never overlap; should a restored backup make them, a record still counts once.
-        records.dedup_by_key(|record| record.position());
-        Ok(records)
+        };
+        let fetched: Vec<_> = parts.iter().map(one).collect();
+        self.wait(async { futures::stream::iter(fetched).buffered(AT_ONCE).try_collect().await })
+    }
+}
+
+impl Part {
+    /// The file's records, each of which must stand where its manifest says: no two manifests of a partition
+    /// overlap, so a record counts once.
+    fn unpack<R: Record>(&self, bytes: Bytes) -> Result<Vec<R>, Error> {
+        let path = Path::from(self.file.path.as_str());
+        let mut records = Vec::with_capacity(self.file.rows.min(MOST_ROWS));
+        let rows = R::unpack(&path, bytes, &mut records)?;
+        if rows != self.file.rows {
+            return Err(Error::corrupt(&path, format!("has {rows} rows, its manifest says {}", self.file.rows)));
+        }
+        let stray = records
+            .iter()
+            .map(Record::position)
+            .find(|position| position.partition != self.partition || !self.offsets.contains(&position.offset));
+        match stray {
+            None => Ok(records),
+            Some(Position { partition, offset }) => Err(Error::corrupt(
+                &path,
+                format!("holds offset {offset} of partition {partition}, which its manifest does not cover"),
+            )),
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::{path::Path, time::Duration};
 
 use proptest::prelude::*;
 use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position, Tenant};
-use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, Selection, ServedItem, ServedList, WriterSettings};
+use rapport_offline::{
+    LogWriter, Newer, OfflineArgs, OfflineLog, Place, Selection, ServedItem, ServedList, WriterSettings,
+};
 
 fn open(folder: &Path) -> OfflineLog {
     let args = OfflineArgs { offline_url: folder.display().to_string(), offline_fsync: false };
@@ -189,6 +191,61 @@ fn a_corrupt_or_missing_file_is_named() {
     std::fs::remove_file(folder.path().join("_log/p0/00000000000000000000.json")).unwrap();
     let error = log.read(&Selection::default()).unwrap_err().to_string();
     assert!(error.contains("00000000000000000003.json: begins at offset 3"), "{error}");
+}
+
+/// The manifests after `place`, whose reader then has them.
+fn follow(log: &OfflineLog, place: &mut Place) -> Vec<i64> {
+    let Newer::Manifests(manifests) = log.newer(place).unwrap() else { panic!("another log") };
+    manifests.iter().for_each(|manifest| place.pass(manifest));
+    let all = Selection::default();
+    manifests.iter().flat_map(|m| log.events_of(m, &all).unwrap()).map(|event| event.position.offset).collect()
+}
+
+#[test]
+fn a_reader_that_follows_gets_each_event_once_and_only_what_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path());
+    let mut writer = writer(&log);
+    let mut place = Place::default();
+    assert_eq!(follow(&log, &mut place), [0; 0]);
+    for (flush, partition) in [(0, 0), (1, 0), (0, 1), (2, 0)] {
+        (flush * 3..flush * 3 + 3).for_each(|offset| writer.append(event(partition, offset)).unwrap());
+        writer.flush(partition).unwrap();
+        let mut offsets = follow(&log, &mut place);
+        offsets.sort_unstable();
+        assert_eq!(offsets, (flush * 3..flush * 3 + 3).collect::<Vec<_>>());
+        assert_eq!(place.offset(partition), Some(flush * 3 + 2));
+    }
+    assert_eq!(follow(&log, &mut place), [0; 0]);
+    // What comes later is left out for a reader of that place.
+    writer.append(event(1, 3)).unwrap();
+    writer.flush(1).unwrap();
+    let mut read = 0;
+    let mut count = |events: Vec<LoggedEvent>| {
+        read += events.len();
+        Ok::<_, rapport_offline::Error>(())
+    };
+    log.each_file(&Selection::default(), Some(&place), &mut count).unwrap();
+    assert_eq!((read, log.read(&Selection::default()).unwrap().len()), (12, 13));
+}
+
+#[test]
+fn a_log_that_was_begun_anew_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut place = Place::default();
+    let write = |at: &Path, rows: i64| {
+        let log = open(at);
+        let mut writer = writer(&log);
+        (1..=rows).for_each(|offset| writer.append(event(0, offset)).unwrap());
+        writer.flush(0).unwrap();
+        log
+    };
+    follow(&write(&folder.path().join("a"), 4), &mut place);
+    for another in [open(&folder.path().join("empty")), write(&folder.path().join("b"), 3)] {
+        assert_eq!(another.newer(&place).unwrap(), Newer::AnotherLog { partition: 0 });
+    }
+    let same = write(&folder.path().join("c"), 4);
+    assert_eq!(same.newer(&place).unwrap(), Newer::Manifests(vec![]), "a copy is the same log");
 }
 
 #[test]

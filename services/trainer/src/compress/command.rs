@@ -111,6 +111,7 @@ fn compare(args: &Args) -> Result<Table, Failure> {
         watch: &watch,
         checkpoint: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
+        kept: None,
     };
     let original = match &args.artifact {
         Some(folder) => Original::open(folder, &task)?,

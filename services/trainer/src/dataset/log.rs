@@ -1,10 +1,10 @@
 //! The offline log as interactions.
 
 use rapport_events::{LoggedEvent, Tenant};
-use rapport_offline::{OfflineLog, Selection};
+use rapport_offline::{OfflineLog, Place, Selection};
 
 use super::{Builder, Dataset, Limits};
-use crate::Error;
+use crate::{Error, kept::Forgotten};
 
 /// What of the log is learned from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,9 +22,27 @@ pub struct Source {
 /// # Errors
 /// The log cannot be read, or teaches nothing.
 pub fn read(log: &OfflineLog, source: &Source) -> Result<Dataset, Error> {
+    read_until(log, source, None, &Forgotten::nobody(&source.tenant))
+}
+
+/// The same up to what another reader has read, without customers that are to be forgotten. File by file: of
+/// the log itself, never more than a few files are in memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_until(
+    log: &OfflineLog,
+    source: &Source,
+    until: Option<&Place>,
+    forgotten: &Forgotten,
+) -> Result<Dataset, Error> {
     let selection = Selection { from_day: source.since.clone(), ..Selection::of(&source.tenant) };
-    let events = log.read(&selection)?;
-    from_events(&events, source)
+    let mut builder = Builder::new(source.limits);
+    log.each_file(&selection, until, &mut |events| {
+        let remembered = events.iter().filter(|logged| !forgotten.has(&logged.event.customer_id));
+        add(&mut builder, remembered, source)
+    })?;
+    builder.finish(source.tenant.as_str())
 }
 
 /// Interactions of events, in whatever order they come.
@@ -33,7 +51,17 @@ pub fn read(log: &OfflineLog, source: &Source) -> Result<Dataset, Error> {
 /// They teach nothing.
 pub fn from_events(events: &[LoggedEvent], source: &Source) -> Result<Dataset, Error> {
     let mut builder = Builder::new(source.limits);
-    for LoggedEvent { position, event } in events.iter().filter(|logged| logged.event.tenant == source.tenant) {
+    add(&mut builder, events.iter(), source)?;
+    builder.finish(source.tenant.as_str())
+}
+
+/// Adds what of the events is learned from.
+pub(super) fn add<'a>(
+    builder: &mut Builder,
+    events: impl Iterator<Item = &'a LoggedEvent>,
+    source: &Source,
+) -> Result<(), Error> {
+    for LoggedEvent { position, event } in events.filter(|logged| logged.event.tenant == source.tenant) {
         let wanted = source.event_types.is_empty() || source.event_types.contains(&event.kind);
         match &event.item_id {
             Some(item) if wanted => {
@@ -43,5 +71,5 @@ pub fn from_events(events: &[LoggedEvent], source: &Source) -> Result<Dataset, E
             Some(_) | None => builder.skip(),
         }
     }
-    builder.finish(source.tenant.as_str())
+    Ok(())
 }

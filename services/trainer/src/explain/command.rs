@@ -160,6 +160,7 @@ fn explain(args: &Args) -> Result<(), Failure> {
         watch: &watch,
         checkpoint: args.checkpoints.as_deref(),
         checkpoint_every: run::CHECKPOINT_EVERY,
+        kept: None,
     };
     for candidate in candidates::fit(&recipes, &task)? {
         let ndcg = candidate.test.figures.ndcg;

@@ -70,6 +70,14 @@ impl Part {
     }
 }
 
+/// Whether one of the recipes is of this kind, or a blend with a part of it.
+pub fn needs(recipes: &[Value], kind: &str) -> bool {
+    recipes.iter().any(|recipe| {
+        super::kind_of(recipe) == Some(kind)
+            || recipe.get("parts").and_then(Value::as_array).is_some_and(|parts| needs(parts, kind))
+    })
+}
+
 pub type Shared = Rc<RefCell<Part>>;
 
 /// What trains a blend again.

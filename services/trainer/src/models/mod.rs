@@ -11,7 +11,7 @@ pub mod onnx;
 pub mod ridge;
 pub mod sequence;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tch::Device;
@@ -21,6 +21,7 @@ use crate::{
     dataset::{Dataset, Split},
     explain::{Explanation, Question, Way},
     export::Graph,
+    kept::Kept,
     privacy::PrivacySpent,
     progress::Watch,
 };
@@ -114,6 +115,8 @@ pub struct Task<'a> {
     pub checkpoint: Option<&'a std::path::Path>,
     /// How long may pass between two checkpoints, so that a log of short passes does not live on the disk.
     pub checkpoint_every: Duration,
+    /// Sums over all of the data, where they are kept: a ridge need not add them up.
+    pub kept: Option<&'a Arc<Kept>>,
 }
 
 /// A kind of model.

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use self::ledger::{ATTEMPTS, Entry, Ledger};
 use crate::{
     Config, Error, Models,
+    kept::Keeper,
     progress::{Progress, Watch},
     run::{self, Outcome, Plan, Tools},
     serve,
@@ -211,6 +212,7 @@ pub fn start(
     config: &Config,
     log: OfflineLog,
     models: Arc<Models>,
+    keeper: Arc<Keeper>,
     lifecycle: &Lifecycle,
 ) -> Result<(Runs, OwnedThread), Error> {
     let ledger = Ledger::open(config.runs())?;
@@ -236,7 +238,14 @@ pub fn start(
         // Everything of libtorch happens on this one thread.
         let device = run::device(threads);
         component.ready();
-        let tools = Tools { log: &log, registry: models.registry(), device, models: Some((models.as_ref(), &runtime)) };
+        let tools = Tools {
+            log: &log,
+            registry: models.registry(),
+            device,
+            models: Some((models.as_ref(), &runtime)),
+            keeper: Some(&keeper),
+            range: None,
+        };
         work(&queued, &tools, &ledger, &inside);
         Ok(())
     })

@@ -167,6 +167,7 @@ fn search(args: &Args) -> Result<(), Failure> {
         watch: &watch,
         checkpoint: None,
         checkpoint_every: CHECKPOINT_EVERY,
+        kept: None,
     };
     let mut evaluate = |trial: &Trial| -> Result<Score, Error> {
         let refused = |reason| Error::CannotTrain { model: family.name(), reason };

@@ -74,6 +74,7 @@ fn trained() -> Option<Models> {
         watch: &watch,
         checkpoint: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
+        kept: None,
     };
     let exported = candidates::fit(&recipes, &task)
         .unwrap()

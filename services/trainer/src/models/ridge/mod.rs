@@ -6,16 +6,21 @@
 //! share.
 
 mod explain;
+mod recipe;
+mod source;
 mod statistics;
+mod sums;
 
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::Device;
 
-pub use statistics::{MATRIX_LIMIT_BYTES, Ridge, Statistics};
+pub use recipe::RidgeRecipe;
+pub use statistics::{Ridge, Statistics};
+pub use sums::{MATRIX_LIMIT_BYTES, Sums};
 
+use self::source::Source;
 use super::{Each, Family, Fitted, NextItem, OF_ALL, Past, Task, parse, with_kind};
 use crate::{
     Error,
@@ -32,25 +37,6 @@ pub const KIND: &str = "ridge";
 /// solve, so that larger sets keep to the recipe's.
 const LAMBDAS: [f64; 4] = [100.0, 300.0, 1000.0, 3000.0];
 const LAMBDA_SEARCH_ITEMS: usize = 4_000;
-
-/// What trains a ridge.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RidgeRecipe {
-    /// What a past item weighs after each later one; one set of weights for each decay.
-    pub decays: Vec<f64>,
-    /// How strongly weights are drawn to zero.
-    pub lambda: f64,
-    /// How many of the newest items are looked at when serving.
-    pub sequence_length: usize,
-}
-
-impl Default for RidgeRecipe {
-    /// D and lambda of `{.6, .95}, 300`, the best of those measured on MovieLens 1M.
-    fn default() -> Self {
-        Self { decays: vec![0.6, 0.95], lambda: 300.0, sequence_length: 200 }
-    }
-}
 
 /// The kind `ridge`.
 pub struct RidgeFamily;
@@ -83,8 +69,9 @@ impl Family for RidgeFamily {
         let recipe: RidgeRecipe = parse(recipe).map_err(|reason| Error::CannotTrain { model: KIND, reason })?;
         let (data, split, watch) = (task.data, task.split, task.watch);
         let started = Instant::now();
-        watch.report(Progress::note("fit ridge", 0.0, "summing up the statistics"));
-        let statistics = Statistics::collect(&split.training(data), data.width(), &recipe.decays, watch.stop)?;
+        let source = Source::of(task, &recipe.decays);
+        watch.report(Progress::note("fit ridge", 0.0, source.told()));
+        let statistics = source.statistics(data, &split.train, &recipe.decays, watch.stop)?;
         let mut lambdas = vec![recipe.lambda];
         if data.items.len() <= LAMBDA_SEARCH_ITEMS {
             lambdas.extend(LAMBDAS.into_iter().filter(|&lambda| lambda != recipe.lambda));
@@ -104,7 +91,7 @@ impl Family for RidgeFamily {
             }
         }
         let (_, model) = best.ok_or_else(|| Error::NotFinite { model: KIND.into(), what: "a score" })?;
-        Ok(Box::new(FittedRidge { model, lambdas, seconds: started.elapsed().as_secs_f64() }))
+        Ok(Box::new(FittedRidge { model, lambdas, source, seconds: started.elapsed().as_secs_f64() }))
     }
 }
 
@@ -112,20 +99,15 @@ impl Family for RidgeFamily {
 struct FittedRidge {
     model: Ridge,
     lambdas: Vec<f64>,
+    source: Source,
     seconds: f64,
 }
 
 impl FittedRidge {
-    /// The chosen recipe on other histories.
-    fn fit_again(
-        &mut self,
-        histories: &[&[u32]],
-        width: usize,
-        device: Device,
-        watch: &Watch<'_>,
-    ) -> Result<(), Error> {
+    /// The chosen recipe on the first `until` events of each customer.
+    fn fit_again(&mut self, data: &Dataset, until: &[usize], device: Device, watch: &Watch<'_>) -> Result<(), Error> {
         let recipe = self.model.recipe();
-        let statistics = Statistics::collect(histories, width, &recipe.decays, watch.stop)?;
+        let statistics = self.source.statistics(data, until, &recipe.decays, watch.stop)?;
         self.model = statistics.solve(recipe.lambda, recipe.sequence_length, device)?;
         Ok(())
     }
@@ -168,7 +150,7 @@ impl Fitted for FittedRidge {
     fn catch_up(&mut self, task: &Task<'_>) -> Result<(), Error> {
         let (data, watch) = (task.data, task.watch);
         watch.report(Progress::note("evaluate", 0.0, "ridge: taking in the validation part"));
-        self.fit_again(&task.split.before_test(data), data.width(), task.device, watch)
+        self.fit_again(data, &task.split.test_from, task.device, watch)
     }
 
     fn refit(
@@ -179,7 +161,8 @@ impl Fitted for FittedRidge {
         watch: &Watch<'_>,
     ) -> Result<&'static str, Error> {
         watch.report(Progress::note("refit ridge", 0.0, "fitting the ridge on all data"));
-        self.fit_again(&data.histories(), data.width(), device, watch)?;
+        let all: Vec<usize> = data.customers.iter().map(|customer| customer.items.len()).collect();
+        self.fit_again(data, &all, device, watch)?;
         Ok(OF_ALL)
     }
 

@@ -5,18 +5,15 @@
 //! one-hot. `B = (F'F + lambda I)^-1 F'Y`, and a customer's scores are `f_now B`. The idea is that
 //! of SLIST (Choi et al., "Session-aware Linear Item-Item Models", WWW 2021).
 
+use std::time::Instant;
+
 use tch::{Device, Kind, Tensor};
 
-use super::RidgeRecipe;
+use super::{RidgeRecipe, Sums, recipe::refused};
 use crate::{
     Error,
     models::{Each, NextItem, Past},
 };
-
-/// Bytes of the largest matrix that a fit may need: decays x items squared, in f64.
-pub const MATRIX_LIMIT_BYTES: usize = 4 << 30;
-/// What a past item contributes below this is left out (1e-8 of the newest one's).
-const NEGLIGIBLE: f64 = 1e-8;
 
 /// `F'F` and `F'Y` of a set of histories: solved for any lambda.
 pub struct Statistics {
@@ -35,30 +32,26 @@ impl Statistics {
     /// # Errors
     /// Too many items for the memory that a fit may use, a decay outside (0, 1), or `stop`.
     pub fn collect(histories: &[&[u32]], width: usize, decays: &[f64], stop: &dyn Fn() -> bool) -> Result<Self, Error> {
-        let items = width - 1;
-        let refused = |reason| Err(Error::CannotTrain { model: "ridge", reason });
-        if decays.is_empty() || decays.iter().any(|d| !(*d > 0.0 && *d < 1.0)) {
-            return refused(format!("decays must lie between 0 and 1, are {decays:?}"));
-        }
-        let n = decays.len() * items;
-        if n.saturating_mul(n).saturating_mul(8) > MATRIX_LIMIT_BYTES {
-            let most = ((MATRIX_LIMIT_BYTES / 8) as f64).sqrt() as usize / decays.len();
-            return refused(format!(
-                "{items} items need too much memory, at most {most} fit with {} decays",
-                decays.len()
-            ));
-        }
-        let mut sums = Sums { n, items, gram: vec![0.0; n * n], targets: vec![0.0; n * items] };
+        let mut sums = Sums::new(width - 1, decays)?;
         for history in histories {
             if stop() {
                 return Err(Error::Cancelled);
             }
-            sums.add(history, decays);
+            sums.add(history, 0);
         }
+        Self::of(&sums)
+    }
+
+    /// Of sums that are there.
+    ///
+    /// # Errors
+    /// libtorch has no memory for them.
+    pub fn of(sums: &Sums) -> Result<Self, Error> {
+        let (decays, items) = (sums.decays(), sums.items());
         let matrix = |values: &[f64], columns: usize| -> Result<Tensor, Error> {
-            Ok(Tensor::f_from_slice(values)?.f_view([n as i64, columns as i64])?)
+            Ok(Tensor::f_from_slice(values)?.f_view([(decays.len() * items) as i64, columns as i64])?)
         };
-        let (gram, targets) = (matrix(&sums.gram, n)?, matrix(&sums.targets, items)?);
+        let (gram, targets) = (matrix(sums.gram(), decays.len() * items)?, matrix(sums.targets(), items)?);
         Ok(Self { decays: decays.to_vec(), items, gram, targets })
     }
 
@@ -67,16 +60,16 @@ impl Statistics {
     /// # Errors
     /// Lambda is not above zero, or the solution is not finite.
     pub fn solve(&self, lambda: f64, sequence_length: usize, device: Device) -> Result<Ridge, Error> {
-        let failed = |reason: &str| Error::CannotTrain { model: "ridge", reason: reason.into() };
+        let started = Instant::now();
         if !(lambda.is_finite() && lambda > 0.0) {
-            return Err(failed("lambda must be above zero"));
+            return Err(refused("lambda must be above zero".into()));
         }
         let gram = self.gram.f_to_device(device)?.copy();
         // In place: the diagonal is a view of the matrix.
         drop(gram.f_diagonal(0, 0, 1)?.f_add_scalar_(lambda)?);
         let (factor, info) = gram.f_linalg_cholesky_ex(false, false)?;
         if info.f_int64_value(&[])? != 0 {
-            return Err(failed("its matrix cannot be factorised: raise lambda"));
+            return Err(refused("its matrix cannot be factorised: raise lambda".into()));
         }
         let weights = self.targets.f_to_device(device)?.f_cholesky_solve(&factor, false)?;
         if weights.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
@@ -95,66 +88,9 @@ impl Statistics {
         let numel = flat.len();
         padded.f_view([-1])?.f_copy_data(&mut flat, numel)?;
         let weights = flat.chunks_exact(width * width).map(<[f32]>::to_vec).collect();
+        metrics::histogram!("rapport_trainer_ridge_solve_seconds").record(started.elapsed());
         Ok(Ridge { decays: self.decays.clone(), lambda, sequence_length, width, weights })
     }
-}
-
-/// The matrices while they are summed up.
-struct Sums {
-    n: usize,
-    items: usize,
-    gram: Vec<f64>,
-    targets: Vec<f64>,
-}
-
-impl Sums {
-    /// Adds one customer. With positions t that have a target in T, an entry of `F'F` for decays
-    /// (a, b) and positions p <= q is `a^(q-p) * sum over t in T, t >= q of (ab)^(t-q)`: the inner
-    /// sum is one number for each q, so a customer costs the square of the history, cut where the
-    /// decay makes it negligible, and no features are ever formed.
-    fn add(&mut self, history: &[u32], decays: &[f64]) {
-        let mut had = std::collections::HashSet::with_capacity(history.len());
-        // asked[t]: the item after position t is a target.
-        let asked: Vec<bool> = history.iter().map(|item| had.insert(*item)).skip(1).collect();
-        let past = &history[..asked.len()];
-        let item = |position: usize| past[position] as usize - 1;
-        for (i, &a) in decays.iter().enumerate() {
-            let reach = reach(a);
-            for (t, _) in asked.iter().enumerate().filter(|&(_, &asked)| asked) {
-                let target = history[t + 1] as usize - 1;
-                let mut weight = 1.0;
-                for p in (0..=t).rev().take(reach) {
-                    self.targets[(i * self.items + item(p)) * self.items + target] += weight;
-                    weight *= a;
-                }
-            }
-            for (j, &b) in decays.iter().enumerate() {
-                let mut later = vec![0.0; asked.len() + 1];
-                for q in (0..asked.len()).rev() {
-                    later[q] = f64::from(u8::from(asked[q])) + a * b * later[q + 1];
-                }
-                for (q, &later) in later.iter().enumerate().take(asked.len()) {
-                    // The earlier position p under decay a, the later one q under decay b. Each pair
-                    // of decays comes in both orders, so this fills both triangles; p = q once.
-                    let column = j * self.items + item(q);
-                    let mut weight = later;
-                    for p in (0..=q).rev().take(reach) {
-                        let row = i * self.items + item(p);
-                        self.gram[row * self.n + column] += weight;
-                        if p != q {
-                            self.gram[column * self.n + row] += weight;
-                        }
-                        weight *= a;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// How many positions back a decay still matters.
-fn reach(decay: f64) -> usize {
-    (NEGLIGIBLE.ln() / decay.ln()).ceil() as usize + 1
 }
 
 /// A fitted ridge.

@@ -354,6 +354,7 @@ mod tests {
             watch: &watch,
             checkpoint: Some(folder),
             checkpoint_every: Duration::ZERO,
+            kept: None,
         };
         let chosen = select(&encoders::LIGR, &recipe, &task);
         (chosen, messages.into_inner())
