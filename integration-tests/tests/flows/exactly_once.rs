@@ -14,7 +14,7 @@ use prost::Message;
 use rapport_integration_tests::{
     accounting::exactly_once,
     events::{PROTOBUF, interaction, key, now_ms},
-    harness::{Broker, Service, Stack, heavy, stack::TENANT, wait::check, wait_until},
+    harness::{Broker, RedisServer, Service, Stack, heavy, stack::TENANT, wait::check, wait_until},
     offline,
 };
 use rapport_proto::features::{GetFeaturesRequest, GetFeaturesResponse};
@@ -179,6 +179,11 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
     stack.wait_ready(Service::FeatureStore).await;
     every_clean_event_stands_once(&mut stack, events).await;
 
+    every_count_is_exact(&mut stack, events).await;
+}
+
+/// Counts of customers and items in Redis, and events in the log, are those that were sent.
+async fn every_count_is_exact(stack: &mut Stack, events: usize) {
     let (mut by_customer, mut by_item) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
     for n in 0..events {
         *by_customer.entry(customer(n)).or_default() += 1;
@@ -190,7 +195,7 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
             &format!("{events} events to be counted for every {entity}"),
             Duration::from_secs(120),
             async || {
-                let total: u64 = counts(&stack, entity, &ids).await?.values().map(|(version, _)| version).sum();
+                let total: u64 = counts(stack, entity, &ids).await?.values().map(|(version, _)| version).sum();
                 check(total >= events as u64, || format!("{total} of {events}"))
             },
         )
@@ -202,7 +207,7 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
     stack.start(&[Service::FeatureStore]).await;
     for (entity, expected) in [("customer", &by_customer), ("item", &by_item)] {
         let ids: Vec<String> = expected.keys().cloned().collect();
-        let found = counts(&stack, entity, &ids).await.unwrap();
+        let found = counts(stack, entity, &ids).await.unwrap();
         let wrong: Vec<_> = expected
             .iter()
             .filter(|(id, count)| found[*id] != (**count, **count as f64))
@@ -216,8 +221,48 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
             &wrong[..wrong.len().min(5)]
         );
     }
-    let kept = offline::event_ids(&stack);
+    let kept = offline::event_ids(stack);
     if let Err(found) = exactly_once((0..events).map(event_id), kept) {
         panic!("the offline log: {found}");
     }
+}
+
+/// Redis loses everything, as after a FLUSHALL or a failover to an empty replica.
+fn flush(redis: &RedisServer) {
+    let mut connection = redis.client().get_connection().expect("redis answers");
+    redis::cmd("FLUSHALL").exec(&mut connection).expect("redis takes FLUSHALL");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_forgets_in_the_middle_of_a_stream_is_made_anew_from_the_log_with_every_count() {
+    let _alone = heavy().await;
+    let redis = Arc::new(RedisServer::start("forgets"));
+    let mut stack = Stack::on("forgets", Broker::shared(), Arc::clone(&redis));
+    stack.start(&[Service::Cleaner, Service::FeatureStore]).await;
+    let sending = Sending::start(Arc::clone(&stack.broker), stack.topics.raw.clone());
+    let rebuilt = |stack: &Stack| stack.metric(Service::FeatureStore, "rapport_feature_store_rebuilds_total", "");
+    for n in 1..=2 {
+        let before = stack.metric(Service::FeatureStore, "rapport_feature_store_events_total", "applied");
+        wait_until("the feature store to be at work", Duration::from_secs(60), async || {
+            let applied = stack.metric(Service::FeatureStore, "rapport_feature_store_events_total", "applied");
+            check(applied.unwrap_or(0.0) - before.unwrap_or(0.0) >= 8_000.0, || format!("{applied:?}"))
+        })
+        .await;
+        assert!(sending.goes_on(), "it came after the stream");
+        flush(&redis);
+        wait_until("the store to notice", Duration::from_secs(60), async || {
+            check(rebuilt(&stack) >= Some(f64::from(n)), || format!("{:?}", rebuilt(&stack)))
+        })
+        .await;
+    }
+    let events = sending.end().await;
+    every_clean_event_stands_once(&mut stack, events).await;
+    every_count_is_exact(&mut stack, events).await;
+
+    // While nobody is there to see it.
+    let (status, _) = stack.stop(Service::FeatureStore);
+    assert!(status.success(), "the feature store ended with {status}");
+    flush(&redis);
+    stack.start(&[Service::FeatureStore]).await;
+    every_count_is_exact(&mut stack, events).await;
 }

@@ -1,6 +1,8 @@
 //! Step 1 and the loop around it: polls, folds, hands on, commits. The only place that talks to the
 //! clean topic.
 
+mod recovery;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{
@@ -25,6 +27,7 @@ use crate::{
     announce::Announcer,
     customers::Customers,
     dead::DeadLetters,
+    rebuild::Rebuilder,
     record::{Decoded, Incoming, decode},
     sink::ToSink,
 };
@@ -34,6 +37,8 @@ const POLL: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(200);
 /// How often an idle stream asks whether Redis is there, so that readiness does not wait for events.
 const ASK_REDIS: Duration = Duration::from_secs(2);
+/// How often it is looked whether Redis still has what it had.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a rebalance may wait for the sink to finish the partitions that go.
 const RELEASE_BUDGET: Duration = Duration::from_secs(5);
 
@@ -42,6 +47,8 @@ const RELEASE_BUDGET: Duration = Duration::from_secs(5);
 struct Ownership {
     topic: String,
     owned: Mutex<HashSet<i32>>,
+    /// Partitions that came, and of which nobody has looked yet what Redis has.
+    came: Mutex<Vec<i32>>,
     to_sink: SyncSender<ToSink>,
     component: Component,
 }
@@ -55,6 +62,17 @@ impl Ownership {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut owned);
         metrics::gauge!("rapport_feature_store_partitions_owned").set(owned.len() as f64);
+    }
+
+    fn take_came(&self) -> Vec<i32> {
+        let mut came = std::mem::take(&mut *self.came.lock().unwrap_or_else(PoisonError::into_inner));
+        let owned = self.owned();
+        came.retain(|partition| owned.contains(partition));
+        came
+    }
+
+    fn note_came(&self, partitions: &[i32]) {
+        self.came.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(partitions);
     }
 
     /// Lets the sink finish these partitions. It needs nothing of the consumer, so waiting here is
@@ -122,6 +140,7 @@ impl ConsumerContext for Ownership {
             let partitions = partitions_of(coming);
             tracing::info!(?partitions, "partitions assigned");
             self.change(|owned| owned.extend(&partitions));
+            self.note_came(&partitions);
             for partition in partitions {
                 // Full or gone: the first event of the partition takes it over as well.
                 self.to_sink.try_send(ToSink::TakeOver(partition)).ok();
@@ -163,6 +182,17 @@ impl Batch {
         self.events.len() + self.undecodable.len()
     }
 
+    fn append(&mut self, mut other: Self) {
+        self.events.append(&mut other.events);
+        self.undecodable.append(&mut other.undecodable);
+    }
+
+    /// Drops what came of these partitions.
+    fn forget(&mut self, partitions: &HashSet<i32>) {
+        self.events.retain(|incoming| !partitions.contains(&incoming.logged.position.partition));
+        self.undecodable.retain(|(position, ..)| !partitions.contains(&position.partition));
+    }
+
     fn add(&mut self, decoded: Decoded) {
         match decoded {
             Decoded::Event(incoming) => self.events.push(*incoming),
@@ -193,6 +223,7 @@ pub(crate) struct Consume {
     pub component: Component,
     pub lifecycle: Lifecycle,
     pub customers: Customers,
+    pub rebuilder: Rebuilder,
     pub announcer: Announcer,
     pub dead: DeadLetters,
     pub runtime: tokio::runtime::Handle,
@@ -207,6 +238,7 @@ impl Consume {
         let ownership = Ownership {
             topic: topics.clean.clone(),
             owned: Mutex::default(),
+            came: Mutex::default(),
             to_sink: self.to_sink.clone(),
             component: self.component.clone(),
         };
@@ -222,12 +254,22 @@ impl Consume {
         consumer.subscribe(&[&topics.clean])?;
 
         let mut carried = Batch::default();
+        let mut looked = Instant::now();
         let mut redis = RedisWatch { asked: Instant::now(), away: false };
         while !self.lifecycle.draining() {
             self.component.beat();
-            let batch = self.next_batch(&consumer, std::mem::take(&mut carried));
+            let mut batch = self.next_batch(&consumer, std::mem::take(&mut carried));
+            let due = looked.elapsed() >= LOOK_EVERY;
+            let came = consumer.context().take_came();
+            if due || !came.is_empty() {
+                looked = Instant::now();
+                let moved = self.look_after(&consumer, came, &mut carried)?;
+                // They come again, from where the log ends.
+                batch.forget(&moved);
+                carried.forget(&moved);
+            }
             if batch.len() > 0 {
-                carried = self.apply(&consumer, batch)?;
+                carried.append(self.apply(&consumer, batch)?);
                 if std::mem::take(&mut redis.away) {
                     self.component.ready();
                 }
@@ -308,7 +350,7 @@ impl Consume {
                     metrics::counter!("rapport_feature_store_retries_total", "part" => "redis").increment(1);
                     self.component.waiting(error.to_string());
                     paused = true;
-                    self.stay(consumer, &mut carried)?;
+                    self.stay(consumer, &mut carried, RETRY)?;
                     if self.lifecycle.draining() {
                         return Ok(Batch::default()); // Not committed: it comes again.
                     }
@@ -327,7 +369,7 @@ impl Consume {
             } else {
                 self.component.waiting("the dead topic does not take a record");
                 paused = true;
-                self.stay(consumer, &mut carried)?;
+                self.stay(consumer, &mut carried, RETRY)?;
             }
             if self.lifecycle.draining() {
                 return Ok(Batch::default());
@@ -362,7 +404,7 @@ impl Consume {
                 Err(TrySendError::Full(back)) => {
                     message = back;
                     paused = true;
-                    self.stay(consumer, carried)?;
+                    self.stay(consumer, carried, RETRY)?;
                     continue;
                 }
             }
@@ -371,11 +413,11 @@ impl Consume {
     }
 
     /// Stays in the group without reading on, for one poll.
-    fn stay(&self, consumer: &BaseConsumer<Ownership>, carried: &mut Batch) -> Result<(), Error> {
+    fn stay(&self, consumer: &BaseConsumer<Ownership>, carried: &mut Batch, wait: Duration) -> Result<(), Error> {
         self.component.beat();
         consumer.pause(&consumer.assignment()?)?;
         // A partition that came in between is not paused yet: what it brings is kept.
-        match consumer.poll(RETRY) {
+        match consumer.poll(wait) {
             Some(Ok(message)) => carried.add(decode(&message, EventTime::now())),
             Some(Err(error)) => tracing::debug!(%error, "poll"),
             None => {}

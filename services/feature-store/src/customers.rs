@@ -43,6 +43,23 @@ impl Customers {
         self.writer.ping().await
     }
 
+    /// Forgets what was kept in memory: Redis may hold something else.
+    pub(crate) fn forget(&mut self) {
+        self.hot.clear();
+    }
+
+    /// Whether Redis holds all of these events in their customers. Of no event: it does not.
+    ///
+    /// # Errors
+    /// Redis is away or late.
+    pub(crate) async fn hold(&mut self, events: &[LoggedEvent]) -> Result<bool, Error> {
+        let keys: Vec<String> =
+            events.iter().map(|e| self.writer.customer_key(&e.event.tenant, &e.event.customer_id)).collect();
+        let stored = self.writer.load_customers(&keys).await?;
+        let held = |(logged, stored): (&LoggedEvent, Result<Option<StoredCustomer>, Error>)| matches!(stored, Ok(Some(stored)) if holds(Some(stored.fence), logged.position));
+        Ok(!events.is_empty() && events.iter().zip(stored).all(held))
+    }
+
     /// Folds the batch and writes every customer of it. Each event counts once, whatever was
     /// written before and whoever else writes.
     ///

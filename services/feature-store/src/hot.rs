@@ -17,6 +17,11 @@ impl<V> Hot<V> {
         Self { capacity: entries / 2, young: HashMap::new(), old: HashMap::new() }
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+
     pub(crate) fn take(&mut self, key: &str) -> Option<V> {
         self.young.remove(key).or_else(|| self.old.remove(key))
     }

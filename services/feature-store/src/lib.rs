@@ -12,6 +12,8 @@
 //! 5. Only what has gone all this way is committed to Kafka. After a crash the rest comes again:
 //!    Redis leaves out what is at or below a stored offset, the log what a manifest covers.
 //!
+//! A Redis that has forgotten is made anew from the log ([`rebuild`]) before the stream goes on.
+//!
 //! [`served`] keeps the lists that scorers served in a log beside it: with the events, the feedback
 //! loop. [`serve`] answers reads over gRPC. When Redis or the offline store is away, the stream waits;
 //! nothing is skipped.
@@ -25,6 +27,7 @@ mod dead;
 mod error;
 mod group;
 mod hot;
+mod rebuild;
 mod record;
 mod serve;
 mod served;
@@ -34,15 +37,15 @@ use std::{sync::Arc, time::Duration};
 
 use rapport_kafka::{Publisher, PublisherSettings, wait_for_topics};
 use rapport_offline::{LogWriter, OfflineLog};
-use rapport_online::{OnlineReader, OnlineWriter};
+use rapport_online::{Ledger, OnlineReader, OnlineWriter};
 use rapport_runtime::{Lifecycle, spawn_thread};
 
 pub use config::Config;
 pub use error::Error;
 
 use crate::{
-    announce::Announcer, consume::Consume, customers::Customers, dead::DeadLetters, serve::FeatureService,
-    served::ServedLog, sink::Sink,
+    announce::Announcer, consume::Consume, customers::Customers, dead::DeadLetters, rebuild::Rebuilder,
+    serve::FeatureService, served::ServedLog, sink::Sink,
 };
 
 /// Batches that may wait between the consumer and the sink; then the consumer waits.
@@ -78,7 +81,8 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         component: lifecycle.component("sink"),
         aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &views),
         aggregate_every: config.aggregate_every,
-        writer: LogWriter::new(log, config.writer_settings()),
+        writer: LogWriter::new(log.clone(), config.writer_settings()),
+        ledger: Ledger::new(&config.online)?,
         runtime: runtime.clone(),
         from_consumer,
         to_consumer,
@@ -88,6 +92,12 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         &views,
         usize::try_from(config.hot_customers).unwrap_or(usize::MAX),
     );
+    let rebuilder = Rebuilder {
+        ledger: Ledger::new(&config.online)?,
+        log,
+        aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &views),
+        runtime: runtime.clone(),
+    };
     let consume = Consume {
         kafka: config.kafka.clone(),
         group_id: config.group_id.clone(),
@@ -95,6 +105,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         component: lifecycle.component("consumer"),
         lifecycle: lifecycle.clone(),
         customers,
+        rebuilder,
         announcer: Announcer::new(Arc::clone(&publisher), &topics, &views, config.announce),
         dead,
         runtime,
@@ -106,6 +117,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         views,
         default_tenant: config.default_tenant.clone(),
         pseudonymiser: config.pseudonymiser()?,
+        rebuilding: serve::Rebuilding::default(),
     };
 
     // Reads are served while Kafka is still awaited; the threads end with the drain.

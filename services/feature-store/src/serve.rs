@@ -1,6 +1,12 @@
 //! Reads over gRPC: features and histories of many entities in one call.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use rapport_events::{EventTime, Tenant, check_id, limits, pseudonym::Pseudonymiser};
 use rapport_features::{Entity, State, Views};
@@ -18,6 +24,10 @@ use crate::{Config, Error};
 
 /// Ids in one call.
 const IDS: usize = 1_000;
+/// Metadata of an answer while the store is being made anew from the log: the share of the events that is in
+/// again. The values are those of a part of the events.
+const REBUILDING: &str = "x-rapport-rebuilding";
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// When to try again while Redis is away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -26,12 +36,49 @@ pub(crate) struct FeatureService {
     pub views: Arc<Views>,
     pub default_tenant: Tenant,
     pub pseudonymiser: Pseudonymiser,
+    pub rebuilding: Rebuilding,
+}
+
+/// What share of the events is in Redis again, while it is being made anew; as somebody else looked last.
+#[derive(Clone, Default)]
+pub(crate) struct Rebuilding(Arc<AtomicU64>);
+
+impl Rebuilding {
+    /// Looks every second until a drain.
+    async fn keep(self, reader: OnlineReader, lifecycle: Lifecycle) {
+        let mut ticks = tokio::time::interval(ASK_EVERY);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = lifecycle.drain_requested() => return,
+            }
+            // While Redis is away nothing is answered anyhow.
+            if let Ok(share) = reader.rebuilding().await {
+                self.0.store(share.map_or(0, |share| share.to_bits() | 1), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn share(&self) -> Option<f64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|bits| *bits != 0).map(f64::from_bits)
+    }
+
+    fn on<T>(&self, answer: T) -> Response<T> {
+        let mut response = Response::new(answer);
+        if let Some(text) = self.share().and_then(|share| format!("{share:.2}").parse().ok()) {
+            response.metadata_mut().insert(REBUILDING, text);
+        }
+        response
+    }
 }
 
 pub(crate) async fn serve(service: FeatureService, config: &Config, lifecycle: &Lifecycle) -> Result<(), Error> {
+    let looking = tokio::spawn(service.rebuilding.clone().keep(service.reader.clone(), lifecycle.clone()));
     let server = FeatureStoreServer::new(service).max_decoding_message_size(config.server.max_request_bytes);
     let names = ["rapport.features.v1.FeatureStore"];
     rapport_rpc::serve(config.grpc_addr, &config.server, Routes::new(server), &names, lifecycle).await?;
+    lifecycle.drain();
+    looking.await.ok();
     Ok(())
 }
 
@@ -152,7 +199,7 @@ impl FeatureStore for FeatureService {
             }
         });
         let names = self.views.names(entity);
-        Ok(Response::new(GetFeaturesResponse {
+        Ok(self.rebuilding.on(GetFeaturesResponse {
             vectors: vectors.collect(),
             names: columns.iter().filter_map(|&i| names.get(i).cloned()).collect(),
         }))
@@ -180,7 +227,7 @@ impl FeatureStore for FeatureService {
             });
             histories.push(CustomerHistory { customer_id, found, interactions: interactions.collect(), version });
         }
-        Ok(Response::new(GetHistoryResponse { histories }))
+        Ok(self.rebuilding.on(GetHistoryResponse { histories }))
     }
 
     async fn list_views(&self, _: Request<ListViewsRequest>) -> Result<Response<ListViewsResponse>, Status> {

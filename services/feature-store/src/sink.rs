@@ -9,6 +9,7 @@ use std::{
 
 use rapport_events::{LoggedEvent, Position};
 use rapport_offline::LogWriter;
+use rapport_online::Ledger;
 use rapport_runtime::Component;
 
 use crate::{Error, aggregates::Aggregates};
@@ -42,6 +43,8 @@ struct Waiting {
     newest: HashMap<i32, i64>,
     /// Up to where each partition was reported.
     reported: HashMap<i32, i64>,
+    /// What was reported and is not noted in Redis yet.
+    unnoted: HashMap<i32, i64>,
 }
 
 impl Waiting {
@@ -55,6 +58,7 @@ pub(crate) struct Sink {
     pub aggregates: Aggregates,
     pub aggregate_every: Duration,
     pub writer: LogWriter,
+    pub ledger: Ledger,
     pub runtime: tokio::runtime::Handle,
     pub from_consumer: Receiver<ToSink>,
     /// Positions up to which everything is done for good.
@@ -136,6 +140,7 @@ impl Sink {
                     waiting.events.remove(&partition);
                     waiting.newest.remove(&partition);
                     waiting.reported.remove(&partition);
+                    waiting.unnoted.remove(&partition);
                 }
                 // The consumer waits for a bounded time only.
                 answer.try_send(done).ok();
@@ -164,6 +169,7 @@ impl Sink {
                 self.report(Position { partition, offset }, waiting);
             }
         }
+        self.note(waiting)?;
         metrics::gauge!("rapport_feature_store_buffered_events").set((waiting.count() + self.writer.buffered()) as f64);
         Ok(())
     }
@@ -198,10 +204,22 @@ impl Sink {
         Ok(waiting.newest.get(&partition).map(|&offset| Position { partition, offset }))
     }
 
+    /// Notes in Redis how far partitions are.
+    fn note(&mut self, waiting: &mut Waiting) -> Result<(), Error> {
+        if !waiting.unnoted.is_empty() {
+            let noted: Vec<(i32, i64)> =
+                waiting.unnoted.iter().map(|(partition, offset)| (*partition, *offset)).collect();
+            self.runtime.block_on(self.ledger.advance(&noted))?;
+            waiting.unnoted.clear();
+        }
+        Ok(())
+    }
+
     fn report(&self, done: Position, waiting: &mut Waiting) {
         let reported = waiting.reported.entry(done.partition).or_insert(-1);
         if done.offset > *reported {
             *reported = done.offset;
+            waiting.unnoted.insert(done.partition, done.offset);
             // Nobody listens any more when the consumer has ended: it has committed by itself.
             self.to_consumer.send(done).ok();
         }

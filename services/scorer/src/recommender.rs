@@ -397,6 +397,9 @@ impl Recommender {
         if standing.missing {
             degraded.add(Part::Model);
         }
+        if self.store.is_rebuilding() {
+            degraded.add(Part::Features);
+        }
         if !self.catalog.caught_up() {
             degraded.add(Part::Catalog);
         }

@@ -36,6 +36,7 @@ struct Memory {
     trends: Mutex<Trends>,
     down: AtomicBool,
     hangs: AtomicBool,
+    rebuilding: AtomicBool,
     histories: AtomicUsize,
     writes: AtomicUsize,
 }
@@ -94,6 +95,13 @@ impl Store for Shared {
         Box::pin(async move {
             self.0.there().await?;
             Ok(self.0.trends.lock().unwrap().clone())
+        })
+    }
+
+    fn rebuilding(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            self.0.there().await?;
+            Ok(self.0.rebuilding.load(SeqCst))
         })
     }
 }
@@ -403,4 +411,22 @@ async fn ranking_orders_what_the_caller_gave_and_similar_items_need_a_known_item
     assert!(house.recommender.similar(&house.tenant, "zz", 5, deadline).await.is_none());
     let cold = house.recommender.similar(&house.tenant, "a", 5, deadline).await.unwrap();
     assert_eq!(items(&cold), ["hit", "f"], "no neighbours yet: what is trending");
+}
+
+#[tokio::test]
+async fn while_the_store_is_made_anew_answers_say_so_and_their_lists_are_not_kept() {
+    let house = House::new(10);
+    house.history("ann", &["a"]);
+    house.memory.rebuilding.store(true, SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let ask = || Ask { customer: "ann".into(), limit: 2, ..Ask::default() };
+    while house.ask(ask()).await.degraded.is_empty() {
+        assert!(Instant::now() < deadline, "it is not noticed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let writes = house.memory.writes.load(SeqCst);
+    let answer = house.ask(Ask { fresh: true, ..ask() }).await;
+    assert!(answer.degraded.parts().any(|part| part == crate::degraded::Part::Features));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(house.memory.writes.load(SeqCst), writes);
 }

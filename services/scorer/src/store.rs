@@ -3,7 +3,10 @@
 
 pub mod redis;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use rapport_events::{EventTime, Tenant};
@@ -69,6 +72,9 @@ pub trait Store: Send + Sync {
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     fn trends<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Trends, StoreError>>;
+
+    /// Whether it is being made anew from the log: it knows a part of the events.
+    fn rebuilding(&self) -> BoxFuture<'_, Result<bool, StoreError>>;
 }
 
 /// A store behind a time limit and a breaker.
@@ -77,11 +83,12 @@ pub struct Guarded {
     breaker: Breaker,
     timeout: Duration,
     list_ttl: Duration,
+    rebuilding: AtomicBool,
 }
 
 impl Guarded {
     pub fn new(store: Box<dyn Store>, timeout: Duration, list_ttl: Duration) -> Self {
-        Self { store, breaker: Breaker::default(), timeout, list_ttl }
+        Self { store, breaker: Breaker::default(), timeout, list_ttl, rebuilding: AtomicBool::new(false) }
     }
 
     /// # Errors
@@ -104,6 +111,24 @@ impl Guarded {
     pub async fn trends(&self, tenant: &Tenant) -> Result<Trends, StoreError> {
         // A hundred times a customer's bytes, and nobody waits for it but a tenant's first stranger.
         self.guard(self.store.trends(tenant), self.timeout * 4).await
+    }
+
+    /// Looks whether the store is being made anew; what it was stays while it does not answer.
+    pub async fn look_whether_rebuilding(&self) {
+        if let Ok(rebuilding) = self.guard(self.store.rebuilding(), self.timeout).await
+            && self.rebuilding.swap(rebuilding, Ordering::Relaxed) != rebuilding
+        {
+            metrics::gauge!("rapport_scorer_store_rebuilding").set(f64::from(u8::from(rebuilding)));
+            tracing::warn!(
+                rebuilding,
+                "the online store is made anew from the log: answers reflect a part of the events"
+            );
+        }
+    }
+
+    /// Whether the store was being made anew when it was looked last.
+    pub fn is_rebuilding(&self) -> bool {
+        self.rebuilding.load(Ordering::Relaxed)
     }
 
     /// Whether the store is known to be down.

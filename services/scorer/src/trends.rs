@@ -110,6 +110,7 @@ pub async fn keep_fresh(
             continue;
         }
         due = Instant::now() + every;
+        store.look_whether_rebuilding().await;
         let mut tenants = board.tenants();
         tenants.extend(models.tenants());
         tenants.push(default_tenant.clone());

@@ -27,6 +27,11 @@ impl Keys {
         format!("{}:{{{tenant}/i/{item_id}}}:p", self.prefix)
     }
 
+    /// The HASH of the partitions that are being made anew.
+    pub fn rebuilding(&self) -> String {
+        crate::ledger::rebuilding_key(&self.prefix)
+    }
+
     /// The HASH of a tenant's trends.
     pub fn trends(&self, tenant: &Tenant) -> String {
         format!("{}:{{{tenant}}}:trend", self.prefix)

@@ -6,6 +6,7 @@
 //! | a customer's cached list | `<prefix>:{<tenant>/<customer>}:l` | STRING, the scorer's own (its `cache/list.rs`) |
 //! | an item | `<prefix>:{<tenant>/i/<item>}:p` | HASH: `o<partition>` fence and `s<partition>` partial state of each source partition |
 //! | a tenant's trends | `<prefix>:{<tenant>}:trend` | HASH: as an item's |
+//! | how far it is | `<prefix>:{_}:folded`, `<prefix>:{_}:rebuilding` | HASHes of the feature store's own ([`Ledger`]) |
 //!
 //! The feature store writes all but the lists ([`OnlineWriter`]), each key by compare-and-set on
 //! its fence: the `partition:offset` of the last event that the value holds. A write whose base has
@@ -15,6 +16,7 @@
 mod args;
 mod error;
 mod keys;
+mod ledger;
 mod reader;
 mod record;
 mod writer;
@@ -22,6 +24,7 @@ mod writer;
 pub use args::{OnlineArgs, ViewsArgs};
 pub use error::Error;
 pub use keys::Keys;
+pub use ledger::Ledger;
 pub use reader::OnlineReader;
 pub use record::{StoredCustomer, StoredPartial, parse_fence};
 pub use writer::{OnlineWriter, Outcome, Write};

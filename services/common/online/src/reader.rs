@@ -105,6 +105,25 @@ impl OnlineReader {
         Ok(items)
     }
 
+    /// What share of the events is in again while the store is being made anew from the log; `None` while it
+    /// is whole.
+    ///
+    /// # Errors
+    /// Redis is away or late.
+    pub async fn rebuilding(&self) -> Result<Option<f64>, Error> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("HVALS").arg(self.keys.rebuilding());
+        let answer = self.run(&pipeline).await?.into_iter().next();
+        let Some(Value::Array(values)) = answer else { return Ok(None) };
+        let counts = |value: Value| {
+            let Value::BulkString(text) = value else { return None };
+            let (done, of) = std::str::from_utf8(&text).ok()?.split_once('/')?;
+            Some((done.parse::<f64>().ok()?, of.parse::<f64>().ok()?))
+        };
+        let (done, of) = values.into_iter().filter_map(counts).fold((0.0, 0.0), |all, of| (all.0 + of.0, all.1 + of.1));
+        Ok((of > 0.0).then(|| done / of))
+    }
+
     /// What is trending with a tenant, over all source partitions. Empty when nothing is known.
     ///
     /// # Errors

@@ -129,6 +129,13 @@ impl Store for RedisStore {
             Ok(Trends { items: strictly_falling(ranked), newest: state.newest() })
         })
     }
+
+    fn rebuilding(&self) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let share = self.reader.rebuilding().await;
+            share.map(|share| share.is_some()).map_err(|error| StoreError::Failed(error.to_string()))
+        })
+    }
 }
 
 fn bytes(value: Value) -> Option<Vec<u8>> {

@@ -385,6 +385,7 @@ pub fn result(plan: &Plan, outcome: Outcome) -> proto::RunResult {
         gate_reason: version.gate.reason,
         artifact: version.reference.relative_path(),
         version: version.reference.version,
+        challenger: false,
     });
     proto::RunResult {
         evaluations: evaluations.collect(),
