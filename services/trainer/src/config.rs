@@ -100,6 +100,11 @@ pub struct TrainingArgs {
     #[arg(long, env = "RAPPORT_TRAIN_EVENTS", value_delimiter = ',')]
     pub event_types: Vec<String>,
 
+    /// Event type that models are chosen and judged by, a purchase for example; all that are learned from when
+    /// not set
+    #[arg(long, env = "RAPPORT_TRAIN_ASKED", value_name = "TYPE")]
+    pub asked: Option<String>,
+
     /// First day of event time that is learned from, YYYY-MM-DD; the whole log when not set
     #[arg(long, env = "RAPPORT_TRAIN_SINCE", value_parser = day)]
     pub since: Option<String>,

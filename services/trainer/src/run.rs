@@ -51,6 +51,8 @@ pub struct Plan {
     pub limits: Limits,
     pub since: Option<String>,
     pub event_types: Vec<String>,
+    /// The type of event that models are judged on; all that are learned from when `None`.
+    pub asked: Option<String>,
     /// Write the versions, but leave what is live.
     pub dry_run: bool,
     /// Where long trainings keep their way, to go on after a crash.
@@ -144,7 +146,10 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
         limits: plan.limits,
     };
     let data = dataset::log::read(tools.log, &source)?;
-    let split = Split::by_time(&data)?;
+    let mut split = Split::by_time(&data)?;
+    if let Some(asked) = &plan.asked {
+        split = split.asking_for(&data, asked)?;
+    }
     watch.report(Progress::note("read log", 1.0, described(&data, &split)));
 
     let task = Task {

@@ -94,6 +94,7 @@ pub fn plan(config: TrainingConfig, tenant: Tenant, training: &TrainingArgs) -> 
         limits: Limits { events: training.max_events, items: training.max_items },
         since: training.since.clone(),
         event_types: training.event_types.clone(),
+        asked: training.asked.clone(),
         dry_run: config.dry_run,
         checkpoints: training.checkpoints.clone(),
         checkpoint_every: training.checkpoint_every,

@@ -11,7 +11,7 @@ use rapport_trainer::{
     candidates,
     compress::{Distillation, Student, Subject, Trials},
     dataset::{Limits, Split, log},
-    models::{Task, family},
+    models::{Task, family, onnx::Theirs},
     progress::Watch,
     run,
 };
@@ -56,7 +56,7 @@ fn a_student_answers_more_like_its_teacher_than_the_same_network_without_one_and
     let subject = Subject {
         data: &data,
         cases: &split.test,
-        theirs: (0..data.width() as i64).collect(),
+        theirs: Theirs::own(&data),
         sequence_length: teacher.sequence_length(),
         runs: 1,
         stop: &|| false,

@@ -77,7 +77,7 @@ fn the_parts_of_every_kind_sum_to_what_they_explain() {
     recipes.push(json!({ "kind": blend::KIND }));
     let customer = &data.customers[7];
     // Longer than the networks look: what they do not see has no part.
-    let past = Past { items: &customer.items[..35], times: &customer.times[..36] };
+    let past = Past { items: &customer.items[..35], times: &customer.times[..36], types: &[] };
     let steps = Steps { tolerance: 2e-3, ..Steps::default() };
     for candidate in fit(&recipes, &data, &split) {
         let kind = candidate.kind().to_owned();
@@ -110,7 +110,7 @@ fn the_baseline_and_the_parts_of_a_ridge_are_exact() {
     let (data, split) = data();
     let candidate = fit(&[recipe("ridge", json!({}))], &data, &split).remove(0);
     let customer = &data.customers[3];
-    let past = Past { items: &customer.items[..20], times: &customer.times[..21] };
+    let past = Past { items: &customer.items[..20], times: &customer.times[..21], types: &[] };
     let question = Question { past, item: 5, quantity: Quantity::Score };
     let explanation = candidate.with_model(|model| model.explain(&question, Way::AtThePast).unwrap());
     assert!(explanation.baseline == 0.0 && explanation.gradients == 0);

@@ -75,6 +75,7 @@ fn plan(kinds: &[&str]) -> Plan {
         limits: Limits { events: 1_000_000, items: 20_000 },
         since: None,
         event_types: Vec::new(),
+        asked: None,
         dry_run: true,
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
@@ -128,7 +129,7 @@ fn every_kind_is_written_checked_and_servable() {
         let artifact = Artifact::open(&version.reference.path, Some(&version.reference.manifest_sha256)).unwrap();
         let mut model = NextItemModel::load(&artifact.model_path(), 1).unwrap();
         assert_eq!(model.sequence_length(), Some(artifact.manifest().description.sequence_length));
-        let asked = |items: Vec<i64>| Asked { times: vec![60; items.len()], items, now: 120 };
+        let asked = |items: Vec<i64>| Asked { times: vec![60; items.len()], items, now: 120, ..Asked::default() };
         let scores = model.scores(&[asked(vec![1, 2, 3]), asked(vec![]), asked(vec![3])]).unwrap();
         assert!(scores.iter().all(|row| row[0] == f32::NEG_INFINITY), "{}", version.kind);
         assert!(scores.iter().all(|row| row[1..].iter().all(|s| s.is_finite())), "{}", version.kind);

@@ -64,7 +64,7 @@ impl Histories {
     }
 
     pub fn pasts(&self) -> Vec<Past<'_>> {
-        self.customers.iter().map(|customer| Past { items: &customer.items, times: &customer.times }).collect()
+        self.customers.iter().map(|customer| customer.past(customer.items.len())).collect()
     }
 
     /// Next items that a history asks for.
@@ -121,7 +121,12 @@ fn made_up(random: &mut ChaCha8Rng, customers: usize, lengths: std::ops::Range<u
         .map(|_| {
             let length = random.random_range(lengths.clone());
             let item = |_| 1 + (random.random::<f64>().powi(2) * f64::from(ITEMS)) as u32;
-            Customer { items: (0..length).map(item).collect(), times: vec![0; length], ratings: vec![None; length] }
+            Customer {
+                items: (0..length).map(item).collect(),
+                times: vec![0; length],
+                ratings: vec![None; length],
+                types: vec![0; length],
+            }
         })
         .collect();
     (customers, ITEMS as usize + 1, "made up".into())
@@ -132,6 +137,7 @@ fn part(customer: &Customer, from: usize, to: usize) -> Customer {
         items: customer.items[from..to].to_vec(),
         times: customer.times[from..to].to_vec(),
         ratings: customer.ratings[from..to].to_vec(),
+        types: customer.types[from..to].to_vec(),
     }
 }
 
@@ -163,7 +169,12 @@ mod tests {
 
     #[test]
     fn pieces_are_short_and_follow_each_other() {
-        let customer = Customer { items: (1..1000).collect(), times: (1..1000).collect(), ratings: vec![None; 999] };
+        let customer = Customer {
+            items: (1..1000).collect(),
+            times: (1..1000).collect(),
+            ratings: vec![None; 999],
+            types: vec![0; 999],
+        };
         let pieces = pieces(&customer, &mut ChaCha8Rng::seed_from_u64(1));
         assert!(pieces.iter().all(|piece| (3..=20).contains(&piece.items.len())));
         let again: Vec<u32> = pieces.iter().flat_map(|piece| piece.items.clone()).collect();
@@ -173,7 +184,8 @@ mod tests {
 
     #[test]
     fn a_long_history_keeps_its_newest_items() {
-        let customer = Customer { items: vec![1, 2, 3], times: vec![1, 2, 3], ratings: vec![None; 3] };
+        let customer =
+            Customer { items: vec![1, 2, 3], times: vec![1, 2, 3], ratings: vec![None; 3], types: vec![0; 3] };
         assert_eq!(newest(&customer, 2).items, [2, 3]);
         assert_eq!(newest(&customer, 9), customer);
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rapport_registry::ItemTable;
 
+use super::side::{Gathered, Side};
 use crate::{Error, models::Past};
 
 /// How much one training may hold in memory.
@@ -24,6 +25,32 @@ pub struct Customer {
     pub times: Vec<i64>,
     /// What the customer gave each item, where that is known: a rating, say. Models do not see it.
     pub ratings: Vec<Option<f32>>,
+    /// The type of each event, as [`Side`] numbers them; 0 is unknown.
+    pub types: Vec<u16>,
+}
+
+impl Customer {
+    /// The first `length` items, asked at their moments.
+    pub fn past(&self, length: usize) -> Past<'_> {
+        Past { items: &self.items[..length], times: &self.times[..length], types: &self.types[..length] }
+    }
+}
+
+/// An event with an item, as a source tells it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen<'a> {
+    pub customer: &'a str,
+    pub item: &'a str,
+    /// What the customer gave the item.
+    pub rating: Option<f32>,
+    /// The event's type.
+    pub kind: Option<&'a str>,
+    /// What the event calls its item's category.
+    pub category: Option<&'a str>,
+    /// In milliseconds; `partition` and `offset` order the events of one moment.
+    pub time: i64,
+    pub partition: i32,
+    pub offset: i64,
 }
 
 /// How many events there were and what became of them.
@@ -45,6 +72,7 @@ pub struct Dataset {
     pub items: ItemTable,
     pub customers: Vec<Customer>,
     pub counts: Counts,
+    pub side: Side,
 }
 
 impl Dataset {
@@ -55,7 +83,7 @@ impl Dataset {
 
     /// Every customer's past.
     pub fn pasts(&self) -> Vec<Past<'_>> {
-        self.customers.iter().map(|customer| Past { items: &customer.items, times: &customer.times }).collect()
+        self.customers.iter().map(|customer| customer.past(customer.items.len())).collect()
     }
 
     /// Every customer's items, oldest first.
@@ -70,6 +98,7 @@ struct Raw {
     customer: u32,
     item: u32,
     rating: Option<f32>,
+    kind: u16,
     time: i64,
     partition: i32,
     offset: i64,
@@ -83,11 +112,19 @@ pub struct Builder {
     items: HashMap<String, u32>,
     raw: Vec<Raw>,
     counts: Counts,
+    side: Gathered,
 }
 
 impl Builder {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, customers: HashMap::new(), items: HashMap::new(), raw: Vec::new(), counts: Counts::default() }
+        Self {
+            limits,
+            customers: HashMap::new(),
+            items: HashMap::new(),
+            raw: Vec::new(),
+            counts: Counts::default(),
+            side: Gathered::default(),
+        }
     }
 
     /// An event that names no item: counted only.
@@ -101,28 +138,25 @@ impl Builder {
     /// # Errors
     /// There are more than the limit.
     pub fn add(&mut self, customer: &str, item: &str, time: i64, partition: i32, offset: i64) -> Result<(), Error> {
-        self.add_rated(customer, item, None, time, partition, offset)
+        self.add_event(&Seen { customer, item, time, partition, offset, ..Seen::default() })
     }
 
-    /// The same with what the customer gave the item.
+    /// The same with all that the event says.
     ///
     /// # Errors
     /// As [`Builder::add`].
-    pub fn add_rated(
-        &mut self,
-        customer: &str,
-        item: &str,
-        rating: Option<f32>,
-        time: i64,
-        partition: i32,
-        offset: i64,
-    ) -> Result<(), Error> {
+    pub fn add_event(&mut self, seen: &Seen<'_>) -> Result<(), Error> {
         if self.raw.len() >= self.limits.events {
             return Err(Error::TooManyEvents { limit: self.limits.events });
         }
         self.counts.read += 1;
-        let (customer, item) = (intern(&mut self.customers, customer), intern(&mut self.items, item));
-        self.raw.push(Raw { customer, item, rating, time, partition, offset });
+        let &Seen { rating, time, partition, offset, .. } = seen;
+        let (customer, item) = (intern(&mut self.customers, seen.customer), intern(&mut self.items, seen.item));
+        let kind = self.side.kind(seen.kind);
+        if let Some(category) = seen.category {
+            self.side.category(item, (time, partition, offset), category);
+        }
+        self.raw.push(Raw { customer, item, rating, kind, time, partition, offset });
         Ok(())
     }
 
@@ -138,6 +172,7 @@ impl Builder {
         two("customers", self.customers.len())?;
         two("items", self.items.len())?;
         let (items, index) = by_popularity(&self.items, &self.raw, self.limits.items);
+        let (side, kinds) = self.side.finish(&counted(&self.raw), &index, items.len());
         // Events of one moment stand in the order in which they came.
         self.raw.sort_unstable_by_key(|raw| (raw.time, raw.partition, raw.offset));
         let mut customers = vec![Customer::default(); self.customers.len()];
@@ -149,6 +184,7 @@ impl Builder {
                     customer.items.push(item);
                     customer.times.push(raw.time);
                     customer.ratings.push(raw.rating);
+                    customer.types.push(kinds[raw.kind as usize]);
                     self.counts.used += 1;
                 }
             }
@@ -162,8 +198,19 @@ impl Builder {
             .filter(|customer| !customer.items.is_empty())
             .collect();
         let items = ItemTable::from_ids(items).map_err(Error::Items)?;
-        Ok(Dataset { items, customers, counts: self.counts })
+        Ok(Dataset { items, customers, counts: self.counts, side })
     }
+}
+
+/// How many events have each type's number.
+fn counted(raw: &[Raw]) -> Vec<u64> {
+    let mut counts = vec![0; 1];
+    for raw in raw {
+        let kind = raw.kind as usize;
+        counts.resize(counts.len().max(kind + 1), 0);
+        counts[kind] += 1;
+    }
+    counts
 }
 
 fn intern(known: &mut HashMap<String, u32>, id: &str) -> u32 {
@@ -244,6 +291,27 @@ mod tests {
         assert!(matches!(full.add("a", "x", 1, 0, 1), Err(Error::TooManyEvents { limit: 1 })));
     }
 
+    #[test]
+    fn types_are_numbered_by_frequency_and_an_item_has_the_category_of_its_newest_event_that_names_one() {
+        let mut builder = Builder::new(LIMITS);
+        let events = [
+            ("a", "x", Some("buy"), Some("new"), 30),
+            ("a", "y", Some("view"), None, 20),
+            ("b", "x", Some("view"), Some("old"), 10),
+            ("b", "y", None, None, 5),
+            ("b", "x", Some("view"), None, 40),
+        ];
+        for (customer, item, kind, category, time) in events {
+            builder.add_event(&Seen { customer, item, kind, category, time, ..Seen::default() }).unwrap();
+        }
+        let data = builder.finish("demo").unwrap();
+        assert_eq!(data.side.types, ["view", "buy"]);
+        assert_eq!(data.customers.iter().map(|c| c.types.clone()).collect::<Vec<_>>(), [vec![1, 2], vec![0, 1, 1]]);
+        let of = |id| data.side.categories[data.items.index_of(id).unwrap() as usize].as_deref();
+        assert_eq!((of("x"), of("y")), (Some("new"), None));
+        assert_eq!((data.side.type_number("buy"), data.side.type_number("sell")), (Some(2), None));
+    }
+
     proptest! {
         #[test]
         fn the_order_of_reading_does_not_matter(
@@ -255,9 +323,20 @@ mod tests {
                 let mut builder = Builder::new(LIMITS);
                 for &i in order {
                     let (customer, item, time) = events[i];
-                    builder.add(&customer.to_string(), &item.to_string(), time, 0, i as i64).unwrap();
+                    let kind = (item % 3).to_string();
+                    builder
+                        .add_event(&Seen {
+                            customer: &customer.to_string(),
+                            item: &item.to_string(),
+                            kind: Some(&kind),
+                            category: (time % 2 == 0).then_some(kind.as_str()),
+                            time,
+                            offset: i as i64,
+                            ..Seen::default()
+                        })
+                        .unwrap();
                 }
-                builder.finish("demo").ok().map(|data| (data.items, data.customers, data.counts))
+                builder.finish("demo").ok().map(|data| (data.items, data.customers, data.counts, data.side))
             };
             prop_assert_eq!(build(&(0..events.len()).collect::<Vec<_>>()), build(&order));
         }

@@ -3,7 +3,7 @@
 use rapport_events::{LoggedEvent, Tenant};
 use rapport_offline::{OfflineLog, Selection};
 
-use super::{Builder, Dataset, Limits};
+use super::{Builder, Dataset, Limits, Seen};
 use crate::Error;
 
 /// What of the log is learned from.
@@ -37,8 +37,16 @@ pub fn from_events(events: &[LoggedEvent], source: &Source) -> Result<Dataset, E
         let wanted = source.event_types.is_empty() || source.event_types.contains(&event.kind);
         match &event.item_id {
             Some(item) if wanted => {
-                let (time, rating) = (event.time.as_ms(), event.value.map(|value| value as f32));
-                builder.add_rated(&event.customer_id, item, rating, time, position.partition, position.offset)?;
+                builder.add_event(&Seen {
+                    customer: &event.customer_id,
+                    item,
+                    rating: event.value.map(|value| value as f32),
+                    kind: Some(&event.kind),
+                    category: event.category.as_deref(),
+                    time: event.time.as_ms(),
+                    partition: position.partition,
+                    offset: position.offset,
+                })?;
             }
             Some(_) | None => builder.skip(),
         }

@@ -120,6 +120,26 @@ impl Split {
         }
     }
 
+    /// The same with those cases alone whose event is of one type; what is learned from stays.
+    ///
+    /// # Errors
+    /// No event has this type, or none that is asked for in validation or test.
+    pub fn asking_for(mut self, data: &Dataset, name: &str) -> Result<Self, Error> {
+        let known = || data.side.types.join(", ");
+        let Some(number) = data.side.type_number(name) else {
+            return Err(Error::NoSplit { reason: format!("no event is a {name:?}; their types are: {}", known()) });
+        };
+        let of_type = |case: &Case| data.customers[case.customer].types[case.prefix] == number;
+        self.validation.retain(of_type);
+        self.test.retain(of_type);
+        if self.validation.is_empty() || self.test.is_empty() {
+            let (validation, test) = (self.validation.len(), self.test.len());
+            let reason = format!("of type {name:?} there are {validation} validation and {test} test cases");
+            return Err(Error::NoSplit { reason });
+        }
+        Ok(self)
+    }
+
     /// What each customer did before the test part began, without what is asked in it.
     pub fn before_test<'a>(&self, data: &'a Dataset) -> Vec<&'a [u32]> {
         data.customers.iter().zip(&self.test_from).map(|(customer, &n)| &customer.items[..n]).collect()
@@ -127,9 +147,7 @@ impl Split {
 
     /// What each customer did in the training part.
     pub fn training_pasts<'a>(&self, data: &'a Dataset) -> Vec<Past<'a>> {
-        let past =
-            |(customer, &n): (&'a Customer, &usize)| Past { items: &customer.items[..n], times: &customer.times[..n] };
-        data.customers.iter().zip(&self.train).map(past).collect()
+        data.customers.iter().zip(&self.train).map(|(customer, &n)| customer.past(n)).collect()
     }
 
     /// The items of each customer that are for training.

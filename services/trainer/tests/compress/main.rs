@@ -15,7 +15,7 @@ use rapport_trainer::{
     compress::{COMPRESSION_PROPERTY, Error, Subject, Trials, Way, check, compare},
     dataset::{Dataset, Limits, Split, log},
     export::onnx_messages::{ModelProto, data_type},
-    models::{Task, blend, family},
+    models::{Task, blend, family, onnx::Theirs},
     progress::Watch,
     run,
 };
@@ -94,6 +94,7 @@ fn histories(items: usize) -> Vec<Asked> {
             items: (0..length).map(|i| ((row * 31 + i * 17) % items) as i64 + 1).collect(),
             times: (0..length).map(|i| i as i64 * 3600).collect(),
             now: length as i64 * 3600,
+            ..Asked::default()
         }
     };
     (0..40).map(history).collect()
@@ -157,7 +158,7 @@ fn a_way_that_finds_nothing_is_refused_and_half_precision_is_accepted() {
     let subject = Subject {
         data: &models.data,
         cases: &models.split.test,
-        theirs: (0..models.data.width() as i64).collect(),
+        theirs: Theirs::own(&models.data),
         sequence_length: ridge.sequence_length,
         runs: 1,
         stop: &|| false,

@@ -86,7 +86,7 @@ mod tests {
         let (tea, nails): (&[u32], &[u32]) = (&[1, 2], &[3, 4]);
         let mut model = Cosine::fit(&[tea, tea, tea, nails, nails], 5);
         let mut scores = Vec::new();
-        let past = Past { items: &[1], times: &[0, 1] };
+        let past = Past { items: &[1], times: &[0, 1], types: &[] };
         let mut take = |_, s: &[f32]| {
             scores = s.to_vec();
             Ok(())

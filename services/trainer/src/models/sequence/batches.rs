@@ -36,6 +36,7 @@ struct Sequence<'a> {
     history: u32,
     items: &'a [u32],
     times: &'a [i64],
+    types: &'a [u16],
     targets: Vec<u32>,
 }
 
@@ -63,10 +64,10 @@ impl<'a> Batches<'a> {
             .iter()
             .enumerate()
             .filter(|(_, history)| history.items.len() > 1)
-            .map(|(history, &Past { items, times })| {
+            .map(|(history, &Past { items, times, types })| {
                 let mut had = HashSet::with_capacity(items.len());
                 let new = |&item: &u32| if had.insert(item) { item } else { 0 };
-                Sequence { history: history as u32, items, times, targets: items.iter().map(new).collect() }
+                Sequence { history: history as u32, items, times, types, targets: items.iter().map(new).collect() }
             })
             .collect();
         Self { sequences, length, batch_items, seed }
@@ -172,6 +173,8 @@ fn batch(windows: &[Window<'_, '_>]) -> Option<Batch> {
             items: rows(&|w| w.sequence.items[w.from..w.to].iter().map(|&item| item.into()).collect()),
             times: rows(&|w| seconds(&w.sequence.times[w.from..w.to])),
             next_times: rows(&|w| seconds(&w.sequence.times[w.from + 1..=w.to])),
+            types: rows(&|w| numbers(w.sequence.types, w.from, w.to)),
+            next_types: rows(&|w| numbers(w.sequence.types, w.from + 1, w.to + 1)),
         },
         targets: rows(&|w| w.sequence.targets[w.from + 1..=w.to].iter().map(|&item| item.into()).collect()),
         asked,
@@ -186,7 +189,14 @@ pub(crate) fn inputs(rows: &[Past<'_>]) -> Inputs {
         items: padded(rows.iter().map(|row| row.items.iter().map(|&item| item.into()).collect()), length),
         times: padded(rows.iter().map(|row| seconds(&row.times[..row.items.len()])), length),
         next_times: padded(rows.iter().map(next_seconds), length),
+        types: padded(rows.iter().map(|row| numbers(row.types, 0, row.items.len())), length),
+        next_types: padded(rows.iter().map(|row| numbers(row.types, 1, row.items.len() + 1)), length),
     }
+}
+
+/// The types at `from..to`, 0 where none is known: of the event that is asked for, or of all.
+fn numbers(types: &[u16], from: usize, to: usize) -> Vec<i64> {
+    (from..to).map(|at| types.get(at).copied().unwrap_or(0).into()).collect()
 }
 
 fn next_seconds(row: &Past<'_>) -> Vec<i64> {
@@ -223,7 +233,7 @@ mod tests {
         ) {
             let times = vec![0; 41];
             let rows: Vec<Past<'_>> =
-                histories.iter().map(|items| Past { items, times: &times[..=items.len()] }).collect();
+                histories.iter().map(|items| Past { items, times: &times[..=items.len()], types: &[] }).collect();
             let mut expected: Vec<(i64, i64)> = Vec::new();
             for history in &histories {
                 for t in 1..history.len() {
@@ -257,7 +267,7 @@ mod tests {
     fn a_pass_is_the_same_again_and_another_one_is_not() {
         let items: Vec<u32> = (1..60).collect();
         let times = vec![0; 60];
-        let rows = vec![Past { items: &items, times: &times }; 5];
+        let rows = vec![Past { items: &items, times: &times, types: &[] }; 5];
         let batches = Batches::new(&rows, 10, 40, 9);
         let of = |number| -> Vec<Vec<i64>> { batches.pass(number, |b| b.iter().map(|b| values(&b.targets)).collect()) };
         assert_eq!(of(3), of(3));
