@@ -216,6 +216,7 @@ impl Recommender {
                 let facts = Facts { version: known.version, newest: known.newest, ..facts };
                 query.history = known.history;
                 query.history_times = known.history_times;
+                query.history_types = known.history_types;
                 query.seen = known.seen;
                 // A list for the cache is longer than what was asked for: its tail is the reserve.
                 let cacheable = plain && ask.limit <= self.rules.list_length && !decision_serves(decision);
@@ -247,6 +248,7 @@ impl Recommender {
             Hydrated::Known(known) => {
                 query.history = known.history;
                 query.history_times = known.history_times;
+                query.history_types = known.history_types;
                 query.seen = known.seen;
                 Facts { version: known.version, newest: known.newest, degraded: Degraded::default() }
             }
@@ -280,6 +282,7 @@ impl Recommender {
         let mut query = self.query(tenant, &standing, Instant::now() + self.rules.refresh_budget);
         query.history = known.history;
         query.history_times = known.history_times;
+        query.history_types = known.history_types;
         query.seen = known.seen;
         let facts = Facts { version: known.version, newest: known.newest, degraded: Degraded::default() };
         let (answer, list) = self.compute(query, self.rules.list_length, &standing, facts).await;
@@ -334,6 +337,7 @@ impl Recommender {
             placement: None,
             history: Vec::new(),
             history_times: Vec::new(),
+            history_types: Vec::new(),
             seen: SeenItems::default(),
             model: standing.model.clone(),
             catalog: self.catalog.of(tenant),

@@ -21,8 +21,9 @@ use serde_json::json;
 use crate::{
     Error,
     compare::compare,
+    config::MemoryArgs,
     dataset::{
-        Dataset, Limits, file,
+        Dataset, Limits, Memory, file,
         kafka::{FromKafkaArgs, KafkaRange},
         log,
     },
@@ -96,6 +97,8 @@ struct Args {
     list: bool,
 
     #[command(flatten)]
+    events: MemoryArgs,
+    #[command(flatten)]
     range: FromKafkaArgs,
     #[command(flatten)]
     offline: OfflineArgs,
@@ -128,16 +131,24 @@ fn study(args: &Args) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     let started = Instant::now();
     let (data, range) = if args.range.from_kafka {
-        let source = source(&args.tenant);
+        let source = source(&args.tenant, args.events.memory());
         let range = KafkaRange { kafka: &args.kafka, asked: &args.range };
         let (data, read) = range.read(&source, &Forgotten::nobody(&args.tenant), &|| false)?;
         println!("{read}");
         (data, Some(("read".to_owned(), read.to_string())))
     } else {
-        (read(args.interactions.as_deref(), &args.tenant, &args.offline)?, None)
+        match &args.interactions {
+            Some(path) => (file::read_within(path, LIMITS, args.events.memory())?, None),
+            None => {
+                let source = source(&args.tenant, args.events.memory());
+                (log::read(&OfflineLog::open(&args.offline).map_err(Error::from)?, &source)?, None)
+            }
+        }
     };
     let found: Vec<(String, String)> = range.into_iter().chain(report::counted(&data)).collect();
-    println!("{} events of {} customers with {} items", data.counts.used, data.customers.len(), data.items.len());
+    let place = if data.on_disk() { ", sorted on disk" } else { "" };
+    let Dataset { counts, customers, items, .. } = &data;
+    println!("{} events of {} customers with {} items{place}", counts.used, customers.len(), items.len());
     let (data, splits) = args.protocol.splits(data)?;
     let device = run::device(args.threads);
     let bar = bar();
@@ -223,13 +234,25 @@ fn numbered(path: &Path, seed: u64, fold: Option<usize>) -> PathBuf {
 pub(crate) fn read(interactions: Option<&Path>, tenant: &Tenant, offline: &OfflineArgs) -> Result<Dataset, Error> {
     match interactions {
         Some(path) => file::read(path, LIMITS),
-        None => log::read(&OfflineLog::open(offline)?, &source(tenant)),
+        None => log::read(&OfflineLog::open(offline)?, &source(tenant, Memory::default())),
     }
 }
 
 const LIMITS: Limits = Limits { events: 50_000_000, items: 100_000 };
 
 /// All that a tenant's customers did.
-fn source(tenant: &Tenant) -> log::Source {
-    log::Source { tenant: tenant.clone(), since: None, event_types: Vec::new(), limits: LIMITS }
+fn source(tenant: &Tenant, memory: Memory) -> log::Source {
+    log::Source { tenant: tenant.clone(), since: None, event_types: Vec::new(), limits: LIMITS, memory }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_two_flags_are_one() {
+        Args::command().debug_assert();
+    }
 }
