@@ -187,7 +187,8 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
     facts.extend(range.map(|range| ("read".into(), range.to_string())));
     facts.extend(report::counted(&data));
     let title = format!("Training of {}", plan.model);
-    let html = report::pages(title, card::PROTOCOL.into(), facts, &comparison, &data, &split)?.full.to_html();
+    let html =
+        report::pages(title, card::protocol(plan.asked.as_deref()), facts, &comparison, &data, &split)?.full.to_html();
     let neighbours = neighbours(&data);
     let mut versions = Vec::new();
     for candidate in &mut comparison.candidates {

@@ -16,10 +16,10 @@ use rapport_events::Tenant;
 use rapport_kafka::KafkaArgs;
 use rapport_offline::{OfflineArgs, OfflineLog};
 use rapport_runtime::parse_duration;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    Error,
+    Error, against,
     compare::compare,
     config::MemoryArgs,
     dataset::{
@@ -63,6 +63,11 @@ struct Args {
     /// Folder of recipes, <kind>.yaml each: what they say takes the place of a kind's defaults
     #[arg(long, env = "RAPPORT_TRAIN_RECIPES", value_name = "DIR")]
     recipes: Option<PathBuf>,
+
+    /// Folders of other recipes, several separated by commas: each kind is trained by them too, and set beside
+    /// itself on the same cases
+    #[arg(long, value_delimiter = ',', value_name = "DIR")]
+    against: Vec<PathBuf>,
 
     /// Seeds of the sequence models, several separated by commas: each is a run of its own
     #[arg(long, value_delimiter = ',', default_value = "42")]
@@ -129,6 +134,7 @@ fn study(args: &Args) -> Result<(), Failure> {
             recipes::complete(&wanted, args.recipes.as_deref()).map_err(Failure::Configuration)
         })
         .collect::<Result<Vec<_>, _>>()?;
+    let others = args.others().map_err(Failure::Configuration)?;
     let started = Instant::now();
     let (data, range) = if args.range.from_kafka {
         let source = source(&args.tenant, args.events.memory());
@@ -190,6 +196,13 @@ fn study(args: &Args) -> Result<(), Failure> {
                 println!("privacy of {kind}: epsilon {epsilon:.3} at delta {delta:e}, order {order}, {steps} steps");
             }
         }
+        for (folder, seed_of, recipes) in &others {
+            if seed_of == seed {
+                for other in against::beside(&comparison, recipes, &task)? {
+                    bar.suspend(|| println!("{}\nits recipe: {}", other.described(folder), other.recipe));
+                }
+            }
+        }
         comparison.on_test().iter().for_each(|(model, judged)| spread.add(model, judged.figures));
     }
     bar.finish_and_clear();
@@ -208,6 +221,25 @@ fn study(args: &Args) -> Result<(), Failure> {
         println!("\n{}", Report { sections: vec![section], ..Report::default() }.to_text());
     }
     Ok(())
+}
+
+impl Args {
+    /// Recipes to set beside the others: a folder, a seed, and the complete recipes of the kinds that it has.
+    fn others(&self) -> Result<Vec<(&Path, u64, Vec<Value>)>, String> {
+        let mut others = Vec::new();
+        for (folder, &seed) in self.against.iter().flat_map(|folder| self.seeds.iter().map(move |seed| (folder, seed)))
+        {
+            let there = |kind: &&str| folder.join(format!("{kind}.yaml")).is_file();
+            let kinds: Vec<String> =
+                FAMILIES.iter().map(|family| family.name()).filter(there).map(str::to_owned).collect();
+            if kinds.is_empty() {
+                return Err(format!("--against {}: it holds no <kind>.yaml", folder.display()));
+            }
+            let wanted = recipes::Wanted { kinds, max_epochs: self.max_epochs, seed };
+            others.push((folder.as_path(), seed, recipes::complete(&wanted, Some(folder))?));
+        }
+        Ok(others)
+    }
 }
 
 /// What stands under a page's title.

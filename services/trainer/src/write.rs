@@ -87,7 +87,7 @@ pub fn version(
         }
         schema["compression"] = json!(trial);
         let report_json = json!({
-            "protocol": card::PROTOCOL,
+            "protocol": card::protocol(plan.asked.as_deref()),
             "evaluations": evaluations,
             "gate": report.gate,
             "recipe": recipe,

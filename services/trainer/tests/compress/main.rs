@@ -62,6 +62,9 @@ fn trained() -> Option<Models> {
             if kind == "hstu" {
                 fields["time_bias"] = true.into();
             }
+            if kind == "gru4rec" {
+                fields["side"] = json!({ "action": true, "gaps": true, "outcome": true });
+            }
             family(kind).unwrap().recipe(&fields).unwrap()
         })
         .into();
