@@ -49,20 +49,26 @@ async fn walk(stack: &Stack, customers: std::ops::Range<usize>) {
 }
 
 async fn train(stack: &Stack, config: TrainingConfig) -> RunResult {
+    train_and_listen(stack, config).await.0
+}
+
+/// The result, and everything that was said on the way.
+async fn train_and_listen(stack: &Stack, config: TrainingConfig) -> (RunResult, String) {
     let started = stack.trainer().start_run(StartRunRequest { config: Some(config) }).await.expect("a run starts");
     let run_id = started.into_inner().run_id;
     let mut progress =
         stack.trainer().watch_run(WatchRunRequest { run_id }).await.expect("a run can be watched").into_inner();
-    let mut last = None;
+    let (mut last, mut said) = (None, String::new());
     while let Some(step) = progress.message().await.expect("the progress arrives") {
         assert!((0.0..=1.0).contains(&step.progress), "{step:?}");
+        said.extend([step.message.as_str(), "\n"]);
         last = Some(step);
     }
     let last = last.expect("a run reports at least its end");
     assert_eq!(last.state(), State::Succeeded, "{last:?}");
     let result = last.result.expect("a run that succeeded has a result");
     assert_eq!(result.versions.len(), 1, "one kind makes one version: {result:?}");
-    result
+    (result, said)
 }
 
 fn version(result: &RunResult) -> &str {
@@ -256,6 +262,36 @@ async fn a_winner_is_tried_where_nobody_sees_it_before_it_goes_live_and_a_canary
         check(seen.iter().all(|seen| seen == version(&second)), || format!("{seen:?}"))
     })
     .await;
+}
+
+/// Waits until the trainer has folded so many events since it started.
+async fn folded(stack: &Stack, events: usize) {
+    wait_until("the events in the kept sums", WITHIN, async || {
+        let found = stack.metric(Service::Trainer, "rapport_trainer_sums_events_total", TENANT).unwrap_or(0.0);
+        check(found == events as f64, || format!("{found} of {events}"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ridge_is_solved_from_sums_that_followed_the_log_and_outlive_the_trainer() {
+    let _alone = heavy().await;
+    let mut stack = Stack::new("kept-sums");
+    stack.set(Service::Trainer, "RAPPORT_SUMS_EVERY", "200ms");
+    stack.start(&[Service::Collector, Service::Cleaner, Service::FeatureStore, Service::Trainer]).await;
+    walk(&stack, 0..60).await;
+    folded(&stack, 1_800).await;
+    let (first, said) = train_and_listen(&stack, only("ridge")).await;
+    assert!(said.contains("taking the kept sums of 1800 events"), "{said}");
+    assert!(first.promoted, "{first:?}");
+
+    let (status, _) = stack.stop(Service::Trainer);
+    assert!(status.success(), "{status}");
+    walk(&stack, 60..80).await;
+    stack.start(&[Service::Trainer]).await;
+    folded(&stack, 600).await;
+    let (_, said) = train_and_listen(&stack, only("ridge")).await;
+    assert!(said.contains("taking the kept sums of 2400 events"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -218,6 +218,7 @@ impl Recommender {
                 let facts = Facts { version: known.version, newest: known.newest, ..facts };
                 query.history = known.history;
                 query.history_times = known.history_times;
+                query.history_types = known.history_types;
                 query.seen = known.seen;
                 // A list for the cache is longer than what was asked for: its tail is the reserve.
                 let cacheable = plain && ask.limit <= self.rules.list_length && !decision_serves(decision);
@@ -252,6 +253,7 @@ impl Recommender {
             Hydrated::Known(known) => {
                 query.history = known.history;
                 query.history_times = known.history_times;
+                query.history_types = known.history_types;
                 query.seen = known.seen;
                 Facts { version: known.version, newest: known.newest, degraded: Degraded::default() }
             }
@@ -285,6 +287,7 @@ impl Recommender {
         let mut query = self.query(tenant, &standing, Instant::now() + self.rules.refresh_budget);
         query.history = known.history;
         query.history_times = known.history_times;
+        query.history_types = known.history_types;
         query.seen = known.seen;
         let facts = Facts { version: known.version, newest: known.newest, degraded: Degraded::default() };
         let tried = self.beside(&query, &standing);
@@ -344,6 +347,7 @@ impl Recommender {
             placement: None,
             history: Vec::new(),
             history_times: Vec::new(),
+            history_types: Vec::new(),
             seen: SeenItems::default(),
             model: standing.model.clone(),
             catalog: self.catalog.of(tenant),
@@ -359,6 +363,7 @@ impl Recommender {
         same.model = Some(Arc::clone(challenger));
         same.history.clone_from(&query.history);
         same.history_times.clone_from(&query.history_times);
+        same.history_types.clone_from(&query.history_types);
         same.seen.clone_from(&query.seen);
         Some(same)
     }

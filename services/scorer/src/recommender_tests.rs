@@ -173,6 +173,7 @@ impl House {
             list: None,
             history: items.iter().map(|i| (*i).to_owned()).collect(),
             history_times: Vec::new(),
+            history_types: Vec::new(),
         };
         self.memory.customers.lock().unwrap().insert(customer.to_owned(), known);
     }

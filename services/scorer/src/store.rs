@@ -36,6 +36,8 @@ pub struct Known {
     pub history: Vec<String>,
     /// When each of them was taken.
     pub history_times: Vec<EventTime>,
+    /// By which type of event.
+    pub history_types: Vec<String>,
 }
 
 /// Why the store gave no answer.

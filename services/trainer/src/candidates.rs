@@ -61,6 +61,11 @@ impl Candidate {
         self.model.borrow().fitted.sequence_length()
     }
 
+    /// Whether its graph takes the types of events.
+    pub fn looks_at_types(&self) -> bool {
+        self.model.borrow().fitted.looks_at_types()
+    }
+
     pub fn fit_seconds(&self) -> f64 {
         self.model.borrow().fitted.fit_seconds()
     }

@@ -14,6 +14,14 @@ pub const PROTOCOL: &str = "Global time-ordered hold-out: events before the 80 %
     the 90 % point validate, the rest test. Each held-out event with an item that is new to its customer is predicted \
     from everything the customer did before it, against all items that the customer does not have yet (full ranking).";
 
+/// The same for models that are asked for events of one type alone.
+pub fn protocol(asked: Option<&str>) -> String {
+    match asked {
+        Some(asked) => format!("{PROTOCOL} Only events of type {asked:?} are asked for."),
+        None => PROTOCOL.into(),
+    }
+}
+
 /// What stands on a card.
 pub struct Facts<'a> {
     pub version: &'a str,
@@ -44,6 +52,7 @@ pub fn card(facts: &Facts<'_>) -> String {
         )
         .ok();
     }
+    let protocol = protocol(plan.asked.as_deref());
     let gate = if report.gate.passed { "passed" } else { "not passed" };
     format!(
         "# {name} {version}\n\n\
@@ -56,7 +65,7 @@ pub fn card(facts: &Facts<'_>) -> String {
          - ONNX Runtime and libtorch agree to {difference:.1e}.\n\
          {compression}\n\
          ## Figures\n\n\
-         {PROTOCOL}\n\n\
+         {protocol}\n\n\
          | model | split | NDCG@10 | HR@10 | MRR | coverage@10 | cases | fit s |\n\
          |---|---|---|---|---|---|---|---|\n\
          {rows}\n\

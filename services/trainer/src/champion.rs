@@ -82,6 +82,6 @@ fn refitted(recipe: &Value, task: &Task<'_>, candidates: &[Candidate]) -> Result
 /// Its graph, with its own items. An item that it does not know counts as a miss.
 fn as_it_is(artifact: &Artifact, data: &Dataset, split: &Split, watch: &Watch<'_>) -> Result<Judged, Error> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut model = OnnxModel::open(artifact, &data.items, threads)?;
+    let mut model = OnnxModel::open(artifact, data, threads)?;
     judge(&mut model, data, &split.test, watch.stop)
 }

@@ -10,7 +10,7 @@ use rapport_rpc::ServerArgs;
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
 
-use crate::{compress::Way, feedback::hit_rate::HitRateArgs, kept::SumsArgs};
+use crate::{compress::Way, dataset::Memory, feedback::hit_rate::HitRateArgs, kept::SumsArgs};
 
 /// How the model that a run writes is made smaller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -110,13 +110,21 @@ pub struct TrainingArgs {
     #[arg(long, env = "RAPPORT_TRAIN_EVENTS", value_delimiter = ',')]
     pub event_types: Vec<String>,
 
+    /// Event type that models are chosen and judged by, a purchase for example; all that are learned from when
+    /// not set
+    #[arg(long, env = "RAPPORT_TRAIN_ASKED", value_name = "TYPE")]
+    pub asked: Option<String>,
+
     /// First day of event time that is learned from, YYYY-MM-DD; the whole log when not set
     #[arg(long, env = "RAPPORT_TRAIN_SINCE", value_parser = day)]
     pub since: Option<String>,
 
-    /// Events with an item that one run may hold in memory
-    #[arg(long, env = "RAPPORT_TRAIN_MAX_EVENTS", default_value_t = 20_000_000)]
+    /// Events with an item that one run may learn from
+    #[arg(long, env = "RAPPORT_TRAIN_MAX_EVENTS", default_value_t = 200_000_000)]
     pub max_events: usize,
+
+    #[command(flatten)]
+    pub events: MemoryArgs,
 
     /// Items that a model may know; beyond it the rarest are left out
     #[arg(long, env = "RAPPORT_TRAIN_MAX_ITEMS", default_value_t = 20_000)]
@@ -156,6 +164,29 @@ pub struct TrainingArgs {
     pub onnxruntime: Option<PathBuf>,
 }
 
+/// Where events are while they are learned from.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct MemoryArgs {
+    /// MiB of events that are in memory: a larger log is sorted on disk and read from there. The tables of
+    /// customers and items come on top
+    #[arg(long = "memory", env = "RAPPORT_TRAIN_MEMORY_MIB", default_value_t = 2_048, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub memory_mib: u32,
+
+    /// Where a larger log is put while it is learned from: a folder on a disk, which gets about 60 bytes an
+    /// event. The system's folder for temporary files when not set
+    #[arg(long, env = "RAPPORT_TRAIN_SPILL_DIR", value_name = "DIR")]
+    pub spill_dir: Option<PathBuf>,
+}
+
+impl MemoryArgs {
+    pub fn memory(&self) -> Memory {
+        Memory {
+            bytes: (self.memory_mib as usize) << 20,
+            folder: self.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
+        }
+    }
+}
+
 fn day(text: &str) -> Result<String, String> {
     rapport_events::EventTime::parse_rfc3339(&format!("{text}T00:00:00Z"))
         .map(rapport_events::EventTime::day)
@@ -164,6 +195,10 @@ fn day(text: &str) -> Result<String, String> {
 }
 
 impl TrainingArgs {
+    pub fn memory(&self) -> Memory {
+        self.events.memory()
+    }
+
     /// What clap does not check.
     ///
     /// # Errors

@@ -188,7 +188,8 @@ pub fn each_case(
         had.fill(false);
         let last = prefixes.last().copied().unwrap_or(0);
         // The question is asked at the moment of the event that answers it.
-        let past = Past { items: &customer.items[..last], times: &customer.times[..=last] };
+        let past =
+            Past { items: &customer.items[..last], times: &customer.times[..=last], types: &customer.types[..last] };
         model.score_prefixes(past, &prefixes, &mut |prefix, scores| {
             customer.items[known..prefix].iter().for_each(|&item| had[item as usize] = true);
             known = prefix;

@@ -6,6 +6,7 @@
 //! thread, beside one that keeps the ridge's sums ([`kept`]); as a command ([`oneshot`]) there is one run and an exit code. [`study`] judges models on files, [`purchase`]
 //! who buys next, [`explain`] says what recommendations come from, [`text`] is about models of texts.
 
+pub mod against;
 pub mod bench;
 pub mod candidates;
 mod card;

@@ -4,51 +4,24 @@ use std::collections::BTreeMap;
 
 use rapport_registry::{Neighbour, Neighbours};
 
-use crate::dataset::Dataset;
+use crate::{dataset::Dataset, models::common_customers};
 
 /// Neighbours of each item.
 const MOST: usize = 50;
 /// Added to the denominator: two items with one customer in common are not alike for sure.
 const SHRINKAGE: f32 = 10.0;
-/// A customer's newest items that count, so that a bot costs no more than a person.
-const NEWEST: usize = 1_000;
 
 /// For each item the [`MOST`] nearest: customers in common / (sqrt(customers of a * customers of b)
 /// + shrinkage). Items that share no customer with any other are left out.
 pub fn neighbours(data: &Dataset) -> Neighbours {
-    let mut of_customer: Vec<Vec<u32>> = Vec::with_capacity(data.customers.len());
-    let mut of_item: Vec<Vec<u32>> = vec![Vec::new(); data.width()];
-    for (index, customer) in data.customers.iter().enumerate() {
-        let mut items = customer.items[customer.items.len().saturating_sub(NEWEST)..].to_vec();
-        items.sort_unstable();
-        items.dedup();
-        items.iter().for_each(|&item| of_item[item as usize].push(index as u32));
-        of_customer.push(items);
-    }
-    let mut common = vec![0_u32; data.width()];
     let mut by_item = BTreeMap::new();
-    for item in 1..data.width() {
-        let Some(id) = data.items.id(item) else { continue };
-        let mut touched = Vec::new();
-        for &customer in &of_item[item] {
-            for &other in &of_customer[customer as usize] {
-                let count = &mut common[other as usize];
-                if *count == 0 {
-                    touched.push(other as usize);
-                }
-                *count += 1;
-            }
-        }
-        let own = of_item[item].len() as f32;
-        let mut near: Vec<(f32, usize)> = touched
-            .iter()
-            .filter(|&&other| other != item)
-            .map(|&other| {
-                let cosine = common[other] as f32 / ((own * of_item[other].len() as f32).sqrt() + SHRINKAGE);
-                (cosine, other)
-            })
+    common_customers::each_item(&data.histories(), data.width(), &mut |item, common, customers| {
+        let Some(id) = data.items.id(item) else { return };
+        let own = customers[item] as f32;
+        let others = common.iter().enumerate().filter(|&(other, &count)| other != item && count > 0);
+        let mut near: Vec<(f32, usize)> = others
+            .map(|(other, &count)| (count as f32 / ((own * customers[other] as f32).sqrt() + SHRINKAGE), other))
             .collect();
-        touched.iter().for_each(|&other| common[other] = 0);
         near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         near.truncate(MOST);
         let near: Vec<Neighbour> = near
@@ -58,7 +31,7 @@ pub fn neighbours(data: &Dataset) -> Neighbours {
         if !near.is_empty() {
             by_item.insert(id.to_owned(), near);
         }
-    }
+    });
     Neighbours::new(by_item)
 }
 

@@ -262,3 +262,15 @@ fn json(result: &RunResult) -> serde_json::Value {
         "seconds": result.seconds,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_two_flags_are_one() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,9 +1,11 @@
 //! How a command of this binary divides its data: what is learned from, what chooses, what judges.
 
+use std::path::PathBuf;
+
 use crate::{
     Error,
     card::PROTOCOL,
-    dataset::{Dataset, Split, by_customer, last_liked},
+    dataset::{Dataset, Split, by_customer, items_file, last_liked},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -21,10 +23,11 @@ pub(crate) enum Protocol {
 }
 
 /// Flags of every command that divides data.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ProtocolArgs {
     /// How data is divided
-    #[arg(long, value_enum, default_value_t = Protocol::Temporal)]
+    // Kafka's settings have a "protocol" too.
+    #[arg(id = "evaluation_protocol", long = "protocol", value_enum, default_value_t = Protocol::Temporal)]
     pub protocol: Protocol,
 
     /// The lowest rating that means "liked", for last-liked
@@ -34,6 +37,15 @@ pub(crate) struct ProtocolArgs {
     /// Parts of k-fold; a command that judges once takes the first
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=100))]
     folds: u16,
+
+    /// Event type that is asked for in validation and test; what is learned from stays. All types when not set
+    #[arg(long, value_name = "TYPE")]
+    asked: Option<String>,
+
+    /// File of items with a header that names a column "item" and a column "category" (or "class"): what it
+    /// says takes the place of the categories of events
+    #[arg(long, value_name = "FILE")]
+    items: Option<PathBuf>,
 }
 
 /// Who is in which fold. Fixed, so that runs with other seeds are judged on the same people.
@@ -44,7 +56,17 @@ impl ProtocolArgs {
     ///
     /// # Errors
     /// The data cannot be split this way.
-    pub(crate) fn splits(&self, data: Dataset) -> Result<(Dataset, Vec<Split>), Error> {
+    pub(crate) fn splits(&self, mut data: Dataset) -> Result<(Dataset, Vec<Split>), Error> {
+        if let Some(path) = &self.items {
+            items_file::categories(path, &mut data)?;
+        }
+        let (data, splits) = self.divided(data)?;
+        let Some(asked) = &self.asked else { return Ok((data, splits)) };
+        let splits = splits.into_iter().map(|split| split.asking_for(&data, asked)).collect::<Result<_, _>>()?;
+        Ok((data, splits))
+    }
+
+    fn divided(&self, data: Dataset) -> Result<(Dataset, Vec<Split>), Error> {
         let splits = match self.protocol {
             Protocol::Temporal => vec![Split::by_time(&data)?],
             Protocol::LeaveOneOut => vec![Split::leave_one_out(&data)?],
@@ -68,6 +90,13 @@ impl ProtocolArgs {
 
     /// For a person.
     pub(crate) fn described(&self) -> String {
+        match &self.asked {
+            Some(asked) => format!("{} Only events of type {asked:?} are asked for.", self.protocol()),
+            None => self.protocol(),
+        }
+    }
+
+    fn protocol(&self) -> String {
         match self.protocol {
             Protocol::Temporal => PROTOCOL.into(),
             Protocol::LeaveOneOut => format!(

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -22,10 +22,13 @@ use crate::{
     candidates::Candidate,
     card, champion,
     compare::compare,
-    dataset::{self, Counts, Dataset, Limits, Split, kafka::KafkaRange},
+    dataset::{
+        self, Counts, Dataset, Limits, Memory, Split,
+        kafka::{KafkaRange, ReadRange},
+    },
     evaluate::Figures,
     gate::{self, Opponents},
-    kept::{Forgotten, Keeper},
+    kept::{Forgotten, Keeper, Kept},
     models::{Task, blend, ridge},
     neighbours::neighbours,
     progress::{Progress, Watch},
@@ -50,8 +53,11 @@ pub struct Plan {
     pub compress: Compression,
     pub min_cases: u64,
     pub limits: Limits,
+    pub memory: Memory,
     pub since: Option<String>,
     pub event_types: Vec<String>,
+    /// The type of event that models are judged on; all that are learned from when `None`.
+    pub asked: Option<String>,
     /// Write the versions, but leave what is live.
     pub dry_run: bool,
     /// Where long trainings keep their way, to go on after a crash.
@@ -141,36 +147,11 @@ pub fn run(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome,
 
 fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome, Error> {
     let started = Instant::now();
-    let what = if tools.range.is_some() { "a range of the clean topic" } else { "the log" };
-    watch.report(Progress::note("read log", 0.0, format!("reading {what} of tenant {}", plan.tenant)));
-    let source = dataset::log::Source {
-        tenant: plan.tenant.clone(),
-        since: plan.since.clone(),
-        event_types: plan.event_types.clone(),
-        limits: plan.limits,
-    };
-    let forgotten = match tools.keeper {
-        Some(keeper) => keeper.forgotten(&plan.tenant)?,
-        None => Forgotten::nobody(&plan.tenant),
-    };
-    // Held to the end, so that what is published is of these very events.
-    let kept = match tools.keeper {
-        Some(keeper) if tools.range.is_none() && blend::needs(&plan.recipes, ridge::KIND) => {
-            keeper.current(tools.log, plan, watch.stop)
-        }
-        Some(_) | None => None,
-    };
-    let (data, range) = match &tools.range {
-        Some(range) => range.read(&source, &forgotten, watch.stop).map(|(data, read)| (data, Some(read)))?,
-        None => {
-            let until = kept.as_ref().map(|kept| kept.place());
-            (dataset::log::read_until(tools.log, &source, until, &forgotten)?, None)
-        }
-    };
-    if let Some(range) = &range {
-        watch.report(Progress::note("read log", 0.9, range.to_string()));
+    let Learned { data, kept, range } = learned_from(plan, tools, watch)?;
+    let mut split = Split::by_time(&data)?;
+    if let Some(asked) = &plan.asked {
+        split = split.asking_for(&data, asked)?;
     }
-    let split = Split::by_time(&data)?;
     watch.report(Progress::note("read log", 1.0, described(&data, &split)));
 
     let task = Task {
@@ -206,7 +187,8 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
     facts.extend(range.map(|range| ("read".into(), range.to_string())));
     facts.extend(report::counted(&data));
     let title = format!("Training of {}", plan.model);
-    let html = report::pages(title, card::PROTOCOL.into(), facts, &comparison, &data, &split)?.full.to_html();
+    let html =
+        report::pages(title, card::protocol(plan.asked.as_deref()), facts, &comparison, &data, &split)?.full.to_html();
     let neighbours = neighbours(&data);
     let mut versions = Vec::new();
     for candidate in &mut comparison.candidates {
@@ -239,9 +221,52 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
     })
 }
 
+/// What a run learns from.
+struct Learned {
+    data: Dataset,
+    /// Sums over these very events. Held to the end, so that they stay as they are.
+    kept: Option<Arc<Kept>>,
+    /// Where in Kafka they are from.
+    range: Option<ReadRange>,
+}
+
+fn learned_from(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Learned, Error> {
+    let what = if tools.range.is_some() { "a range of the clean topic" } else { "the log" };
+    watch.report(Progress::note("read log", 0.0, format!("reading {what} of tenant {}", plan.tenant)));
+    let source = dataset::log::Source {
+        tenant: plan.tenant.clone(),
+        since: plan.since.clone(),
+        event_types: plan.event_types.clone(),
+        limits: plan.limits,
+        memory: plan.memory.clone(),
+    };
+    let forgotten = match tools.keeper {
+        Some(keeper) => keeper.forgotten(&plan.tenant)?,
+        None => Forgotten::nobody(&plan.tenant),
+    };
+    let kept = match tools.keeper {
+        Some(keeper) if tools.range.is_none() && blend::needs(&plan.recipes, ridge::KIND) => {
+            keeper.current(tools.log, plan, watch.stop)
+        }
+        Some(_) | None => None,
+    };
+    let (data, range) = match &tools.range {
+        Some(range) => range.read(&source, &forgotten, watch.stop).map(|(data, read)| (data, Some(read)))?,
+        None => {
+            let until = kept.as_ref().map(|kept| kept.place());
+            (dataset::log::read_until(tools.log, &source, until, &forgotten)?, None)
+        }
+    };
+    if let Some(range) = &range {
+        watch.report(Progress::note("read log", 0.9, range.to_string()));
+    }
+    Ok(Learned { data, kept, range })
+}
+
 fn described(data: &Dataset, split: &Split) -> String {
+    let place = if data.on_disk() { ", sorted on disk" } else { "" };
     format!(
-        "{} events of {} customers with {} items; {} validation and {} test cases ({} held-out events without history)",
+        "{} events of {} customers with {} items{place}; {} validation and {} test cases ({} held-out events without history)",
         data.counts.used,
         data.customers.len(),
         data.items.len(),

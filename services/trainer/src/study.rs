@@ -16,13 +16,14 @@ use rapport_events::Tenant;
 use rapport_kafka::KafkaArgs;
 use rapport_offline::{OfflineArgs, OfflineLog};
 use rapport_runtime::parse_duration;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
-    Error,
+    Error, against,
     compare::compare,
+    config::MemoryArgs,
     dataset::{
-        Dataset, Limits, file,
+        Dataset, Limits, Memory, file,
         kafka::{FromKafkaArgs, KafkaRange},
         log,
     },
@@ -63,6 +64,11 @@ struct Args {
     #[arg(long, env = "RAPPORT_TRAIN_RECIPES", value_name = "DIR")]
     recipes: Option<PathBuf>,
 
+    /// Folders of other recipes, several separated by commas: each kind is trained by them too, and set beside
+    /// itself on the same cases
+    #[arg(long, value_delimiter = ',', value_name = "DIR")]
+    against: Vec<PathBuf>,
+
     /// Seeds of the sequence models, several separated by commas: each is a run of its own
     #[arg(long, value_delimiter = ',', default_value = "42")]
     seeds: Vec<u64>,
@@ -96,6 +102,8 @@ struct Args {
     list: bool,
 
     #[command(flatten)]
+    events: MemoryArgs,
+    #[command(flatten)]
     range: FromKafkaArgs,
     #[command(flatten)]
     offline: OfflineArgs,
@@ -126,18 +134,27 @@ fn study(args: &Args) -> Result<(), Failure> {
             recipes::complete(&wanted, args.recipes.as_deref()).map_err(Failure::Configuration)
         })
         .collect::<Result<Vec<_>, _>>()?;
+    let others = args.others().map_err(Failure::Configuration)?;
     let started = Instant::now();
     let (data, range) = if args.range.from_kafka {
-        let source = source(&args.tenant);
+        let source = source(&args.tenant, args.events.memory());
         let range = KafkaRange { kafka: &args.kafka, asked: &args.range };
         let (data, read) = range.read(&source, &Forgotten::nobody(&args.tenant), &|| false)?;
         println!("{read}");
         (data, Some(("read".to_owned(), read.to_string())))
     } else {
-        (read(args.interactions.as_deref(), &args.tenant, &args.offline)?, None)
+        match &args.interactions {
+            Some(path) => (file::read_within(path, LIMITS, args.events.memory())?, None),
+            None => {
+                let source = source(&args.tenant, args.events.memory());
+                (log::read(&OfflineLog::open(&args.offline).map_err(Error::from)?, &source)?, None)
+            }
+        }
     };
     let found: Vec<(String, String)> = range.into_iter().chain(report::counted(&data)).collect();
-    println!("{} events of {} customers with {} items", data.counts.used, data.customers.len(), data.items.len());
+    let place = if data.on_disk() { ", sorted on disk" } else { "" };
+    let Dataset { counts, customers, items, .. } = &data;
+    println!("{} events of {} customers with {} items{place}", counts.used, customers.len(), items.len());
     let (data, splits) = args.protocol.splits(data)?;
     let device = run::device(args.threads);
     let bar = bar();
@@ -179,6 +196,13 @@ fn study(args: &Args) -> Result<(), Failure> {
                 println!("privacy of {kind}: epsilon {epsilon:.3} at delta {delta:e}, order {order}, {steps} steps");
             }
         }
+        for (folder, seed_of, recipes) in &others {
+            if seed_of == seed {
+                for other in against::beside(&comparison, recipes, &task)? {
+                    bar.suspend(|| println!("{}\nits recipe: {}", other.described(folder), other.recipe));
+                }
+            }
+        }
         comparison.on_test().iter().for_each(|(model, judged)| spread.add(model, judged.figures));
     }
     bar.finish_and_clear();
@@ -197,6 +221,25 @@ fn study(args: &Args) -> Result<(), Failure> {
         println!("\n{}", Report { sections: vec![section], ..Report::default() }.to_text());
     }
     Ok(())
+}
+
+impl Args {
+    /// Recipes to set beside the others: a folder, a seed, and the complete recipes of the kinds that it has.
+    fn others(&self) -> Result<Vec<(&Path, u64, Vec<Value>)>, String> {
+        let mut others = Vec::new();
+        for (folder, &seed) in self.against.iter().flat_map(|folder| self.seeds.iter().map(move |seed| (folder, seed)))
+        {
+            let there = |kind: &&str| folder.join(format!("{kind}.yaml")).is_file();
+            let kinds: Vec<String> =
+                FAMILIES.iter().map(|family| family.name()).filter(there).map(str::to_owned).collect();
+            if kinds.is_empty() {
+                return Err(format!("--against {}: it holds no <kind>.yaml", folder.display()));
+            }
+            let wanted = recipes::Wanted { kinds, max_epochs: self.max_epochs, seed };
+            others.push((folder.as_path(), seed, recipes::complete(&wanted, Some(folder))?));
+        }
+        Ok(others)
+    }
 }
 
 /// What stands under a page's title.
@@ -223,13 +266,25 @@ fn numbered(path: &Path, seed: u64, fold: Option<usize>) -> PathBuf {
 pub(crate) fn read(interactions: Option<&Path>, tenant: &Tenant, offline: &OfflineArgs) -> Result<Dataset, Error> {
     match interactions {
         Some(path) => file::read(path, LIMITS),
-        None => log::read(&OfflineLog::open(offline)?, &source(tenant)),
+        None => log::read(&OfflineLog::open(offline)?, &source(tenant, Memory::default())),
     }
 }
 
 const LIMITS: Limits = Limits { events: 50_000_000, items: 100_000 };
 
 /// All that a tenant's customers did.
-fn source(tenant: &Tenant) -> log::Source {
-    log::Source { tenant: tenant.clone(), since: None, event_types: Vec::new(), limits: LIMITS }
+fn source(tenant: &Tenant, memory: Memory) -> log::Source {
+    log::Source { tenant: tenant.clone(), since: None, event_types: Vec::new(), limits: LIMITS, memory }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_two_flags_are_one() {
+        Args::command().debug_assert();
+    }
 }

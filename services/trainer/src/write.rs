@@ -14,6 +14,7 @@ use crate::{
     compress::{Subject, Trial, Trials},
     dataset::{Dataset, Split},
     export,
+    models::onnx::Theirs,
     progress::{Progress, Watch},
     run::{Evaluation, Plan, Version},
 };
@@ -58,6 +59,9 @@ pub fn version(
     let sequence_length = candidate.sequence_length();
     let mut description = Description::next_item(&kind, now.to_string(), sequence_length, data.items.len(), verdict);
     description.recipe = candidate.recipe();
+    if candidate.looks_at_types() {
+        description.event_types = data.side.types.clone();
+    }
     let mut schema = json!({
         "input": description.input,
         "output": description.output,
@@ -66,6 +70,7 @@ pub fn version(
                     index in items.json, unknown ids left out; padded on the left with 0",
         "scores": "higher is better; comparable within one row only; index 0 is padding",
         "event_types": plan.event_types,
+        "types": description.event_types,
         "onnx_opset": export::OPSET,
     });
     let recipe = description.recipe.clone();
@@ -82,7 +87,7 @@ pub fn version(
         }
         schema["compression"] = json!(trial);
         let report_json = json!({
-            "protocol": card::PROTOCOL,
+            "protocol": card::protocol(plan.asked.as_deref()),
             "evaluations": evaluations,
             "gate": report.gate,
             "recipe": recipe,
@@ -127,7 +132,7 @@ fn compressed(onnx: &[u8], sequence_length: usize, report: &Report<'_>) -> Resul
     let subject = Subject {
         data: report.data,
         cases: &report.split.test,
-        theirs: (0..report.data.width() as i64).collect(),
+        theirs: Theirs::own(report.data),
         sequence_length,
         runs: LATENCY_RUNS,
         stop: report.watch.stop,

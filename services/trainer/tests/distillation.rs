@@ -10,8 +10,8 @@ use rapport_events::Tenant;
 use rapport_trainer::{
     candidates,
     compress::{Distillation, Student, Subject, Trials},
-    dataset::{Limits, Split, log},
-    models::{Task, family},
+    dataset::{Limits, Memory, Split, log},
+    models::{Task, family, onnx::Theirs},
     progress::Watch,
     run,
 };
@@ -32,6 +32,7 @@ fn a_student_answers_more_like_its_teacher_than_the_same_network_without_one_and
         since: None,
         event_types: Vec::new(),
         limits: Limits { events: 1_000_000, items: 20_000 },
+        memory: Memory::default(),
     };
     let data = log::from_events(&common::walks(60, 40), &source).unwrap();
     let split = Split::by_time(&data).unwrap();
@@ -57,7 +58,7 @@ fn a_student_answers_more_like_its_teacher_than_the_same_network_without_one_and
     let subject = Subject {
         data: &data,
         cases: &split.test,
-        theirs: (0..data.width() as i64).collect(),
+        theirs: Theirs::own(&data),
         sequence_length: teacher.sequence_length(),
         runs: 1,
         stop: &|| false,

@@ -13,7 +13,7 @@ use std::{
 use rapport_events::Tenant;
 use rapport_trainer::{
     candidates::{self, Candidate},
-    dataset::{Dataset, Limits, Split, log},
+    dataset::{Dataset, Limits, Memory, Split, log},
     explain::{
         Quantity, Question, Steps, Way, compare,
         deletion::{Choice, Settings, Tested, eligible, test},
@@ -30,6 +30,7 @@ fn data() -> (Dataset, Split) {
         since: None,
         event_types: Vec::new(),
         limits: Limits { events: 1_000_000, items: 20_000 },
+        memory: Memory::default(),
     };
     let data = log::from_events(&common::walks(60, 40), &source).unwrap();
     let split = Split::by_time(&data).unwrap();
@@ -78,7 +79,7 @@ fn the_parts_of_every_kind_sum_to_what_they_explain() {
     recipes.push(json!({ "kind": blend::KIND }));
     let customer = &data.customers[7];
     // Longer than the networks look: what they do not see has no part.
-    let past = Past { items: &customer.items[..35], times: &customer.times[..36] };
+    let past = Past { items: &customer.items[..35], times: &customer.times[..36], types: &[] };
     let steps = Steps { tolerance: 2e-3, ..Steps::default() };
     for candidate in fit(&recipes, &data, &split) {
         let kind = candidate.kind().to_owned();
@@ -111,7 +112,7 @@ fn the_baseline_and_the_parts_of_a_ridge_are_exact() {
     let (data, split) = data();
     let candidate = fit(&[recipe("ridge", json!({}))], &data, &split).remove(0);
     let customer = &data.customers[3];
-    let past = Past { items: &customer.items[..20], times: &customer.times[..21] };
+    let past = Past { items: &customer.items[..20], times: &customer.times[..21], types: &[] };
     let question = Question { past, item: 5, quantity: Quantity::Score };
     let explanation = candidate.with_model(|model| model.explain(&question, Way::AtThePast).unwrap());
     assert!(explanation.baseline == 0.0 && explanation.gradients == 0);

@@ -13,7 +13,7 @@ use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, WriterSettings};
 use rapport_registry::{Artifact, Registry};
 use rapport_trainer::{
     Compression, Config,
-    dataset::Limits,
+    dataset::{Limits, Memory},
     kept::{Forgotten, Keeper},
     models::family,
     progress::Watch,
@@ -55,8 +55,10 @@ fn plan() -> Plan {
         compress: Compression::Off,
         min_cases: 30,
         limits: Limits { events: 1_000_000, items: 20_000 },
+        memory: Memory::default(),
         since: None,
         event_types: Vec::new(),
+        asked: None,
         dry_run: true,
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
@@ -80,7 +82,7 @@ fn train(log: &OfflineLog, registry: &Registry, keeper: Option<&Keeper>) -> (Out
 fn scores(outcome: &Outcome) -> Vec<f32> {
     let artifact = Artifact::open(&outcome.versions[0].reference.path, None).unwrap();
     let mut model = NextItemModel::load(&artifact.model_path(), 1).unwrap();
-    model.scores(&[Asked { items: vec![1, 2, 3], times: vec![0; 3], now: 0 }]).unwrap()[0][1..].to_vec()
+    model.scores(&[Asked::of(vec![1, 2, 3])]).unwrap()[0][1..].to_vec()
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod common;
 
 use rapport_events::{LoggedEvent, Tenant};
 use rapport_trainer::{
-    dataset::{Dataset, Limits, Split, file, last_liked, log},
+    dataset::{Dataset, Limits, Memory, Split, file, last_liked, log},
     evaluate::evaluate,
     models::{
         NextItem,
@@ -19,8 +19,13 @@ use tch::Device;
 const LIMITS: Limits = Limits { events: 2_000_000, items: 20_000 };
 
 fn movielens_100k() -> Option<Dataset> {
-    let source =
-        log::Source { tenant: Tenant::parse("demo").unwrap(), since: None, event_types: Vec::new(), limits: LIMITS };
+    let source = log::Source {
+        tenant: Tenant::parse("demo").unwrap(),
+        since: None,
+        event_types: Vec::new(),
+        limits: LIMITS,
+        memory: Memory::default(),
+    };
     Some(log::from_events(&common::movielens_100k()?, &source).unwrap())
 }
 
@@ -86,8 +91,13 @@ fn on_the_last_liked_item_of_movielens_100k_the_baselines_give_the_reference_fig
     let Some(mut events) = common::movielens_100k() else { return };
     let item = |logged: &LoggedEvent| -> i64 { logged.event.item_id.as_deref().unwrap().parse().unwrap() };
     events.iter_mut().for_each(|logged| logged.position.offset = item(logged));
-    let source =
-        log::Source { tenant: Tenant::parse("demo").unwrap(), since: None, event_types: Vec::new(), limits: LIMITS };
+    let source = log::Source {
+        tenant: Tenant::parse("demo").unwrap(),
+        since: None,
+        event_types: Vec::new(),
+        limits: LIMITS,
+        memory: Memory::default(),
+    };
     let (data, split) = last_liked(&log::from_events(&events, &source).unwrap(), 4.0).unwrap();
     assert_eq!((split.validation.len(), split.test.len()), (942, 942));
     let (training, width) = (split.before_test(&data), data.width());

@@ -11,7 +11,7 @@ use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, ServedItem, ServedList
 use rapport_registry::Registry;
 use rapport_trainer::{
     Compression,
-    dataset::Limits,
+    dataset::{Limits, Memory},
     models::family,
     progress::Watch,
     run::{self, Plan, Tools},
@@ -91,13 +91,16 @@ fn a_model_that_knows_what_comes_next_would_have_earned_more_and_an_untaught_one
         compress: Compression::Off,
         min_cases: 30,
         limits: Limits { events: 1_000_000, items: 20_000 },
+        memory: Memory::default(),
         since: None,
         event_types: Vec::new(),
+        asked: None,
         dry_run: true,
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
     };
-    let tools = Tools { log: &log, registry: &registry, device: run::device(0), models: None };
+    let tools =
+        Tools { log: &log, registry: &registry, device: run::device(0), models: None, keeper: None, range: None };
     let outcome = run::run(&plan, &tools, &Watch { report: &|_| {}, stop: &|| false }).unwrap();
     let version = |kind: &str| {
         let version = outcome.versions.iter().find(|version| version.kind == kind).unwrap();

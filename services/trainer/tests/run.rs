@@ -18,7 +18,7 @@ use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, WriterSettings};
 use rapport_registry::{Artifact, ArtifactError, Description, Gate, ItemTable, Live, Registry, Verdict, files};
 use rapport_trainer::{
     Compression, Error,
-    dataset::Limits,
+    dataset::{Limits, Memory},
     models::{FAMILIES, blend, family},
     progress::Watch,
     recipes,
@@ -73,8 +73,10 @@ fn plan(kinds: &[&str]) -> Plan {
         compress: Compression::Off,
         min_cases: 30,
         limits: Limits { events: 1_000_000, items: 20_000 },
+        memory: Memory::default(),
         since: None,
         event_types: Vec::new(),
+        asked: None,
         dry_run: true,
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
@@ -135,7 +137,7 @@ fn every_kind_is_written_checked_and_servable() {
         let artifact = Artifact::open(&version.reference.path, Some(&version.reference.manifest_sha256)).unwrap();
         let mut model = NextItemModel::load(&artifact.model_path(), 1).unwrap();
         assert_eq!(model.sequence_length(), Some(artifact.manifest().description.sequence_length));
-        let asked = |items: Vec<i64>| Asked { times: vec![60; items.len()], items, now: 120 };
+        let asked = |items: Vec<i64>| Asked { times: vec![60; items.len()], items, now: 120, ..Asked::default() };
         let scores = model.scores(&[asked(vec![1, 2, 3]), asked(vec![]), asked(vec![3])]).unwrap();
         assert!(scores.iter().all(|row| row[0] == f32::NEG_INFINITY), "{}", version.kind);
         assert!(scores.iter().all(|row| row[1..].iter().all(|s| s.is_finite())), "{}", version.kind);
@@ -202,6 +204,26 @@ fn a_training_that_was_killed_goes_on_with_the_same_curve() {
     assert_eq!(after, whole[3..], "it goes on where it was");
     let left = std::fs::read_dir(checkpoints).unwrap().count();
     assert_eq!(left, 0, "a training that has ended leaves no checkpoint");
+}
+
+#[test]
+fn a_log_that_is_larger_than_memory_gives_the_same_curve_and_the_same_model() {
+    let Some(place) = place(common::walks(60, 30)) else { return };
+    let recipes = vec![small("ligr", &json!({ "epochs": 4, "dropout": 0.3 })), small("ridge", &json!({}))];
+    let in_memory = Plan { recipes, ..plan(&[]) };
+    // 100 events of 1,800 at once, in any case far from all.
+    let on_disk = Plan { memory: Memory { bytes: 8_000, ..Memory::default() }, ..in_memory.clone() };
+    let curve = reported(&place, &in_memory, usize::MAX);
+    assert_eq!((curve.len(), &curve), (4, &reported(&place, &on_disk, usize::MAX)));
+    let [whole, parts] = [&in_memory, &on_disk].map(|plan| train(&place, plan).unwrap());
+    let graph = |outcome: &Outcome, kind: &str| {
+        let version = outcome.versions.iter().find(|version| version.kind == kind).unwrap();
+        std::fs::read(version.reference.path.join(files::MODEL)).unwrap()
+    };
+    assert!(["ligr", "ridge"].iter().all(|kind| graph(&whole, kind) == graph(&parts, kind)));
+    let figures =
+        |outcome: Outcome| outcome.evaluations.into_iter().map(|e| (e.model, e.split, e.figures)).collect::<Vec<_>>();
+    assert_eq!(figures(whole), figures(parts));
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 pub enum Error {
     #[error("the model looks at time, and an item came without one")]
     TimesMissing,
+    #[error("the model looks at types of events, and some items came without one: give all (0 is unknown) or none")]
+    TypesMissing,
     #[error(
         "ONNX Runtime cannot be loaded from {path}: {reason}; install the onnxruntime wheel or package and point \
          ORT_DYLIB_PATH at its libonnxruntime.so"

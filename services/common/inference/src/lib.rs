@@ -6,7 +6,8 @@
 //!
 //! The contract (docs/trainer.md): input `items`, int64 `[batch, length]`, item indexes, padded on
 //! the left with 0, newest last, and for models that look at time also `times` (int64 `[batch, length]`,
-//! whole seconds) and `now` (int64 `[batch]`); output `scores`, float32 `[batch, items + 1]`, index 0 is padding.
+//! whole seconds) and `now` (int64 `[batch]`), for those that look at types of events `types` (int64 `[batch,
+//! length]`, 0 is unknown) and perhaps `outcome` (int64 `[batch]`, 0 is the model's own); output `scores`, float32 `[batch, items + 1]`, index 0 is padding.
 
 mod error;
 mod library;

@@ -16,6 +16,10 @@ const INPUT: &str = "items";
 /// Both or neither: for models that look at time.
 const TIMES: &str = "times";
 const NOW: &str = "now";
+/// For models that look at the types of events.
+const TYPES: &str = "types";
+/// For models that are told which type of event is asked for; only with [`TYPES`].
+const OUTCOME: &str = "outcome";
 const OUTPUT: &str = "scores";
 
 /// A customer's items and the moment of the question.
@@ -27,6 +31,11 @@ pub struct Asked {
     pub times: Vec<i64>,
     /// When scores are asked for, in whole seconds.
     pub now: i64,
+    /// The type of each event as the model numbers them, 0 where it is unknown. Models that do not look at
+    /// types do without; empty means that none is known.
+    pub types: Vec<i64>,
+    /// The type of the event that is asked for; 0 leaves it to the model.
+    pub outcome: i64,
 }
 
 impl Asked {
@@ -41,6 +50,7 @@ impl Asked {
         let surplus = self.items.len().saturating_sub(length);
         self.items.drain(..surplus);
         self.times.drain(..surplus.min(self.times.len()));
+        self.types.drain(..surplus.min(self.types.len()));
         self
     }
 }
@@ -53,7 +63,15 @@ pub struct NextItemModel {
     path: PathBuf,
     width: usize,
     sequence_length: Option<usize>,
-    looks_at_time: bool,
+    takes: Takes,
+}
+
+/// What a model wants beside items.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Takes {
+    times: bool,
+    types: bool,
+    outcome: bool,
 }
 
 impl NextItemModel {
@@ -76,15 +94,16 @@ impl NextItemModel {
             .map_err(|e| failed(e.to_string()))?
             .commit_from_file(path)
             .map_err(|e| failed(e.to_string()))?;
-        let width = contract_width(&session).map_err(|reason| Error::Contract { path: path.to_owned(), reason })?;
+        let contract = |reason| Error::Contract { path: path.to_owned(), reason };
+        let takes = contract_inputs(&session).map_err(contract)?;
+        let width = contract_width(&session).map_err(contract)?;
         let sequence_length = session
             .metadata()
             .ok()
             .and_then(|metadata| metadata.custom(SEQUENCE_LENGTH_PROPERTY))
             .and_then(|text| text.parse().ok())
             .filter(|&length| length > 0);
-        let looks_at_time = session.inputs().len() > 1;
-        Ok(Self { session, path: path.to_owned(), width, sequence_length, looks_at_time })
+        Ok(Self { session, path: path.to_owned(), width, sequence_length, takes })
     }
 
     /// Scores for each history: items + 1, index 0 being padding.
@@ -99,14 +118,24 @@ impl NextItemModel {
 
     /// Whether the model wants the times of items.
     pub fn looks_at_time(&self) -> bool {
-        self.looks_at_time
+        self.takes.times
+    }
+
+    /// Whether the model wants the types of events.
+    pub fn looks_at_types(&self) -> bool {
+        self.takes.types
+    }
+
+    /// Whether the model can be told which type of event is asked for.
+    pub fn takes_outcome(&self) -> bool {
+        self.takes.outcome
     }
 
     /// Scores of every item as the next one, `[histories, items + 1]`; index 0 is minus infinity. A
     /// history may be empty; shorter ones are padded on the left to the longest.
     ///
     /// # Errors
-    /// An index that the model does not know, times that are missing, or a failure of ONNX Runtime.
+    /// An index that the model does not know, times or types that are missing, or a failure of ONNX Runtime.
     pub fn scores(&mut self, histories: &[Asked]) -> Result<Vec<Vec<f32>>, Error> {
         if histories.is_empty() {
             return Ok(Vec::new());
@@ -116,7 +145,8 @@ impl NextItemModel {
         let length = histories.iter().map(newest).max().unwrap_or(0).max(1);
         let shape = [histories.len(), length];
         let mut items = vec![0_i64; histories.len() * length];
-        let mut times = vec![0_i64; if self.looks_at_time { items.len() } else { 0 }];
+        let mut times = vec![0_i64; if self.takes.times { items.len() } else { 0 }];
+        let mut types = vec![0_i64; if self.takes.types { items.len() } else { 0 }];
         for (row, history) in histories.iter().enumerate() {
             let all = &history.items;
             let kept = &all[all.len() - newest(history)..];
@@ -125,22 +155,35 @@ impl NextItemModel {
             }
             let place = (row + 1) * length - kept.len()..(row + 1) * length;
             items[place.clone()].copy_from_slice(kept);
-            if self.looks_at_time {
-                let known = history.times.len().checked_sub(kept.len()).map(|from| &history.times[from..]);
-                let known = known.filter(|_| history.times.len() == all.len()).ok_or(Error::TimesMissing)?;
-                times[place].copy_from_slice(known);
+            let newest = |of: &'_ [i64]| (of.len() == all.len()).then_some(all.len() - kept.len());
+            if self.takes.times {
+                let from = newest(&history.times).ok_or(Error::TimesMissing)?;
+                times[place.clone()].copy_from_slice(&history.times[from..]);
+            }
+            if self.takes.types && !history.types.is_empty() {
+                let from = newest(&history.types).ok_or(Error::TypesMissing)?;
+                types[place].copy_from_slice(&history.types[from..]);
             }
         }
         let now: Vec<i64> = histories.iter().map(|history| history.now).collect();
+        let outcome: Vec<i64> = histories.iter().map(|history| history.outcome).collect();
         let failed = |error: ort::Error| Error::Run(error.to_string());
         let input = TensorRef::from_array_view((shape, items.as_slice())).map_err(failed)?;
-        let outputs = if self.looks_at_time {
+        let mut inputs = ort::inputs![INPUT => input];
+        if self.takes.times {
             let times = TensorRef::from_array_view((shape, times.as_slice())).map_err(failed)?;
             let now = TensorRef::from_array_view(([histories.len()], now.as_slice())).map_err(failed)?;
-            self.session.run(ort::inputs![INPUT => input, TIMES => times, NOW => now]).map_err(failed)?
-        } else {
-            self.session.run(ort::inputs![INPUT => input]).map_err(failed)?
-        };
+            inputs.extend(ort::inputs![TIMES => times, NOW => now]);
+        }
+        if self.takes.types {
+            let types = TensorRef::from_array_view((shape, types.as_slice())).map_err(failed)?;
+            inputs.extend(ort::inputs![TYPES => types]);
+        }
+        if self.takes.outcome {
+            let outcome = TensorRef::from_array_view(([histories.len()], outcome.as_slice())).map_err(failed)?;
+            inputs.extend(ort::inputs![OUTCOME => outcome]);
+        }
+        let outputs = self.session.run(inputs).map_err(failed)?;
         let scores = outputs.get(OUTPUT).ok_or_else(|| Error::Run(format!("no output {OUTPUT}")))?;
         let (shape, scores) = scores.try_extract_tensor::<f32>().map_err(|e| Error::Run(e.to_string()))?;
         let wanted = [histories.len() as i64, self.width as i64];
@@ -159,21 +202,39 @@ impl NextItemModel {
     }
 }
 
-/// The output's width, once input and output are what the contract says.
-fn contract_width(session: &Session) -> Result<usize, String> {
-    let wanted: &[(&str, usize)] = match session.inputs().len() {
-        1 => &[(INPUT, 2)],
-        3 => &[(INPUT, 2), (TIMES, 2), (NOW, 1)],
-        other => return Err(format!("it has {other} inputs instead of {INPUT}, or {INPUT}, {TIMES} and {NOW}")),
+/// What the model takes, once its inputs are what the contract says.
+fn contract_inputs(session: &Session) -> Result<Takes, String> {
+    let has = |name: &str| session.inputs().iter().any(|input| input.name() == name);
+    let takes = Takes { times: has(TIMES), types: has(TYPES), outcome: has(OUTCOME) };
+    let known = [
+        (INPUT, 2, true),
+        (TIMES, 2, takes.times),
+        (NOW, 1, takes.times),
+        (TYPES, 2, takes.types || takes.outcome),
+        (OUTCOME, 1, takes.outcome),
+    ];
+    let found = || {
+        let inputs = session.inputs().iter().map(|input| format!("{} {:?}", input.name(), input.dtype()));
+        inputs.collect::<Vec<String>>().join(", ")
     };
-    for (name, rank) in wanted {
+    let wanted = known.iter().filter(|(_, _, wanted)| *wanted);
+    for (name, rank, _) in wanted.clone() {
         let input = session.inputs().iter().find(|input| input.name() == *name);
         if input.and_then(|input| rank_of(input, TensorElementType::Int64)) != Some(*rank) {
-            let found: Vec<String> =
-                session.inputs().iter().map(|input| format!("{} {:?}", input.name(), input.dtype())).collect();
-            return Err(format!("its inputs are {}; want {name}, int64 of {rank} axes", found.join(", ")));
+            return Err(format!("its inputs are {}; want {name}, int64 of {rank} axes", found()));
         }
     }
+    if session.inputs().len() != wanted.count() {
+        return Err(format!(
+            "its inputs are {}; it may have {INPUT}, {TIMES} with {NOW}, {TYPES}, and {OUTCOME} with {TYPES}",
+            found()
+        ));
+    }
+    Ok(takes)
+}
+
+/// The output's width, once it is what the contract says.
+fn contract_width(session: &Session) -> Result<usize, String> {
     let output = session
         .outputs()
         .iter()

@@ -53,6 +53,10 @@ pub struct Description {
     /// What trains this model again: hyper-parameters of its kind. Null for a model that was brought.
     #[serde(default)]
     pub recipe: serde_json::Value,
+    /// What the numbers of the model's inputs `types` and `outcome` mean, from 1. Empty for a model that does
+    /// not look at types of events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub event_types: Vec<String>,
 }
 
 impl Description {
@@ -72,6 +76,7 @@ impl Description {
             items,
             verdict,
             recipe: serde_json::Value::Null,
+            event_types: Vec::new(),
         }
     }
 }

@@ -278,7 +278,7 @@ impl Loader {
     /// may still not run.
     fn warm_up(&self, model: &LiveModel) -> Result<(), String> {
         let items: Vec<i64> = (1i64..).take(model.item_count().min(model.sequence_length)).collect();
-        let history = Asked { times: vec![0; items.len()], items, now: 0 };
+        let history = Asked { times: vec![0; items.len()], items, ..Asked::default() };
         for _ in 0..self.settings.threads.max(1) {
             let run = model.ranker.scores(history.clone(), Instant::now() + WARM_UP);
             let scores = self.runtime.block_on(run).map_err(|e| format!("the warm-up run failed: {e}"))?;
@@ -349,6 +349,7 @@ fn assemble(version: &Version<'_>, artifact: &Artifact, workers: Workers) -> Res
         items,
         index,
         neighbours,
+        types: manifest.description.event_types.iter().cloned().zip(1..).collect(),
         sequence_length: manifest.description.sequence_length,
         ranker: Box::new(workers),
     })

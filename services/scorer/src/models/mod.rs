@@ -45,6 +45,8 @@ pub struct LiveModel {
     index: HashMap<Arc<str>, u32>,
     /// For each index: the nearest items with their cosines, nearest first.
     pub neighbours: Vec<Vec<(u32, f32)>>,
+    /// What the model calls the types of events; empty for one that does not look at them.
+    types: HashMap<String, i64>,
     /// How many of the newest items the model looks at.
     sequence_length: usize,
     pub ranker: Box<dyn Ranker>,
@@ -63,19 +65,25 @@ impl LiveModel {
         self.index.get(item).map(|index| *index as usize)
     }
 
-    /// What the model is asked about a history, oldest first: the newest items that it knows, and when
-    /// they were taken. An item without a time counts as taken now.
-    pub fn asked(&self, history: &[String], times: &[EventTime], now: EventTime) -> Asked {
+    /// What the model is asked about a history, oldest first: the newest items that it knows, when they were
+    /// taken and by which types of events. An item without a time counts as taken now; a type that is not
+    /// known is 0. Which type is asked for is left to the model.
+    pub fn asked(&self, history: &[String], times: &[EventTime], types: &[String], now: EventTime) -> Asked {
         let seconds = |time: EventTime| time.as_ms().div_euclid(1000);
         let known = history.iter().enumerate().rev();
-        let known = known.filter_map(|(at, item)| Some((*self.index.get(item.as_str())?, times.get(at).copied())));
-        let (mut items, mut taken): (Vec<i64>, Vec<i64>) = known
-            .take(self.sequence_length)
-            .map(|(index, time)| (i64::from(index), seconds(time.unwrap_or(now))))
-            .unzip();
-        items.reverse();
-        taken.reverse();
-        Asked { items, times: taken, now: seconds(now) }
+        let known = known.filter_map(|(at, item)| Some((at, *self.index.get(item.as_str())?)));
+        let mut asked = Asked { now: seconds(now), ..Asked::default() };
+        for (at, index) in known.take(self.sequence_length) {
+            asked.items.push(index.into());
+            asked.times.push(seconds(times.get(at).copied().unwrap_or(now)));
+            if !self.types.is_empty() {
+                asked.types.push(types.get(at).and_then(|name| self.types.get(name)).copied().unwrap_or(0));
+            }
+        }
+        asked.items.reverse();
+        asked.times.reverse();
+        asked.types.reverse();
+        asked
     }
 
     pub fn neighbours_of(&self, item: &str) -> &[(u32, f32)] {
@@ -180,6 +188,7 @@ impl LiveModel {
             neighbours: vec![Vec::new(); items.len()],
             items,
             index,
+            types: HashMap::new(),
             sequence_length: 3,
             ranker: Box::new(Said(scores)),
         }
@@ -196,10 +205,23 @@ mod tests {
         let history: Vec<String> = ["a", "b", "new", "c", "b"].map(String::from).to_vec();
         let at = EventTime::from_ms;
         let times: Vec<EventTime> = (0..4).map(|i| at(1_000 * i + 500)).collect();
-        let asked = model.asked(&history, &times, at(9_000));
+        let asked = model.asked(&history, &times, &[], at(9_000));
         assert_eq!(asked.items, [2, 3, 2], "at most three, the unknown one left out");
         assert_eq!((asked.times, asked.now), (vec![1, 3, 9], 9), "one came without a time");
-        assert_eq!(model.asked(&[], &[], at(0)), Asked::default());
+        assert_eq!(model.asked(&[], &[], &[], at(0)), Asked::default());
+    }
+
+    #[test]
+    fn a_model_that_looks_at_types_gets_its_own_numbers_of_them() {
+        let mut model = LiveModel::for_tests(&["a", "b"], |_| Vec::new());
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (history, types) = (names(&["a", "new", "b", "a"]), names(&["view", "buy", "smell"]));
+        let now = EventTime::from_ms(0);
+        assert!(model.asked(&history, &[], &types, now).types.is_empty(), "it does not ask for them");
+        model.types = [("buy".to_owned(), 1), ("view".to_owned(), 2)].into();
+        let asked = model.asked(&history, &[], &types, now);
+        assert_eq!((asked.items, asked.types), (vec![1, 2, 1], vec![2, 0, 0]), "a type nobody knows, and none at all");
+        assert_eq!(asked.outcome, 0, "left to the model");
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub fn query() -> Query {
         placement: None,
         history: Vec::new(),
         history_times: Vec::new(),
+        history_types: Vec::new(),
         seen: SeenItems::default(),
         model: None,
         catalog: Arc::default(),

@@ -31,6 +31,8 @@ pub struct Query {
     pub history: Vec<String>,
     /// When each of them was taken.
     pub history_times: Vec<EventTime>,
+    /// By which type of event.
+    pub history_types: Vec<String>,
     /// Items that the customer has.
     pub seen: SeenItems,
     /// The model that was live when the call came in: one call sees one model.

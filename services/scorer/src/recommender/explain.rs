@@ -73,7 +73,8 @@ impl Recommender {
         query.narrow(&ask);
         let mut facts = match self.hydrate(tenant, &ask.customer, With::History).await {
             Hydrated::Known(known) => {
-                (query.history, query.history_times, query.seen) = (known.history, known.history_times, known.seen);
+                (query.history, query.seen) = (known.history, known.seen);
+                (query.history_times, query.history_types) = (known.history_times, known.history_types);
                 Facts { version: known.version, newest: known.newest, degraded: Degraded::default() }
             }
             Hydrated::Stranger => Facts::default(),
@@ -182,7 +183,7 @@ fn resembling(query: &Query, item: &str) -> Vec<Reason> {
 /// For each item that the model knows: the items of the history with their shares, largest first. Empty
 /// where the model has nothing to go by, or does not answer in time.
 async fn shares(model: &Arc<LiveModel>, query: &Query, items: &[String]) -> HashMap<String, Vec<(String, f32)>> {
-    let asked = model.asked(&query.history, &query.history_times, EventTime::now());
+    let asked = model.asked(&query.history, &query.history_times, &query.history_types, EventTime::now());
     let indexes: Vec<(&String, usize)> = items.iter().filter_map(|item| Some((item, model.index_of(item)?))).collect();
     if asked.items.is_empty() || indexes.is_empty() {
         return HashMap::new();
@@ -234,6 +235,9 @@ fn without(asked: &Asked, place: usize) -> Asked {
     rest.items.remove(place);
     if place < rest.times.len() {
         rest.times.remove(place);
+    }
+    if place < rest.types.len() {
+        rest.types.remove(place);
     }
     rest
 }

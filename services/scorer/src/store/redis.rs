@@ -161,11 +161,12 @@ fn known(fields: Fields, list: Option<Vec<u8>>) -> Result<Option<Known>, StoreEr
     let newest: i64 = number("t", next())?;
     let seen = SeenItems::from_bytes(next().unwrap_or_default())
         .ok_or_else(|| StoreError::Corrupt("a customer's field x ends in the middle of a hash".into()))?;
-    let (history, history_times) = match next() {
-        None => (Vec::new(), Vec::new()),
+    let (history, history_times, history_types) = match next() {
+        None => (Vec::new(), Vec::new(), Vec::new()),
         Some(bytes) => {
             let history = History::from_bytes(&bytes).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-            history.iter().map(|interaction| (interaction.item_id.clone(), interaction.time)).unzip()
+            let told = history.iter();
+            told.map(|interaction| (interaction.item_id.clone(), interaction.time, interaction.kind.clone())).collect()
         }
     };
     Ok(Some(Known {
@@ -175,6 +176,7 @@ fn known(fields: Fields, list: Option<Vec<u8>>) -> Result<Option<Known>, StoreEr
         list,
         history,
         history_times,
+        history_types,
     }))
 }
 

@@ -64,7 +64,7 @@ impl Histories {
     }
 
     pub fn pasts(&self) -> Vec<Past<'_>> {
-        self.customers.iter().map(|customer| Past { items: &customer.items, times: &customer.times }).collect()
+        self.customers.iter().map(|customer| customer.past(customer.items.len())).collect()
     }
 
     /// Next items that a history asks for.
@@ -121,7 +121,12 @@ fn made_up(random: &mut ChaCha8Rng, customers: usize, lengths: std::ops::Range<u
         .map(|_| {
             let length = random.random_range(lengths.clone());
             let item = |_| 1 + (random.random::<f64>().powi(2) * f64::from(ITEMS)) as u32;
-            Customer { items: (0..length).map(item).collect(), times: vec![0; length], ratings: vec![None; length] }
+            Customer {
+                items: (0..length).map(item).collect(),
+                times: vec![0; length].into(),
+                ratings: vec![f32::NAN; length].into(),
+                types: vec![0; length].into(),
+            }
         })
         .collect();
     (customers, ITEMS as usize + 1, "made up".into())
@@ -129,9 +134,10 @@ fn made_up(random: &mut ChaCha8Rng, customers: usize, lengths: std::ops::Range<u
 
 fn part(customer: &Customer, from: usize, to: usize) -> Customer {
     Customer {
-        items: customer.items[from..to].to_vec(),
-        times: customer.times[from..to].to_vec(),
-        ratings: customer.ratings[from..to].to_vec(),
+        items: customer.items[from..to].to_vec().into(),
+        times: customer.times[from..to].to_vec().into(),
+        ratings: customer.ratings[from..to].to_vec().into(),
+        types: customer.types[from..to].to_vec().into(),
     }
 }
 
@@ -163,17 +169,27 @@ mod tests {
 
     #[test]
     fn pieces_are_short_and_follow_each_other() {
-        let customer = Customer { items: (1..1000).collect(), times: (1..1000).collect(), ratings: vec![None; 999] };
+        let customer = Customer {
+            items: (1..1000).collect(),
+            times: (1..1000).collect(),
+            ratings: vec![0.0; 999].into(),
+            types: vec![0; 999].into(),
+        };
         let pieces = pieces(&customer, &mut ChaCha8Rng::seed_from_u64(1));
         assert!(pieces.iter().all(|piece| (3..=20).contains(&piece.items.len())));
-        let again: Vec<u32> = pieces.iter().flat_map(|piece| piece.items.clone()).collect();
+        let again: Vec<u32> = pieces.iter().flat_map(|piece| piece.items.to_vec()).collect();
         assert_eq!(again, customer.items[..again.len()]);
         assert!(again.len() > 979);
     }
 
     #[test]
     fn a_long_history_keeps_its_newest_items() {
-        let customer = Customer { items: vec![1, 2, 3], times: vec![1, 2, 3], ratings: vec![None; 3] };
+        let customer = Customer {
+            items: vec![1, 2, 3].into(),
+            times: vec![1, 2, 3].into(),
+            ratings: vec![0.0; 3].into(),
+            types: vec![0; 3].into(),
+        };
         assert_eq!(newest(&customer, 2).items, [2, 3]);
         assert_eq!(newest(&customer, 9), customer);
     }

@@ -118,7 +118,7 @@ fn compare(args: &Args) -> Result<Table, Failure> {
         None => Original::train(&recipes, &task)?,
     };
     check(&original.model).map_err(Error::from)?;
-    let known = original.theirs.iter().filter(|&&index| index > 0).count();
+    let known = original.theirs.items.iter().filter(|&&index| index > 0).count();
     bar.suspend(|| {
         println!(
             "{}: {} items, {known} of the data's {}; {} test cases{}",
@@ -181,7 +181,8 @@ fn distilled(
     task: &Task<'_>,
 ) -> Result<[Trial; 2], Failure> {
     if !original.same_items() {
-        let reason = "--distill: the data has other items than the model: give the data that it was trained on";
+        let reason =
+            "--distill: the data has other items or event types than the model: give the data that it was trained on";
         return Err(Failure::Configuration(reason.into()));
     }
     let (family, recipe) = distillation.student(&original.recipe).map_err(Failure::Configuration)?;

@@ -86,6 +86,7 @@ fn histories(batch: usize, width: usize) -> Vec<Asked> {
         items: (0..HISTORY_LENGTH).map(|i| item(row * HISTORY_LENGTH + i) as i64).collect(),
         times: (0..HISTORY_LENGTH).map(|i| i as i64 * 3600).collect(),
         now: HISTORY_LENGTH as i64 * 3600,
+        ..Asked::default()
     };
     (0..batch).map(history).collect()
 }

@@ -7,15 +7,15 @@ use serde_json::Value;
 
 use crate::{
     Error, candidates,
-    models::{Task, kind_of, onnx::indexes},
+    models::{Task, kind_of, onnx::Theirs},
 };
 
 /// A graph as the exporter wrote it, and what has to be known to ask it.
 pub(super) struct Original {
     pub kind: String,
     pub model: Vec<u8>,
-    /// The model's index of each of the data's items; 0 for items that it does not know.
-    pub theirs: Vec<i64>,
+    /// What the model calls the data's items and event types.
+    pub theirs: Theirs,
     pub items: usize,
     pub sequence_length: usize,
     /// What trained it; null where nobody knows.
@@ -36,7 +36,7 @@ impl Original {
         Ok(Self {
             kind: description.kind.clone(),
             model: std::fs::read(&path).map_err(Error::file(&path))?,
-            theirs: indexes(&artifact.items()?, &task.data.items),
+            theirs: Theirs::of(&artifact, task.data)?,
             items: description.items,
             sequence_length: description.sequence_length,
             recipe: description.recipe.clone(),
@@ -58,7 +58,7 @@ impl Original {
         Ok(Self {
             kind: wanted.clone(),
             model: candidate.export(task.data.width())?,
-            theirs: (0..task.data.width() as i64).collect(),
+            theirs: Theirs::own(task.data),
             items: task.data.items.len(),
             sequence_length: candidate.sequence_length(),
             recipe: candidate.recipe(),
@@ -66,8 +66,9 @@ impl Original {
         })
     }
 
-    /// Whether its items are those of the data, in the same order: a student of it is compared score by score.
+    /// Whether its items and event types are those of the data, in the same order: a student of it is compared
+    /// score by score.
     pub fn same_items(&self) -> bool {
-        self.items + 1 == self.theirs.len() && self.theirs.iter().enumerate().all(|(own, &index)| own as i64 == index)
+        self.theirs.same(self.items)
     }
 }

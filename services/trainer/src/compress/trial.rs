@@ -10,7 +10,7 @@ use crate::{
     Error,
     dataset::{Case, Dataset},
     evaluate::{Judged, judge},
-    models::{Past, onnx::OnnxModel},
+    models::onnx::{OnnxModel, Theirs},
 };
 
 /// Histories whose lists are compared item by item, spread over the cases.
@@ -20,8 +20,8 @@ const COMPARED: usize = 256;
 pub struct Subject<'a> {
     pub data: &'a Dataset,
     pub cases: &'a [Case],
-    /// The model's index of each of the data's items; 0 for items that it does not know.
-    pub theirs: Vec<i64>,
+    /// What the model calls the data's items and event types.
+    pub theirs: Theirs,
     /// How many of the newest items the model looks at.
     pub sequence_length: usize,
     /// Runs behind each latency.
@@ -95,7 +95,7 @@ impl<'a> Trials<'a> {
         let every = subject.cases.len().div_ceil(COMPARED).max(1);
         let asked = |case: &Case| {
             let customer = &subject.data.customers[case.customer];
-            model.asked(Past { items: &customer.items, times: &customer.times }.part(0, case.prefix))
+            model.asked(customer.past(customer.items.len()).part(0, case.prefix))
         };
         let histories = subject.cases.iter().step_by(every).map(asked).collect();
         let (before, _) = subject.figures(original)?;

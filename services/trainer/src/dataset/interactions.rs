@@ -4,12 +4,18 @@ use std::collections::HashMap;
 
 use rapport_registry::ItemTable;
 
+use super::{
+    column::Column,
+    histories::Histories,
+    side::{Gathered, Side},
+    sorter::{Memory, Raw, Sorter},
+};
 use crate::{Error, models::Past};
 
-/// How much one training may hold in memory.
+/// How much one training may learn from. What of it is in memory says [`Memory`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Events with an item (each takes about 40 bytes while they are read).
+    /// Events with an item.
     pub events: usize,
     /// Distinct items; beyond it the rarest are left out.
     pub items: usize,
@@ -19,11 +25,42 @@ pub struct Limits {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Customer {
     /// Item indexes from 1, oldest first.
-    pub items: Vec<u32>,
+    pub items: Column<u32>,
     /// Event times in milliseconds, one for each item.
-    pub times: Vec<i64>,
-    /// What the customer gave each item, where that is known: a rating, say. Models do not see it.
-    pub ratings: Vec<Option<f32>>,
+    pub times: Column<i64>,
+    /// What the customer gave each item: a rating, say; no number where that is not known. Models do not see it.
+    pub ratings: Column<f32>,
+    /// The type of each event, as [`Side`] numbers them; 0 is unknown.
+    pub types: Column<u16>,
+}
+
+impl Customer {
+    /// What the customer gave the item at a place of the history.
+    pub fn rating(&self, at: usize) -> Option<f32> {
+        self.ratings.get(at).copied().filter(|rating| !rating.is_nan())
+    }
+
+    /// The first `length` items, asked at their moments.
+    pub fn past(&self, length: usize) -> Past<'_> {
+        Past { items: &self.items[..length], times: &self.times[..length], types: &self.types[..length] }
+    }
+}
+
+/// An event with an item, as a source tells it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen<'a> {
+    pub customer: &'a str,
+    pub item: &'a str,
+    /// What the customer gave the item.
+    pub rating: Option<f32>,
+    /// The event's type.
+    pub kind: Option<&'a str>,
+    /// What the event calls its item's category.
+    pub category: Option<&'a str>,
+    /// In milliseconds; `partition` and `offset` order the events of one moment.
+    pub time: i64,
+    pub partition: i32,
+    pub offset: i64,
 }
 
 /// How many events there were and what became of them.
@@ -45,6 +82,7 @@ pub struct Dataset {
     pub items: ItemTable,
     pub customers: Vec<Customer>,
     pub counts: Counts,
+    pub side: Side,
 }
 
 impl Dataset {
@@ -53,9 +91,14 @@ impl Dataset {
         self.items.len() + 1
     }
 
+    /// Whether there were more events than memory may hold.
+    pub fn on_disk(&self) -> bool {
+        self.customers.first().is_some_and(|customer| customer.items.is_mapped())
+    }
+
     /// Every customer's past.
     pub fn pasts(&self) -> Vec<Past<'_>> {
-        self.customers.iter().map(|customer| Past { items: &customer.items, times: &customer.times }).collect()
+        self.customers.iter().map(|customer| customer.past(customer.items.len())).collect()
     }
 
     /// Every customer's items, oldest first.
@@ -64,30 +107,35 @@ impl Dataset {
     }
 }
 
-/// Interaction as it was read: everything needed to order it.
-#[derive(Debug, Clone, Copy)]
-struct Raw {
-    customer: u32,
-    item: u32,
-    rating: Option<f32>,
-    time: i64,
-    partition: i32,
-    offset: i64,
-}
-
 /// Collects interactions in any order.
 #[derive(Debug)]
 pub struct Builder {
     limits: Limits,
     customers: HashMap<String, u32>,
     items: HashMap<String, u32>,
-    raw: Vec<Raw>,
+    /// How many events have each item, and each type's number.
+    counts_of: [Vec<u64>; 2],
+    sorter: Sorter,
     counts: Counts,
+    side: Gathered,
 }
 
 impl Builder {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, customers: HashMap::new(), items: HashMap::new(), raw: Vec::new(), counts: Counts::default() }
+        Self::within(limits, Memory::default())
+    }
+
+    /// With so many bytes for events in memory; what does not fit goes to disk.
+    pub fn within(limits: Limits, memory: Memory) -> Self {
+        Self {
+            limits,
+            customers: HashMap::new(),
+            items: HashMap::new(),
+            counts_of: [Vec::new(), vec![0]],
+            sorter: Sorter::new(memory),
+            counts: Counts::default(),
+            side: Gathered::default(),
+        }
     }
 
     /// An event that names no item: counted only.
@@ -99,60 +147,64 @@ impl Builder {
     /// An interaction at `time` (ms); `partition` and `offset` order those of one moment.
     ///
     /// # Errors
-    /// There are more than the limit.
+    /// There are more than the limit, or the disk is full.
     pub fn add(&mut self, customer: &str, item: &str, time: i64, partition: i32, offset: i64) -> Result<(), Error> {
-        self.add_rated(customer, item, None, time, partition, offset)
+        self.add_event(&Seen { customer, item, time, partition, offset, ..Seen::default() })
     }
 
-    /// The same with what the customer gave the item.
+    /// The same with all that the event says.
     ///
     /// # Errors
     /// As [`Builder::add`].
-    pub fn add_rated(
-        &mut self,
-        customer: &str,
-        item: &str,
-        rating: Option<f32>,
-        time: i64,
-        partition: i32,
-        offset: i64,
-    ) -> Result<(), Error> {
-        if self.raw.len() >= self.limits.events {
+    pub fn add_event(&mut self, seen: &Seen<'_>) -> Result<(), Error> {
+        if self.sorter.len() >= self.limits.events {
             return Err(Error::TooManyEvents { limit: self.limits.events });
         }
         self.counts.read += 1;
-        let (customer, item) = (intern(&mut self.customers, customer), intern(&mut self.items, item));
-        self.raw.push(Raw { customer, item, rating, time, partition, offset });
-        Ok(())
+        let &Seen { time, partition, offset, .. } = seen;
+        let (customer, item) = (intern(&mut self.customers, seen.customer), intern(&mut self.items, seen.item));
+        let kind = self.side.kind(seen.kind);
+        if let Some(category) = seen.category {
+            self.side.category(item, (time, partition, offset), category);
+        }
+        for (counts, number) in self.counts_of.iter_mut().zip([item as usize, kind.into()]) {
+            counts.resize(counts.len().max(number + 1), 0);
+            counts[number] += 1;
+        }
+        let rating = seen.rating.unwrap_or(f32::NAN);
+        self.sorter.push(Raw { customer, item, rating, kind, time, partition, offset })
     }
 
-    /// Orders everything.
+    /// Orders everything. The same events give the same data set, whatever of them is in memory.
     ///
     /// # Errors
-    /// Nothing to learn from: no event with an item, one customer, one item.
+    /// Nothing to learn from: no event with an item, one customer, one item. Or the disk is full.
     pub fn finish(mut self, tenant: &str) -> Result<Dataset, Error> {
-        if self.raw.is_empty() {
+        if self.sorter.len() == 0 {
             return Err(Error::EmptyLog { tenant: tenant.into(), events: self.counts.read });
         }
         let two = |what, found| if found < 2 { Err(Error::TooFew { what, found, needed: 2 }) } else { Ok(()) };
         two("customers", self.customers.len())?;
         two("items", self.items.len())?;
-        let (items, index) = by_popularity(&self.items, &self.raw, self.limits.items);
-        // Events of one moment stand in the order in which they came.
-        self.raw.sort_unstable_by_key(|raw| (raw.time, raw.partition, raw.offset));
-        let mut customers = vec![Customer::default(); self.customers.len()];
-        for raw in &self.raw {
-            match index[raw.item as usize] {
-                0 => self.counts.rare_items += 1,
-                item => {
-                    let customer = &mut customers[raw.customer as usize];
-                    customer.items.push(item);
-                    customer.times.push(raw.time);
-                    customer.ratings.push(raw.rating);
-                    self.counts.used += 1;
-                }
+        let [of_items, of_kinds] = &self.counts_of;
+        let (items, index) = by_popularity(&self.items, of_items, self.limits.items);
+        let (side, kinds) = self.side.finish(of_kinds, &index, items.len());
+        let mut histories = match self.sorter.spilled() {
+            true => Histories::on_disk(self.sorter.memory().clone(), self.customers.len())?,
+            false => Histories::in_memory(self.customers.len()),
+        };
+        let counts = &mut self.counts;
+        self.sorter.finish(&mut |raw| match index[raw.item as usize] {
+            0 => {
+                counts.rare_items += 1;
+                Ok(())
             }
-        }
+            item => {
+                counts.used += 1;
+                histories.push(raw.customer, item, raw.time, raw.rating, kinds[raw.kind as usize])
+            }
+        })?;
+        let mut customers = histories.finish()?;
         // In the order of their ids, so that a log read in another order gives the same data set.
         let mut ids: Vec<_> = self.customers.into_iter().collect();
         ids.sort_unstable();
@@ -162,7 +214,7 @@ impl Builder {
             .filter(|customer| !customer.items.is_empty())
             .collect();
         let items = ItemTable::from_ids(items).map_err(Error::Items)?;
-        Ok(Dataset { items, customers, counts: self.counts })
+        Ok(Dataset { items, customers, counts: self.counts, side })
     }
 }
 
@@ -178,9 +230,7 @@ fn intern(known: &mut HashMap<String, u32>, id: &str) -> u32 {
 
 /// Item ids by new index (padding first, most popular next, ties by id), and the new index of each
 /// old one: 0 for those beyond `limit`.
-fn by_popularity(known: &HashMap<String, u32>, raw: &[Raw], limit: usize) -> (Vec<String>, Vec<u32>) {
-    let mut count = vec![0_u32; known.len()];
-    raw.iter().for_each(|r| count[r.item as usize] += 1);
+fn by_popularity(known: &HashMap<String, u32>, count: &[u64], limit: usize) -> (Vec<String>, Vec<u32>) {
     let mut order: Vec<(&String, u32)> = known.iter().map(|(id, &i)| (id, i)).collect();
     order.sort_unstable_by(|a, b| count[b.1 as usize].cmp(&count[a.1 as usize]).then(a.0.cmp(b.0)));
     order.truncate(limit.max(2));
@@ -197,7 +247,7 @@ fn by_popularity(known: &HashMap<String, u32>, raw: &[Raw], limit: usize) -> (Ve
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::sorter::EVENT_BYTES, *};
 
     const LIMITS: Limits = Limits { events: 1000, items: 100 };
 
@@ -244,22 +294,67 @@ mod tests {
         assert!(matches!(full.add("a", "x", 1, 0, 1), Err(Error::TooManyEvents { limit: 1 })));
     }
 
+    #[test]
+    fn types_are_numbered_by_frequency_and_an_item_has_the_category_of_its_newest_event_that_names_one() {
+        let mut builder = Builder::new(LIMITS);
+        let events = [
+            ("a", "x", Some("buy"), Some("new"), 30),
+            ("a", "y", Some("view"), None, 20),
+            ("b", "x", Some("view"), Some("old"), 10),
+            ("b", "y", None, None, 5),
+            ("b", "x", Some("view"), None, 40),
+        ];
+        for (customer, item, kind, category, time) in events {
+            builder.add_event(&Seen { customer, item, kind, category, time, ..Seen::default() }).unwrap();
+        }
+        let data = builder.finish("demo").unwrap();
+        assert_eq!(data.side.types, ["view", "buy"]);
+        assert_eq!(data.customers.iter().map(|c| c.types.clone()).collect::<Vec<_>>(), [vec![1, 2], vec![0, 1, 1]]);
+        let of = |id| data.side.categories[data.items.index_of(id).unwrap() as usize].as_deref();
+        assert_eq!((of("x"), of("y")), (Some("new"), None));
+        assert_eq!((data.side.type_number("buy"), data.side.type_number("sell")), (Some(2), None));
+    }
+
     proptest! {
         #[test]
-        fn the_order_of_reading_does_not_matter(
-            events in proptest::collection::vec((0..4_u8, 0..6_u8, 0..9_i64), 8..60), seed: u64
+        fn neither_the_order_of_reading_matters_nor_what_is_in_memory(
+            events in proptest::collection::vec((0..4_u8, 0..6_u8, 0..9_i64), 8..60), seed: u64, in_memory in 1..40_usize
         ) {
             let mut order: Vec<usize> = (0..events.len()).collect();
             order.sort_by_key(|&i| (i as u64).wrapping_mul(seed | 1).rotate_left(17));
-            let build = |order: &[usize]| {
-                let mut builder = Builder::new(LIMITS);
+            let build = |order: &[usize], bytes: usize| {
+                let mut builder = Builder::within(LIMITS, Memory { bytes, ..Memory::default() });
                 for &i in order {
                     let (customer, item, time) = events[i];
-                    builder.add(&customer.to_string(), &item.to_string(), time, 0, i as i64).unwrap();
+                    let kind = (item % 3).to_string();
+                    builder
+                        .add_event(&Seen {
+                            customer: &customer.to_string(),
+                            item: &item.to_string(),
+                            kind: Some(&kind),
+                            category: (time % 2 == 0).then_some(kind.as_str()),
+                            time,
+                            rating: (item != 3).then_some(f32::from(item)),
+                            offset: i as i64,
+                            ..Seen::default()
+                        })
+                        .unwrap();
                 }
-                builder.finish("demo").ok().map(|data| (data.items, data.customers, data.counts))
+                builder.finish("demo").ok()
             };
-            prop_assert_eq!(build(&(0..events.len()).collect::<Vec<_>>()), build(&order));
+            let (whole, parts) = (build(&(0..events.len()).collect::<Vec<_>>(), 1 << 20), build(&order, in_memory * EVENT_BYTES));
+            prop_assert_eq!(whole.is_some(), parts.is_some());
+            let (Some(whole), Some(parts)) = (whole, parts) else { return Ok(()) };
+            prop_assert_eq!((whole.on_disk(), parts.on_disk()), (false, in_memory < events.len()));
+            let ratings = |data: &Dataset| -> Vec<Option<f32>> {
+                data.customers.iter().flat_map(|c| (0..c.items.len()).map(|at| c.rating(at))).collect()
+            };
+            prop_assert_eq!(ratings(&whole), ratings(&parts));
+            let rest = |data: Dataset| {
+                let histories = |c: &Customer| (c.items.to_vec(), c.times.to_vec(), c.types.to_vec());
+                (data.items, data.customers.iter().map(histories).collect::<Vec<_>>(), data.counts, data.side)
+            };
+            prop_assert_eq!(rest(whole), rest(parts));
         }
     }
 }

@@ -115,7 +115,7 @@ impl KafkaRange<'_> {
         let held = self.held(&consumer, &topic)?;
         let refused = |reason: String| Error::Range { topic: topic.clone(), reason };
         let range = Range::of(&held, self.asked.from.as_ref(), self.asked.to.as_ref()).map_err(refused)?;
-        let mut builder = Builder::new(source.limits);
+        let mut builder = Builder::within(source.limits, source.memory.clone());
         let mut read = ReadRange { topic: topic.clone(), range, records: 0, undecodable: 0 };
         let open: BTreeMap<i32, (i64, i64)> =
             read.range.0.iter().filter(|(_, (start, end))| start < end).map(|(&p, &range)| (p, range)).collect();

@@ -21,9 +21,9 @@ pub fn last_liked(data: &Dataset, liked_from: f32) -> Result<(Dataset, Split), E
     let mut rows = Rows { customers: Vec::with_capacity(2 * data.customers.len()), split: Split::empty(0) };
     let mut rated = 0_u64;
     for customer in &data.customers {
-        rated += customer.ratings.iter().flatten().count() as u64;
+        rated += customer.ratings.iter().filter(|rating| !rating.is_nan()).count() as u64;
         let liked: Vec<usize> = (0..customer.items.len())
-            .filter(|&at| customer.ratings[at].is_some_and(|rating| rating >= liked_from))
+            .filter(|&at| customer.rating(at).is_some_and(|rating| rating >= liked_from))
             .collect();
         rows.add(customer, &liked);
     }
@@ -35,7 +35,7 @@ pub fn last_liked(data: &Dataset, liked_from: f32) -> Result<(Dataset, Split), E
         );
         return Err(Error::NoSplit { reason });
     }
-    Ok((Dataset { customers, items: data.items.clone(), counts: data.counts }, split))
+    Ok((Dataset { customers, items: data.items.clone(), counts: data.counts, side: data.side.clone() }, split))
 }
 
 /// The rows as they come about.
@@ -87,6 +87,7 @@ fn without(customer: &Customer, places: &[usize]) -> Customer {
         row.items.push(customer.items[at]);
         row.times.push(customer.times[at]);
         row.ratings.push(customer.ratings[at]);
+        row.types.push(customer.types[at]);
     }
     row
 }
@@ -99,19 +100,21 @@ fn ending_with(customer: &Customer, places: &[usize], asked: usize) -> Customer 
     row.items.push(customer.items[asked]);
     row.times.push(customer.times[asked].max(newest));
     row.ratings.push(customer.ratings[asked]);
+    row.types.push(customer.types[asked]);
     row
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{Builder, Limits};
+    use crate::dataset::{Builder, Limits, Seen};
 
     /// Customers with items and ratings in the order of their lines.
     fn data(lines: &[(&str, &str, f32)]) -> Dataset {
         let mut builder = Builder::new(Limits { events: 100, items: 100 });
         for (at, &(customer, item, rating)) in lines.iter().enumerate() {
-            builder.add_rated(customer, item, Some(rating), at as i64, 0, 0).unwrap();
+            let rating = Some(rating);
+            builder.add_event(&Seen { customer, item, rating, time: at as i64, ..Seen::default() }).unwrap();
         }
         builder.finish("demo").unwrap()
     }

@@ -3,7 +3,7 @@
 use rapport_events::{LoggedEvent, Tenant};
 use rapport_offline::{OfflineLog, Place, Selection};
 
-use super::{Builder, Dataset, Limits};
+use super::{Builder, Dataset, Limits, Memory, Seen};
 use crate::{Error, kept::Forgotten};
 
 /// What of the log is learned from.
@@ -15,6 +15,7 @@ pub struct Source {
     /// Event types; all that name an item when empty.
     pub event_types: Vec<String>,
     pub limits: Limits,
+    pub memory: Memory,
 }
 
 /// Reads a tenant's part of the log.
@@ -37,7 +38,7 @@ pub fn read_until(
     forgotten: &Forgotten,
 ) -> Result<Dataset, Error> {
     let selection = Selection { from_day: source.since.clone(), ..Selection::of(&source.tenant) };
-    let mut builder = Builder::new(source.limits);
+    let mut builder = Builder::within(source.limits, source.memory.clone());
     log.each_file(&selection, until, &mut |events| {
         let remembered = events.iter().filter(|logged| !forgotten.has(&logged.event.customer_id));
         add(&mut builder, remembered, source)
@@ -50,7 +51,7 @@ pub fn read_until(
 /// # Errors
 /// They teach nothing.
 pub fn from_events(events: &[LoggedEvent], source: &Source) -> Result<Dataset, Error> {
-    let mut builder = Builder::new(source.limits);
+    let mut builder = Builder::within(source.limits, source.memory.clone());
     add(&mut builder, events.iter(), source)?;
     builder.finish(source.tenant.as_str())
 }
@@ -65,8 +66,16 @@ pub(super) fn add<'a>(
         let wanted = source.event_types.is_empty() || source.event_types.contains(&event.kind);
         match &event.item_id {
             Some(item) if wanted => {
-                let (time, rating) = (event.time.as_ms(), event.value.map(|value| value as f32));
-                builder.add_rated(&event.customer_id, item, rating, time, position.partition, position.offset)?;
+                builder.add_event(&Seen {
+                    customer: &event.customer_id,
+                    item,
+                    rating: event.value.map(|value| value as f32),
+                    kind: Some(&event.kind),
+                    category: event.category.as_deref(),
+                    time: event.time.as_ms(),
+                    partition: position.partition,
+                    offset: position.offset,
+                })?;
             }
             Some(_) | None => builder.skip(),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Customer, Dataset};
+use super::{Customer, Dataset, moments::at_rank};
 use crate::{Error, models::Past};
 
 /// Predict item `prefix` of a customer from the `prefix` items before it.
@@ -39,16 +39,15 @@ impl Split {
     /// # Errors
     /// A part would be empty.
     pub fn by_time(data: &Dataset) -> Result<Self, Error> {
-        let mut times: Vec<i64> = data.customers.iter().flat_map(|c| &c.times).copied().collect();
-        times.sort_unstable();
-        let at = |share: f64| times[((times.len() as f64 * share) as usize).min(times.len() - 1)];
-        let (validation_from, test_from) = (at(TRAIN), at(VALIDATION));
-        if times[0] >= validation_from || validation_from >= test_from {
+        let events: usize = data.customers.iter().map(|customer| customer.times.len()).sum();
+        let at = |share: f64| {
+            at_rank(&data.customers, ((events as f64 * share) as usize).min(events.saturating_sub(1)) as u64)
+        };
+        let (first, validation_from, test_from) = (at(0.0), at(TRAIN), at(VALIDATION));
+        if first >= validation_from || validation_from >= test_from {
             let reason = format!(
-                "they lie too close together in time: {} of them, the first at {} ms, the 80 % point at \
-                 {validation_from} ms, the 90 % point at {test_from} ms",
-                times.len(),
-                times[0]
+                "they lie too close together in time: {events} of them, the first at {first} ms, the 80 % point at \
+                 {validation_from} ms, the 90 % point at {test_from} ms"
             );
             return Err(Error::NoSplit { reason });
         }
@@ -120,6 +119,26 @@ impl Split {
         }
     }
 
+    /// The same with those cases alone whose event is of one type; what is learned from stays.
+    ///
+    /// # Errors
+    /// No event has this type, or none that is asked for in validation or test.
+    pub fn asking_for(mut self, data: &Dataset, name: &str) -> Result<Self, Error> {
+        let known = || data.side.types.join(", ");
+        let Some(number) = data.side.type_number(name) else {
+            return Err(Error::NoSplit { reason: format!("no event is a {name:?}; their types are: {}", known()) });
+        };
+        let of_type = |case: &Case| data.customers[case.customer].types[case.prefix] == number;
+        self.validation.retain(of_type);
+        self.test.retain(of_type);
+        if self.validation.is_empty() || self.test.is_empty() {
+            let (validation, test) = (self.validation.len(), self.test.len());
+            let reason = format!("of type {name:?} there are {validation} validation and {test} test cases");
+            return Err(Error::NoSplit { reason });
+        }
+        Ok(self)
+    }
+
     /// What each customer did before the test part began, without what is asked in it.
     pub fn before_test<'a>(&self, data: &'a Dataset) -> Vec<&'a [u32]> {
         data.customers.iter().zip(&self.test_from).map(|(customer, &n)| &customer.items[..n]).collect()
@@ -127,9 +146,7 @@ impl Split {
 
     /// What each customer did in the training part.
     pub fn training_pasts<'a>(&self, data: &'a Dataset) -> Vec<Past<'a>> {
-        let past =
-            |(customer, &n): (&'a Customer, &usize)| Past { items: &customer.items[..n], times: &customer.times[..n] };
-        data.customers.iter().zip(&self.train).map(past).collect()
+        data.customers.iter().zip(&self.train).map(|(customer, &n)| customer.past(n)).collect()
     }
 
     /// The items of each customer that are for training.

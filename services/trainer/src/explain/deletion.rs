@@ -15,7 +15,7 @@ use crate::{
     Error,
     dataset::{Case, Dataset},
     evaluate::TOP,
-    models::{Fitted, Past},
+    models::Fitted,
 };
 
 /// Which past items go first.
@@ -111,7 +111,7 @@ pub fn eligible(cases: &[Case], settings: &Settings) -> Vec<Case> {
 /// The model fails, or a score is not a number.
 pub fn test(model: &mut dyn Fitted, data: &Dataset, case: Case, settings: &Settings) -> Result<Tested, Error> {
     let customer = &data.customers[case.customer];
-    let all = Past { items: &customer.items, times: &customer.times };
+    let all = customer.past(customer.items.len());
     let past = all.part(case.prefix.saturating_sub(settings.history), case.prefix);
     let mut had = vec![false; data.width()];
     customer.items[..case.prefix].iter().for_each(|&item| had[item as usize] = true);
@@ -137,8 +137,8 @@ pub fn test(model: &mut dyn Fitted, data: &Dataset, case: Case, settings: &Setti
         for &count in &settings.deleted {
             let mut sum = Effect { fall: 0.0, leaves: 0.0 };
             for order in &orders {
-                let (items, times) = without(past, &order[..count.min(order.len() - 1)]);
-                let scores = model.scores(Past { items: &items, times: &times })?;
+                let left = without(past, &order[..count.min(order.len() - 1)]);
+                let scores = model.scores(left.past())?;
                 sum.fall += before - settings.quantity.of(&scores, item);
                 sum.leaves += f64::from(u8::from(rank(&scores, item, &had) >= TOP));
             }

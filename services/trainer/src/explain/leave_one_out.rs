@@ -22,8 +22,8 @@ pub fn leave_one_out<M: NextItem + ?Sized>(model: &mut M, question: &Question<'_
     if past.items.len() > 1 {
         parts.clear();
         for position in 0..past.items.len() {
-            let (items, times) = without(past, &[position]);
-            let scores = model.scores(Past { items: &items, times: &times })?;
+            let left = without(past, &[position]);
+            let scores = model.scores(left.past())?;
             parts.push(value - quantity.of(&scores, item));
         }
     }
@@ -31,13 +31,30 @@ pub fn leave_one_out<M: NextItem + ?Sized>(model: &mut M, question: &Question<'_
     Ok(Explanation { parts, value, baseline: 0.0, gradients })
 }
 
-/// A past without the items at some positions: what is left of the items, and of the times, the moment of
-/// the question included.
-pub(super) fn without(past: Past<'_>, positions: &[usize]) -> (Vec<u32>, Vec<i64>) {
+/// A past that is made, not read.
+pub(super) struct Left {
+    items: Vec<u32>,
+    times: Vec<i64>,
+    types: Vec<u16>,
+}
+
+impl Left {
+    pub fn past(&self) -> Past<'_> {
+        Past { items: &self.items, times: &self.times, types: &self.types }
+    }
+}
+
+/// A past without the items at some positions: what is left of the items, of their types, and of the times,
+/// the moment of the question included.
+pub(super) fn without(past: Past<'_>, positions: &[usize]) -> Left {
     let stays = |position: &usize| !positions.contains(position);
     let left = || (0..past.items.len()).filter(stays);
     let times = left().map(|position| past.times[position]).chain([past.asked_at(past.items.len())]);
-    (left().map(|position| past.items[position]).collect(), times.collect())
+    Left {
+        items: left().map(|position| past.items[position]).collect(),
+        times: times.collect(),
+        types: left().filter_map(|position| past.types.get(position).copied()).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -63,14 +80,17 @@ mod tests {
 
     #[test]
     fn what_is_left_out_takes_its_time_with_it_and_the_moment_of_the_question_stays() {
-        let past = Past { items: &[7, 8, 9], times: &[1, 2, 3, 10] };
-        assert_eq!(without(past, &[1]), (vec![7, 9], vec![1, 3, 10]));
-        assert_eq!(without(past, &[2, 0]), (vec![8], vec![2, 10]));
+        let past = Past { items: &[7, 8, 9], times: &[1, 2, 3, 10], types: &[4, 5, 6] };
+        let Left { items, times, types } = without(past, &[1]);
+        assert_eq!((items, times, types), (vec![7, 9], vec![1, 3, 10], vec![4, 6]));
+        let left = without(past, &[2, 0]);
+        assert_eq!((left.past().items, left.past().times, left.past().types), (&[8][..], &[2, 10][..], &[5][..]));
     }
 
     #[test]
     fn of_a_sum_each_item_has_itself() {
-        let question = |items| Question { past: Past { items, times: &[0; 4] }, item: 1, quantity: Quantity::Score };
+        let past = |items| Past { items, times: &[0; 4], types: &[] };
+        let question = |items| Question { past: past(items), item: 1, quantity: Quantity::Score };
         let explanation = leave_one_out(&mut Adder, &question(&[3, 1, 4])).unwrap();
         assert_eq!((explanation.parts.as_slice(), explanation.residual()), ([3.0, 1.0, 4.0].as_slice(), 0.0));
         assert_eq!(leave_one_out(&mut Adder, &question(&[3])).unwrap().parts, [3.0]);

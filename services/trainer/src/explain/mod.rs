@@ -142,7 +142,9 @@ mod tests {
     fn a_question_that_has_no_answer_is_refused_with_the_reason() {
         let times = [0; 3];
         let of = |items, item| {
-            Question { past: Past { items, times: &times }, item, quantity: Quantity::Score }.check(4).unwrap_err()
+            Question { past: Past { items, times: &times, types: &[] }, item, quantity: Quantity::Score }
+                .check(4)
+                .unwrap_err()
         };
         assert!(of(&[], 1).to_string().contains("nothing came before"));
         assert!(of(&[1, 4], 1).to_string().contains("4 is no item"));

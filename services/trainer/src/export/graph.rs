@@ -24,6 +24,11 @@ pub const INPUT: &str = "items";
 pub const TIMES: &str = "times";
 /// A third: the moment of the question in whole seconds, `[batch]`.
 pub const NOW: &str = "now";
+/// An input of models that look at types of events: which type took each item, 0 for padding and where it is
+/// unknown `[batch, length]`.
+pub const TYPES: &str = "types";
+/// An input of models that are told what is asked for: the type of the event, 0 for the model's own `[batch]`.
+pub const OUTCOME: &str = "outcome";
 /// The graph's output: scores `[batch, items + 1]`.
 pub const OUTPUT: &str = "scores";
 
@@ -38,6 +43,10 @@ pub struct Graph {
     /// Before the names of constants: two models in one graph must not share them.
     scope: String,
     times: bool,
+    types: bool,
+    outcome: bool,
+    /// Indexes into a table that was made for the occasion ([`Self::of_no_table`]), in the place of items.
+    own_items: Option<Value>,
     /// How many of the newest items the part that is built now looks at, and these; all when `None`.
     newest: Option<(i64, Value)>,
 }
@@ -74,15 +83,59 @@ impl Graph {
 
     /// Item indexes that the part looks at, `[batch, length]`.
     pub fn items(&self) -> Value {
-        self.newest.as_ref().map_or_else(|| INPUT.into(), |(_, items)| items.clone())
+        let newest = || self.newest.as_ref().map(|(_, items)| items.clone());
+        self.own_items.clone().or_else(newest).unwrap_or_else(|| INPUT.into())
+    }
+
+    /// From here on, until [`Self::of_the_table`], the items of the part that is built now are rows of a table
+    /// of their own, which is returned: their vectors in `table` and what is `added` to each, `[batch, length,
+    /// dim]`. Padding stays 0, whose row is zeros.
+    pub fn of_no_table(&mut self, table: &str, added: &str, dim: i64) -> Value {
+        let items = self.items();
+        let vectors = self.op("Gather", &[table, &items], &[Attribute::Int("axis", 0)]);
+        let vectors = self.op("Add", &[&vectors, added], &[]);
+        let flat_shape = self.ints("flat_shape", &[2], &[-1, dim]);
+        let flat = self.op("Reshape", &[&vectors, &flat_shape], &[]);
+        let padding = self.floats("no_vector", &[1, dim], &vec![0.0; dim as usize]);
+        let own = self.op("Concat", &[&padding, &flat], &[Attribute::Int("axis", 0)]);
+        let (zero, one) = (self.ints("zero", &[], &[0]), self.ints("one", &[], &[1]));
+        let count = self.op("Size", &[&items], &[]);
+        let end = self.op("Add", &[&count, &one], &[]);
+        let rows = self.op("Range", &[&one, &end, &one], &[]);
+        let shape = self.op("Shape", &[&items], &[]);
+        let rows = self.op("Reshape", &[&rows, &shape], &[]);
+        let present = self.op("Greater", &[&items, &zero], &[]);
+        self.own_items = Some(self.op("Where", &[&present, &rows, &zero], &[]));
+        own
+    }
+
+    /// The opposite of [`Self::of_no_table`].
+    pub fn of_the_table(&mut self) {
+        self.own_items = None;
+    }
+
+    /// Types of the events that took these items, `[batch, length]`: the graph takes [`TYPES`] too.
+    pub fn types(&mut self) -> Value {
+        self.types = true;
+        self.newest_of(TYPES)
+    }
+
+    /// The type that is asked for, `[batch]`: the graph takes [`OUTCOME`] too.
+    pub fn outcome(&mut self) -> Value {
+        self.outcome = true;
+        OUTCOME.into()
     }
 
     /// Times of these items, `[batch, length]`: the graph takes [`TIMES`] and [`NOW`] too.
     pub fn times(&mut self) -> Value {
         self.times = true;
+        self.newest_of(TIMES)
+    }
+
+    fn newest_of(&mut self, input: &str) -> Value {
         match self.newest.as_ref().map(|&(length, _)| length) {
-            None => TIMES.into(),
-            Some(length) => self.cut(TIMES, length),
+            None => input.into(),
+            Some(length) => self.cut(input, length),
         }
     }
 
@@ -204,6 +257,14 @@ impl Graph {
                 vec![named("batch")],
                 "when scores are asked for, in whole seconds",
             ));
+        }
+        if self.types {
+            let which = "which type of event took each item, numbered as the manifest's event_types; 0 is unknown";
+            inputs.push(value(TYPES, data_type::INT64, vec![named("batch"), named("length")], which));
+        }
+        if self.outcome {
+            let which = "the type of event that is asked for, numbered in the same way; 0 leaves it to the model";
+            inputs.push(value(OUTCOME, data_type::INT64, vec![named("batch")], which));
         }
         let output = value(
             OUTPUT,

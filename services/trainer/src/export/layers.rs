@@ -81,6 +81,15 @@ impl Graph {
         self.op("Mul", &[&vectors, &scale], &[])
     }
 
+    /// What stands one place after, `[batch, length]`: `last` `[batch]` after the newest.
+    pub fn next(&mut self, x: &str, last: &str) -> Value {
+        let (middle, one) = (self.ints("middle_axis", &[1], &[1]), self.ints("from_one", &[1], &[1]));
+        let ends = self.ints("to_the_end", &[1], &[i64::MAX]);
+        let later = self.op("Slice", &[x, &one, &ends, &middle], &[]);
+        let last = self.op("Unsqueeze", &[last, &middle], &[]);
+        self.op("Concat", &[&later, &last], &[Attribute::Int("axis", 1)])
+    }
+
     /// 1 where there is an item and 0 where there is padding, `[batch, length, 1]`.
     pub fn present(&mut self) -> Value {
         let zero = self.ints("zero", &[], &[0]);

@@ -30,8 +30,7 @@ pub fn verify(path: &Path, model: &mut dyn NextItem, data: &Dataset, sequence_le
     let mut histories: Vec<Past<'_>> = Vec::new();
     for length in LENGTHS.into_iter().map(|length| length.min(sequence_length)) {
         let long_enough = data.customers.iter().filter(|c| c.items.len() >= length);
-        histories
-            .extend(long_enough.take(HISTORIES).map(|c| Past { items: &c.items, times: &c.times }.part(0, length)));
+        histories.extend(long_enough.take(HISTORIES).map(|c| c.past(c.items.len()).part(0, length)));
     }
     let mut largest = 0.0_f32;
     // Every HISTORIES-th one: each batch holds all lengths.

@@ -127,6 +127,8 @@ impl<'a> Draws<'a> {
 pub struct Judge {
     model: NextItemModel,
     items: ItemTable,
+    /// The model's numbers of the types of events; none for one that does not look at them.
+    types: HashMap<String, i64>,
     sequence_length: usize,
 }
 
@@ -135,18 +137,24 @@ impl Judge {
     /// The artifact cannot be read, or its graph is no next-item model.
     pub fn open(artifact: &Artifact, threads: usize) -> Result<Self, Error> {
         let model = NextItemModel::load(&artifact.model_path(), threads)?;
-        let sequence_length = artifact.manifest().description.sequence_length;
-        Ok(Self { model, items: artifact.items()?, sequence_length })
+        let about = &artifact.manifest().description;
+        let types = about.event_types.iter().cloned().zip(1..).collect();
+        Ok(Self { model, items: artifact.items()?, types, sequence_length: about.sequence_length })
     }
 
     fn asked(&self, draws: &Draws<'_>, of: &Credited) -> Asked {
-        let known = draws.past(&of.list.customer_id, of.list.served_at).filter_map(|logged| {
-            let index = self.items.index_of(logged.event.item_id.as_deref()?)?;
-            Some((i64::from(index), logged.event.time.as_ms().div_euclid(1000)))
-        });
-        let (items, times) = known.unzip();
         let now = of.list.served_at.as_ms().div_euclid(1000);
-        Asked { items, times, now }.newest(self.sequence_length)
+        let mut asked = Asked { now, ..Asked::default() };
+        for logged in draws.past(&of.list.customer_id, of.list.served_at) {
+            let item = logged.event.item_id.as_deref().and_then(|item| self.items.index_of(item));
+            let Some(item) = item else { continue };
+            asked.items.push(i64::from(item));
+            asked.times.push(logged.event.time.as_ms().div_euclid(1000));
+            if !self.types.is_empty() {
+                asked.types.push(self.types.get(&logged.event.kind).copied().unwrap_or(0));
+            }
+        }
+        asked.newest(self.sequence_length)
     }
 
     /// Nothing for a customer of whom the model knows no item: it has no opinion there.

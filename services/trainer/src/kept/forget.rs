@@ -70,3 +70,15 @@ fn forget(args: &Args) -> Result<(), Failure> {
     println!("the kept sums are without the customer");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn no_two_flags_are_one() {
+        Args::command().debug_assert();
+    }
+}

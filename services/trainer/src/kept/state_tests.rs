@@ -39,7 +39,13 @@ fn nobody() -> Forgotten {
 /// The data set of a whole log, and its sums added up at once.
 fn batch(events: &[LoggedEvent]) -> Option<(Dataset, Sums)> {
     let limits = crate::dataset::Limits { events: 10_000, items: 100 };
-    let source = Source { tenant: identity().tenant, since: None, event_types: Vec::new(), limits };
+    let source = Source {
+        tenant: identity().tenant,
+        since: None,
+        event_types: Vec::new(),
+        limits,
+        memory: crate::dataset::Memory::default(),
+    };
     let data = from_events(events, &source).ok()?;
     let mut sums = Sums::new(data.width() - 1, &identity().decays).unwrap();
     data.customers.iter().for_each(|customer| sums.add(&customer.items, 0));

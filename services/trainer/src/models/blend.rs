@@ -265,6 +265,10 @@ impl Fitted for Blend {
         Ok(all)
     }
 
+    fn looks_at_types(&self) -> bool {
+        self.parts.iter().any(|part| part.borrow().fitted.looks_at_types())
+    }
+
     fn export(&self, g: &mut Graph) -> Result<Node, Error> {
         let mut sum: Option<Node> = None;
         for (part, weight) in self.parts.iter().zip([self.weight, 1.0 - self.weight]) {

@@ -7,6 +7,7 @@
 
 pub mod baselines;
 pub mod blend;
+pub(crate) mod common_customers;
 pub mod onnx;
 pub mod ridge;
 pub mod sequence;
@@ -61,12 +62,19 @@ pub struct Past<'a> {
     /// Event times in milliseconds, at least one for each item. `times[n]` is also when the question
     /// after `n` items is asked.
     pub times: &'a [i64],
+    /// The type of each event as the data set numbers them, 0 where it is unknown; empty where none is known.
+    pub types: &'a [u16],
 }
 
 impl<'a> Past<'a> {
-    /// The items `from..to` and their times, with the moment of the question after them.
+    /// The items `from..to` with their times and types, and the moment of the question after them.
     pub fn part(&self, from: usize, to: usize) -> Past<'a> {
-        Past { items: &self.items[from..to], times: &self.times[from..self.times.len().min(to + 1)] }
+        let types = |to: usize| self.types.len().min(to);
+        Past {
+            items: &self.items[from..to],
+            times: &self.times[from..self.times.len().min(to + 1)],
+            types: &self.types[types(from)..types(to)],
+        }
     }
 
     /// When the question after `length` items is asked: with the last of them when nothing is known.
@@ -196,6 +204,11 @@ pub trait Fitted: NextItem {
         budget: Duration,
         watch: &Watch<'_>,
     ) -> Result<&'static str, Error>;
+
+    /// Whether it looks at the types of events: an artifact of it names them.
+    fn looks_at_types(&self) -> bool {
+        false
+    }
 
     /// Adds the model to a graph and returns the name of its scores `[batch, items + 1]`.
     ///

@@ -13,9 +13,9 @@ use rapport_inference::{Asked, NextItemModel};
 use rapport_trainer::{
     candidates,
     compress::{COMPRESSION_PROPERTY, Error, Subject, Trials, Way, check, compare},
-    dataset::{Dataset, Limits, Split, log},
+    dataset::{Dataset, Limits, Memory, Split, log},
     export::onnx_messages::{ModelProto, data_type},
-    models::{Task, blend, family},
+    models::{Task, blend, family, onnx::Theirs},
     progress::Watch,
     run,
 };
@@ -49,6 +49,7 @@ fn trained() -> Option<Models> {
         since: None,
         event_types: Vec::new(),
         limits: Limits { events: 1_000_000, items: 20_000 },
+        memory: Memory::default(),
     };
     let data = log::from_events(&common::walks(60, 30), &source).unwrap();
     let split = Split::by_time(&data).unwrap();
@@ -60,6 +61,9 @@ fn trained() -> Option<Models> {
             };
             if kind == "hstu" {
                 fields["time_bias"] = true.into();
+            }
+            if kind == "gru4rec" {
+                fields["side"] = json!({ "action": true, "gaps": true, "outcome": true });
             }
             family(kind).unwrap().recipe(&fields).unwrap()
         })
@@ -95,6 +99,7 @@ fn histories(items: usize) -> Vec<Asked> {
             items: (0..length).map(|i| ((row * 31 + i * 17) % items) as i64 + 1).collect(),
             times: (0..length).map(|i| i as i64 * 3600).collect(),
             now: length as i64 * 3600,
+            ..Asked::default()
         }
     };
     (0..40).map(history).collect()
@@ -158,7 +163,7 @@ fn a_way_that_finds_nothing_is_refused_and_half_precision_is_accepted() {
     let subject = Subject {
         data: &models.data,
         cases: &models.split.test,
-        theirs: (0..models.data.width() as i64).collect(),
+        theirs: Theirs::own(&models.data),
         sequence_length: ridge.sequence_length,
         runs: 1,
         stop: &|| false,

@@ -1,18 +1,14 @@
 //! Item to item: what the customers of an item also take.
 
-use std::collections::HashMap;
-
 use crate::{
     Error,
-    models::{Each, NextItem, Past},
+    models::{Each, NextItem, Past, common_customers},
 };
 
 /// Neighbours that an item keeps.
 const MOST: usize = 200;
 /// Added to the denominator: two items with one customer in common are not alike for sure.
 const SHRINKAGE: f32 = 10.0;
-/// A customer's newest items that count, so that a bot costs no more than a person.
-const NEWEST: usize = 1_000;
 /// What an item of the past weighs after each later one.
 const DECAY: f32 = 0.8;
 
@@ -26,34 +22,19 @@ pub struct Cosine {
 impl Cosine {
     /// `width` is the number of items + 1.
     pub fn fit(histories: &[&[u32]], width: usize) -> Self {
-        let mut of_item: Vec<Vec<u32>> = vec![Vec::new(); width];
-        let sets: Vec<Vec<u32>> = histories
-            .iter()
-            .map(|history| {
-                let mut items = history[history.len().saturating_sub(NEWEST)..].to_vec();
-                items.sort_unstable();
-                items.dedup();
-                items
-            })
-            .collect();
-        for (customer, items) in sets.iter().enumerate() {
-            items.iter().for_each(|&item| of_item[item as usize].push(customer as u32));
-        }
-        let near = (0..width)
-            .map(|item| {
-                let mut common: HashMap<u32, f32> = HashMap::new();
-                let others = of_item[item].iter().flat_map(|&customer| &sets[customer as usize]);
-                others.filter(|&&other| other as usize != item).for_each(|&o| *common.entry(o).or_default() += 1.0);
-                let own = of_item[item].len() as f32;
-                let cosine = |(other, count): (u32, f32)| {
-                    (other, count / ((own * of_item[other as usize].len() as f32).sqrt() + SHRINKAGE))
-                };
-                let mut near: Vec<(u32, f32)> = common.into_iter().map(cosine).collect();
-                near.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-                near.truncate(MOST);
-                near
-            })
-            .collect();
+        let mut near = vec![Vec::new(); width];
+        common_customers::each_item(histories, width, &mut |item, common, customers| {
+            let own = customers[item] as f32;
+            let others = common.iter().enumerate().filter(|&(other, &count)| other != item && count > 0);
+            let mut of_item: Vec<(u32, f32)> = others
+                .map(|(other, &count)| {
+                    (other as u32, count as f32 / ((own * customers[other] as f32).sqrt() + SHRINKAGE))
+                })
+                .collect();
+            of_item.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            of_item.truncate(MOST);
+            near[item] = of_item;
+        });
         Self { near }
     }
 }
@@ -86,7 +67,7 @@ mod tests {
         let (tea, nails): (&[u32], &[u32]) = (&[1, 2], &[3, 4]);
         let mut model = Cosine::fit(&[tea, tea, tea, nails, nails], 5);
         let mut scores = Vec::new();
-        let past = Past { items: &[1], times: &[0, 1] };
+        let past = Past { items: &[1], times: &[0, 1], types: &[] };
         let mut take = |_, s: &[f32]| {
             scores = s.to_vec();
             Ok(())

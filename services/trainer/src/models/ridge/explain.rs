@@ -49,7 +49,7 @@ mod tests {
             let rows: Vec<&[u32]> = histories.iter().map(Vec::as_slice).collect();
             let statistics = Statistics::collect(&rows, 9, &[0.6, 0.95], &|| false).unwrap();
             let mut ridge = statistics.solve(1.0, 50, Device::Cpu).unwrap();
-            let past = Past { items: rows[0], times: &[0; 20] };
+            let past = Past { items: rows[0], times: &[0; 20], types: &[] };
             for quantity in [Quantity::Score, Quantity::AboveMean] {
                 let explanation = ridge.explain(&Question { past, item, quantity }).unwrap();
                 prop_assert!(explanation.residual().abs() < 1e-5, "{explanation:?}");

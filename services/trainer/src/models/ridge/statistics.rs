@@ -232,11 +232,15 @@ mod tests {
         let mut ridge =
             Statistics::collect(&histories, 6, &[0.6, 0.95], &|| false).unwrap().solve(0.1, 10, Device::Cpu).unwrap();
         ridge
-            .score_prefixes(Past { items: &cycle[..4], times: &[0; 5] }, &[1, 2, 4], &mut |prefix, scores| {
-                let best = (1..6).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
-                assert_eq!(best, prefix + 1);
-                Ok(())
-            })
+            .score_prefixes(
+                Past { items: &cycle[..4], times: &[0; 5], types: &[] },
+                &[1, 2, 4],
+                &mut |prefix, scores| {
+                    let best = (1..6).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
+                    assert_eq!(best, prefix + 1);
+                    Ok(())
+                },
+            )
             .unwrap();
     }
 

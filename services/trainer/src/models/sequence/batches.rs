@@ -36,7 +36,29 @@ struct Sequence<'a> {
     history: u32,
     items: &'a [u32],
     times: &'a [i64],
-    targets: Vec<u32>,
+    types: &'a [u16],
+    /// A bit for each item: it is new to the customer. Histories may be larger than memory.
+    new: Box<[u64]>,
+}
+
+impl<'a> Sequence<'a> {
+    fn of(history: usize, &Past { items, times, types }: &Past<'a>) -> Self {
+        let mut had = HashSet::with_capacity(items.len());
+        let mut new = vec![0_u64; items.len().div_ceil(64)];
+        for (at, item) in items.iter().enumerate() {
+            new[at / 64] |= u64::from(had.insert(item)) << (at % 64);
+        }
+        Self { history: history as u32, items, times, types, new: new.into() }
+    }
+
+    /// The item at a place where it is asked for, 0 where the customer had it already.
+    fn target(&self, at: usize) -> u32 {
+        if self.new[at / 64] >> (at % 64) & 1 == 1 { self.items[at] } else { 0 }
+    }
+
+    fn targets(&self, from: usize, to: usize) -> impl Iterator<Item = u32> {
+        (from..to).map(|at| self.target(at))
+    }
 }
 
 /// A part of a history: items `from..to`, whose next ones are asked for.
@@ -45,6 +67,12 @@ struct Window<'a, 'b> {
     sequence: &'b Sequence<'a>,
     from: usize,
     to: usize,
+}
+
+impl Window<'_, '_> {
+    fn targets(&self) -> impl Iterator<Item = u32> {
+        self.sequence.targets(self.from + 1, self.to + 1)
+    }
 }
 
 /// All that is trained on.
@@ -63,18 +91,14 @@ impl<'a> Batches<'a> {
             .iter()
             .enumerate()
             .filter(|(_, history)| history.items.len() > 1)
-            .map(|(history, &Past { items, times })| {
-                let mut had = HashSet::with_capacity(items.len());
-                let new = |&item: &u32| if had.insert(item) { item } else { 0 };
-                Sequence { history: history as u32, items, times, targets: items.iter().map(new).collect() }
-            })
+            .map(|(history, past)| Sequence::of(history, past))
             .collect();
         Self { sequences, length, batch_items, seed }
     }
 
     /// Targets in one pass.
     pub(crate) fn asked(&self) -> usize {
-        self.sequences.iter().flat_map(|s| &s.targets[1..]).filter(|&&target| target > 0).count()
+        self.sequences.iter().flat_map(|s| s.targets(1, s.items.len())).filter(|&target| target > 0).count()
     }
 
     /// Customers who have something to learn from.
@@ -160,11 +184,10 @@ pub(crate) fn with_something_to_learn(histories: &[Past<'_>]) -> usize {
 /// `None` when nothing in the windows is asked for.
 fn batch(windows: &[Window<'_, '_>]) -> Option<Batch> {
     let length = windows.iter().map(|w| w.to - w.from).max()?;
-    let asked = windows.iter().flat_map(|w| &w.sequence.targets[w.from + 1..=w.to]).filter(|&&t| t > 0).count();
+    let asked = windows.iter().flat_map(Window::targets).filter(|&target| target > 0).count();
     let places = |w: &Window<'_, '_>| {
-        let (history, targets) = (w.sequence.history, &w.sequence.targets);
-        let asked = (w.from + 1..=w.to).filter(|&prefix| targets[prefix] > 0);
-        asked.map(|prefix| (history, prefix as u32)).collect::<Vec<Place>>()
+        let asked = (w.from + 1..=w.to).filter(|&prefix| w.sequence.target(prefix) > 0);
+        asked.map(|prefix| (w.sequence.history, prefix as u32)).collect::<Vec<Place>>()
     };
     let rows = |of: &dyn for<'x> Fn(&Window<'_, 'x>) -> Vec<i64>| padded(windows.iter().map(of), length);
     (asked > 0).then(|| Batch {
@@ -172,8 +195,10 @@ fn batch(windows: &[Window<'_, '_>]) -> Option<Batch> {
             items: rows(&|w| w.sequence.items[w.from..w.to].iter().map(|&item| item.into()).collect()),
             times: rows(&|w| seconds(&w.sequence.times[w.from..w.to])),
             next_times: rows(&|w| seconds(&w.sequence.times[w.from + 1..=w.to])),
+            types: rows(&|w| numbers(w.sequence.types, w.from, w.to)),
+            next_types: rows(&|w| numbers(w.sequence.types, w.from + 1, w.to + 1)),
         },
-        targets: rows(&|w| w.sequence.targets[w.from + 1..=w.to].iter().map(|&item| item.into()).collect()),
+        targets: rows(&|w| w.targets().map(i64::from).collect()),
         asked,
         places: windows.iter().flat_map(places).collect(),
     })
@@ -186,7 +211,14 @@ pub(crate) fn inputs(rows: &[Past<'_>]) -> Inputs {
         items: padded(rows.iter().map(|row| row.items.iter().map(|&item| item.into()).collect()), length),
         times: padded(rows.iter().map(|row| seconds(&row.times[..row.items.len()])), length),
         next_times: padded(rows.iter().map(next_seconds), length),
+        types: padded(rows.iter().map(|row| numbers(row.types, 0, row.items.len())), length),
+        next_types: padded(rows.iter().map(|row| numbers(row.types, 1, row.items.len() + 1)), length),
     }
+}
+
+/// The types at `from..to`, 0 where none is known: of the event that is asked for, or of all.
+fn numbers(types: &[u16], from: usize, to: usize) -> Vec<i64> {
+    (from..to).map(|at| types.get(at).copied().unwrap_or(0).into()).collect()
 }
 
 fn next_seconds(row: &Past<'_>) -> Vec<i64> {
@@ -223,7 +255,7 @@ mod tests {
         ) {
             let times = vec![0; 41];
             let rows: Vec<Past<'_>> =
-                histories.iter().map(|items| Past { items, times: &times[..=items.len()] }).collect();
+                histories.iter().map(|items| Past { items, times: &times[..=items.len()], types: &[] }).collect();
             let mut expected: Vec<(i64, i64)> = Vec::new();
             for history in &histories {
                 for t in 1..history.len() {
@@ -257,7 +289,7 @@ mod tests {
     fn a_pass_is_the_same_again_and_another_one_is_not() {
         let items: Vec<u32> = (1..60).collect();
         let times = vec![0; 60];
-        let rows = vec![Past { items: &items, times: &times }; 5];
+        let rows = vec![Past { items: &items, times: &times, types: &[] }; 5];
         let batches = Batches::new(&rows, 10, 40, 9);
         let of = |number| -> Vec<Vec<i64>> { batches.pass(number, |b| b.iter().map(|b| values(&b.targets)).collect()) };
         assert_eq!(of(3), of(3));

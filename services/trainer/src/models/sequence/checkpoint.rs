@@ -52,6 +52,9 @@ impl Checkpoints {
             hash.update((history.items.len() as u64).to_le_bytes());
             history.items.iter().for_each(|item| hash.update(item.to_le_bytes()));
             history.times.iter().for_each(|time| hash.update(time.to_le_bytes()));
+            if recipe.side.looks_at_types() {
+                history.types.iter().for_each(|kind| hash.update(kind.to_le_bytes()));
+            }
         }
         let name = format!("{kind}-{}.safetensors", &hex::encode(hash.finalize())[..16]);
         Ok(Self { path: folder.join(name) })

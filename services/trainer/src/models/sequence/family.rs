@@ -128,7 +128,7 @@ impl Fitted for FittedSequence {
     ) -> Result<&'static str, Error> {
         let left = budget.saturating_sub(Duration::from_secs_f64(self.seconds)).mul_f64(REFIT_TOLERANCE);
         let (family, recipe) = (self.model.family, self.model.recipe.clone());
-        Ok(match fit::refit(family, &recipe, &data.pasts(), data.width(), device, left, watch)? {
+        Ok(match fit::refit(family, &recipe, data, device, left, watch)? {
             Some(refitted) => {
                 self.model = refitted;
                 self.again = recipe.epochs;
@@ -140,6 +140,10 @@ impl Fitted for FittedSequence {
             }
             None => OF_THE_PAST,
         })
+    }
+
+    fn looks_at_types(&self) -> bool {
+        self.model.recipe().side.looks_at_types()
     }
 
     fn export(&self, graph: &mut Graph) -> Result<Node, Error> {

@@ -2,6 +2,7 @@
 
 use std::{
     ops::ControlFlow,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -16,11 +17,12 @@ use super::{
     checkpoint::{Checkpoints, Way},
     family::for_selection,
     private::{Price, Private, told},
+    side::Facts,
     teacher::Teaching,
 };
 use crate::{
     Error,
-    dataset::Case,
+    dataset::{Case, Dataset},
     evaluate::evaluate,
     models::{Past, Task},
     progress::{Progress, Watch},
@@ -82,7 +84,8 @@ pub fn select_taught(
         }
         None => None,
     };
-    let mut training = Training::start(family, recipe, &training_part, data.width(), task.device)?;
+    let facts = Facts::of(family.name, &recipe.side, data, task.device)?;
+    let mut training = Training::start(family, recipe, &training_part, facts, task.device)?;
     training.teaching = teaching;
     let mut best = training.average.copy()?;
     let checkpoints = match task.checkpoint.filter(|_| teaching.is_none()) {
@@ -159,7 +162,7 @@ pub fn select_taught(
     })
 }
 
-/// Trains on all of `histories` for `recipe.epochs` passes. `None` when the first passes show that
+/// Trains on all of `data` for `recipe.epochs` passes. `None` when the first passes show that
 /// it would not end within `budget`.
 ///
 /// # Errors
@@ -167,14 +170,14 @@ pub fn select_taught(
 pub fn refit(
     family: &'static SequenceFamily,
     recipe: &SequenceRecipe,
-    histories: &[Past<'_>],
-    width: usize,
+    data: &Dataset,
     device: Device,
     budget: Duration,
     watch: &Watch<'_>,
 ) -> Result<Option<Sequence>, Error> {
     let started = Instant::now();
-    let mut training = Training::start(family, recipe, histories, width, device)?;
+    let facts = Facts::of(family.name, &recipe.side, data, device)?;
+    let mut training = Training::start(family, recipe, &data.pasts(), facts, device)?;
     for epoch in 1..=recipe.epochs {
         let pass_started = Instant::now();
         let loss = training.pass(epoch, watch.stop)?;
@@ -226,7 +229,7 @@ impl<'a> Training<'a> {
         family: &'static SequenceFamily,
         recipe: &SequenceRecipe,
         histories: &[Past<'a>],
-        width: usize,
+        facts: Rc<Facts>,
         device: Device,
     ) -> Result<Self, Error> {
         let batches = Batches::new(histories, recipe.sequence_length, recipe.batch_items, recipe.seed);
@@ -236,7 +239,7 @@ impl<'a> Training<'a> {
             return Err(Error::CannotTrain { model: family.name, reason });
         }
         tch::manual_seed(batches.torch_seed(0));
-        let model = Sequence::new(family, recipe, width, device);
+        let model = Sequence::new(family, recipe, facts, device);
         let average = model.copy()?;
         let averaged = average.weights.variables();
         let pairs = model
@@ -299,7 +302,8 @@ impl<'a> Training<'a> {
                 if stop() {
                     return Err(Error::Cancelled);
                 }
-                let (inputs, targets) = (batch.inputs.to_device(*device), batch.targets.to_device(*device));
+                let (inputs, targets) =
+                    (batch.inputs.map(|tensor| tensor.to_device(*device)), batch.targets.to_device(*device));
                 let loss = match teaching {
                     None => model.loss(&inputs, &targets),
                     Some(teaching) => model.taught_loss(&inputs, &targets, &batch.places, teaching),

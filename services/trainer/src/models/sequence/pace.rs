@@ -7,7 +7,7 @@ use std::{
 
 use tch::{Device, Tensor};
 
-use super::{SequenceFamily, SequenceRecipe, fit::Training};
+use super::{SequenceFamily, SequenceRecipe, fit::Training, side::Facts};
 use crate::{Error, models::Past};
 
 /// What was learned in a while.
@@ -44,7 +44,7 @@ impl<'a> Pace<'a> {
         width: usize,
         device: Device,
     ) -> Result<Self, Error> {
-        Ok(Self { training: Training::start(family, recipe, histories, width, device)?, pass: 0 })
+        Ok(Self { training: Training::start(family, recipe, histories, Facts::none(width), device)?, pass: 0 })
     }
 
     /// Learns for about `time`: the step in which it runs out is the last one, and there is one at
@@ -84,7 +84,9 @@ impl<'a> Pace<'a> {
         if let Some(batch) = self.training.batch(self.pass + 1) {
             let _no_grad = tch::no_grad_guard();
             let device = model.weights.device();
-            let loss = model.loss(&batch.inputs.to_device(device), &batch.targets.to_device(device)).value;
+            let loss = model
+                .loss(&batch.inputs.map(|tensor| tensor.to_device(device)), &batch.targets.to_device(device))
+                .value;
             tensors.push(("loss".into(), loss.view([1])));
             tensors.push(("items".into(), batch.inputs.items));
             tensors.push(("targets".into(), batch.targets));
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn a_run_takes_whole_steps_and_counts_their_targets() {
         let (items, times): (Vec<u32>, Vec<i64>) = ((1..10).collect(), vec![0; 9]);
-        let histories = [Past { items: &items, times: &times }; 3];
+        let histories = [Past { items: &items, times: &times, types: &[] }; 3];
         let recipe = SequenceRecipe { dim: 4, heads: 1, hidden: 4, batch_items: 8, ..SequenceRecipe::quick() };
         let mut pace = Pace::start(&LIGR, &recipe, &histories, 10, Device::Cpu).unwrap();
         let taken = pace.run(Duration::ZERO, &|| false).unwrap();

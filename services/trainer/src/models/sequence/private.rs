@@ -160,7 +160,8 @@ impl Private {
         let mut loss = Tensor::zeros([], (Kind::Double, device));
         let mut customers = 0;
         for batch in joined.iter().filter_map(|&customer| batches.newest(customer)) {
-            let own = model.loss(&batch.inputs.to_device(device), &batch.targets.to_device(device));
+            let own =
+                model.loss(&batch.inputs.map(|tensor| tensor.to_device(device)), &batch.targets.to_device(device));
             add_clipped(&mut sums, &optimizer.gradients(&own.differentiable), self.recipe.clip_norm);
             loss += own.value.to_kind(Kind::Double);
             customers += 1;
@@ -220,6 +221,7 @@ mod tests {
             sequence::{
                 SequenceRecipe, encoders,
                 fit::{Chosen, select},
+                side::Facts,
             },
         },
         progress::{Progress, Watch},
@@ -242,9 +244,10 @@ mod tests {
         };
         let histories: Vec<Vec<u32>> = (0..8).map(|c| (0..c + 2).map(|i| 1 + (c * 3 + i) % 12).collect()).collect();
         let times = [0; 20];
-        let pasts: Vec<Past<'_>> = histories.iter().map(|items| Past { items, times: &times[..items.len()] }).collect();
+        let pasts: Vec<Past<'_>> =
+            histories.iter().map(|items| Past { items, times: &times[..items.len()], types: &[] }).collect();
         let batches = Batches::new(&pasts, network.sequence_length, 64, 1);
-        let model = Sequence::new(&encoders::LIGR, &network, 13, Device::Cpu);
+        let model = Sequence::new(&encoders::LIGR, &network, Facts::none(13), Device::Cpu);
         let mut optimizer = AdamW::new(&model.weights, &network);
         with(&model, &mut optimizer, &batches);
     }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::side::SideRecipe;
+
 /// How the next item is told from the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,6 +94,9 @@ pub struct SequenceRecipe {
     /// then mean nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<PrivacyRecipe>,
+    /// What is known beside the order of items (`side/`).
+    #[serde(default, skip_serializing_if = "SideRecipe::is_off")]
+    pub side: SideRecipe,
 }
 
 fn cross_entropy() -> Loss {
@@ -148,6 +153,7 @@ impl SequenceRecipe {
             time_bias: false,
             kernel: kernel(),
             privacy: None,
+            side: SideRecipe::default(),
         }
     }
 
@@ -207,6 +213,7 @@ impl SequenceRecipe {
             between("privacy.delta", privacy.delta, 1e-300, 0.5)?;
             between("privacy.epsilon", privacy.epsilon.unwrap_or(1.0), f64::MIN_POSITIVE, 1e6)?;
         }
+        self.side.check()?;
         between("learning_rate", self.learning_rate, f64::MIN_POSITIVE, 1.0 + f64::EPSILON)
     }
 }

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn the_best_items_that_a_customer_does_not_have_are_kept_for_each_place() {
         let times = [0; 5];
-        let histories = [[2, 5, 5, 1].as_slice(), &[3], &[4, 1]].map(|items| Past { items, times: &times });
+        let histories = [[2, 5, 5, 1].as_slice(), &[3], &[4, 1]].map(|items| Past { items, times: &times, types: &[] });
         let lessons = Lessons::ask(&mut Counter, &histories, 6, 2, &|| false).unwrap();
         let at = |places: &[Place]| {
             let (items, scores) = lessons.at(places, Device::Cpu);

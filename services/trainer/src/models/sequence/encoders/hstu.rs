@@ -153,11 +153,8 @@ impl Hstu {
         let buckets = self.time_bias.then(|| {
             let times = g.times();
             // Each position looks at the moment of the next item, the newest at now.
-            let (middle, one) = (g.ints("middle_axis", &[1], &[1]), g.ints("from_one", &[1], &[1]));
-            let ends = g.ints("to_the_end", &[1], &[i64::MAX]);
-            let later = g.op("Slice", &[&times, &one, &ends, &middle], &[]);
-            let now = g.op("Unsqueeze", &[NOW, &middle], &[]);
-            let next = g.op("Concat", &[&later, &now], &[Attribute::Int("axis", 1)]);
+            let next = g.next(&times, NOW);
+            let middle = g.ints("middle_axis", &[1], &[1]);
             let inner = g.ints("inner_axis", &[1], &[2]);
             let next = g.op("Unsqueeze", &[&next, &inner], &[]);
             let then = g.op("Unsqueeze", &[&times, &middle], &[]);

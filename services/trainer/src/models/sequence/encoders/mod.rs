@@ -15,13 +15,35 @@ use crate::{
     export::{Graph, Value},
 };
 
-/// Item indexes `[batch, length]`, padded on the left with 0, and event times of the same shape.
+/// Item indexes `[batch, length]`, padded on the left with 0, and times and types of events of the same shape.
 pub struct Inputs {
     pub items: Tensor,
     /// When each item was taken, in seconds.
     pub times: Tensor,
     /// When the item after it was taken (asked for, after the last), in seconds.
     pub next_times: Tensor,
+    /// Which type of event took each item, 0 where it is unknown. Encoders need not look at types: they are
+    /// in the vectors (`side`).
+    pub types: Tensor,
+    /// The type of the event after it (asked for, after the last).
+    pub next_types: Tensor,
+}
+
+impl Inputs {
+    /// The same inputs with something done to each.
+    pub fn map(&self, with: impl Fn(&Tensor) -> Tensor) -> Self {
+        Self {
+            items: with(&self.items),
+            times: with(&self.times),
+            next_times: with(&self.next_times),
+            types: with(&self.types),
+            next_types: with(&self.next_types),
+        }
+    }
+
+    pub fn shallow_clone(&self) -> Self {
+        self.map(Tensor::shallow_clone)
+    }
 }
 
 /// A network from items to what comes next.
