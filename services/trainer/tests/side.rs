@@ -18,7 +18,7 @@ use rapport_trainer::{
     Compression,
     candidates::{Candidate, fit},
     compress::{Subject, Trials, Way},
-    dataset::{Builder, Dataset, Limits, Seen, Split},
+    dataset::{Builder, Dataset, Limits, Memory, Seen, Split},
     explain::{Quantity, Question, Steps, Way as ExplainWay},
     export::verify,
     models::{FAMILIES, Past, Task, blend, family, onnx::Theirs},
@@ -138,6 +138,7 @@ fn with_task<T>(data: &Dataset, split: &Split, with: impl FnOnce(&Task<'_>) -> T
         watch: &watch,
         checkpoint: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
+        kept: None,
     })
 }
 
@@ -350,6 +351,7 @@ fn a_run_names_the_types_in_the_manifest_and_is_judged_on_the_type_that_is_asked
         compress: Compression::Half,
         min_cases: 30,
         limits: LIMITS,
+        memory: Memory::default(),
         since: None,
         event_types: Vec::new(),
         asked: Some("buy".into()),
@@ -357,7 +359,7 @@ fn a_run_names_the_types_in_the_manifest_and_is_judged_on_the_type_that_is_asked
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
     };
-    let tools = Tools { log: &log, registry: &registry, device: run::device(1), models: None };
+    let tools = Tools { log: &log, registry: &registry, device: run::device(1), models: None, keeper: None, range: None };
     let outcome = run::run(&plan, &tools, &Watch { report: &|_| {}, stop: &|| false }).unwrap();
     let cases: Vec<u64> = outcome.evaluations.iter().filter(|e| e.split == "test").map(|e| e.figures.cases).collect();
     assert!(cases.iter().all(|&cases| cases > 10 && cases < 90), "a third of all: {cases:?}");

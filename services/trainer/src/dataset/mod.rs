@@ -5,6 +5,7 @@
 
 mod column;
 mod columns;
+mod data;
 pub mod file;
 mod histories;
 mod interactions;
@@ -20,7 +21,8 @@ mod sorter;
 mod split;
 
 pub use column::Column;
-pub use interactions::{Builder, Counts, Customer, Dataset, Limits, Seen};
+pub use data::{Counts, Customer, Dataset};
+pub use interactions::{Builder, Limits, Seen};
 pub use k_fold::by_customer;
 pub use last_liked::last_liked;
 pub use side::Side;

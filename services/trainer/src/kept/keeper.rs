@@ -10,7 +10,6 @@ use std::{
 
 use rapport_events::Tenant;
 use rapport_offline::{Newer, OfflineLog, Selection};
-use rapport_runtime::{Lifecycle, OwnedThread, spawn_thread};
 
 use super::{Bounds, Forgotten, Identity, Kept, Refused, SumsArgs, file, state::Folded};
 use crate::{
@@ -20,7 +19,6 @@ use crate::{
     run::Plan,
 };
 
-const POLL: Duration = Duration::from_millis(200);
 /// Between two files: what a crash costs is reading so much of the log again.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Of the time, at most this part goes into writing files.
@@ -35,6 +33,7 @@ pub struct Keeper {
     bounds: Bounds,
     training: TrainingArgs,
     tenants: BTreeMap<Tenant, Mutex<Tracked>>,
+    started: Instant,
     /// Held while this process is the one that keeps them.
     lock: Mutex<Option<File>>,
 }
@@ -68,8 +67,14 @@ impl Keeper {
             bounds: args.bounds(),
             training: training.clone(),
             tenants: tenants.into_iter().map(|tenant| (tenant, Mutex::default())).collect(),
+            started: Instant::now(),
             lock: Mutex::default(),
         }
+    }
+
+    /// Who is followed, and how often.
+    pub(super) fn followed(&self) -> (impl Iterator<Item = &Tenant>, Duration) {
+        (self.tenants.keys(), self.every)
     }
 
     /// Where it lies.
@@ -107,7 +112,7 @@ impl Keeper {
     pub fn follow(&self, tenant: &Tenant, log: &OfflineLog, stop: &dyn Fn() -> bool) -> Result<(), Error> {
         let Some(mut tracked) = self.tracked(tenant) else { return Ok(()) };
         let looked = self.look(&mut tracked, tenant, log, stop);
-        let age = tracked.current_at.map_or(0.0, |at| at.elapsed().as_secs_f64());
+        let age = tracked.current_at.unwrap_or(self.started).elapsed().as_secs_f64();
         metrics::gauge!("rapport_trainer_sums_age_seconds", "tenant" => tenant.to_string()).set(age);
         looked
     }
@@ -297,34 +302,4 @@ fn told(tenant: &Tenant, kept: &Kept, Folded { events, reordered }: Folded) {
     metrics::counter!("rapport_trainer_sums_events_total", "tenant" => tenant.clone()).increment(events);
     metrics::counter!("rapport_trainer_sums_reordered_total", "tenant" => tenant.clone()).increment(reordered);
     metrics::gauge!("rapport_trainer_sums_bytes", "tenant" => tenant).set(kept.bytes() as f64);
-}
-
-/// Starts the thread that follows the log.
-///
-/// # Errors
-/// The operating system gives no thread.
-pub fn start(keeper: Arc<Keeper>, log: OfflineLog, lifecycle: &Lifecycle) -> Result<OwnedThread, Error> {
-    let inside = lifecycle.clone();
-    let thread = spawn_thread::<Error, _>(lifecycle, "sums", move || {
-        let told = |tenant: &Tenant, result: Result<(), Error>| {
-            if let Err(error) = result {
-                tracing::warn!(%tenant, %error, "the sums are not up to date; trying on");
-            }
-        };
-        let mut looked: Option<Instant> = None;
-        while !inside.draining() {
-            if looked.is_some_and(|at| at.elapsed() < keeper.every) {
-                std::thread::sleep(POLL);
-                continue;
-            }
-            for tenant in keeper.tenants.keys() {
-                told(tenant, keeper.follow(tenant, &log, &|| inside.draining()));
-                told(tenant, keeper.save(tenant, false));
-            }
-            looked = Some(Instant::now());
-        }
-        keeper.tenants.keys().for_each(|tenant| told(tenant, keeper.save(tenant, true)));
-        Ok(())
-    });
-    thread.map_err(Error::Thread)
 }

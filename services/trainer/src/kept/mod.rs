@@ -5,6 +5,7 @@
 //! reads the log up to the same place, and takes out what it holds out ([`crate::models::ridge`]).
 
 mod file;
+mod follow;
 mod forget;
 mod forgotten;
 mod keeper;
@@ -15,9 +16,10 @@ use std::time::Duration;
 use rapport_events::Tenant;
 use rapport_runtime::parse_duration;
 
+pub use follow::start;
 pub use forget::main as forget_main;
 pub use forgotten::Forgotten;
-pub use keeper::{Keeper, start};
+pub use keeper::Keeper;
 pub use state::{Bounds, Identity, Kept, Refused};
 
 /// What is kept, and how much of it.
