@@ -92,7 +92,7 @@ fn bags(data: &Dataset, device: Device) -> Result<Bags, String> {
         return Err("side.category: no event names a category; give a column \"category\", or a file of items".into());
     }
     let mut names: Vec<(&str, usize)> = counts.into_iter().collect();
-    names.sort_by(|a, b| b.1.cmp(&a.1)); // stable: equals by name
+    names.sort_by_key(|&(_, count)| std::cmp::Reverse(count)); // stable: equals by name
     names.truncate(CATEGORIES);
     let numbers: BTreeMap<&str, i64> = names.iter().zip(0..).map(|(&(name, _), number)| (name, number)).collect();
     let (mut indexes, mut offsets) = (Vec::new(), Vec::with_capacity(data.width()));
