@@ -40,6 +40,12 @@ impl Facts {
         Rc::new(Self { width, categories: None, text: None, types: 0, outcome: 0 })
     }
 
+    /// How many categories and types there are, how long vectors of texts are, and what is asked for.
+    pub fn sizes(&self) -> [i64; 4] {
+        let categories = self.categories.as_ref().map_or(0, |bags| bags.count);
+        [categories, self.types as i64, self.text.as_ref().map_or(0, |text| text.size()[1]), self.outcome]
+    }
+
     /// What `recipe` asks for. Reads the file of vectors.
     ///
     /// # Errors
