@@ -10,6 +10,8 @@
 //! held-out fold stays unseen. No clock and no I/O beyond the reader that the caller hands over; the
 //! same seed, data and configuration give the same model on any number of threads.
 
+mod activation;
+mod attribution;
 mod bins;
 mod boosting;
 mod config;
