@@ -15,6 +15,7 @@ pub mod compress;
 mod config;
 pub mod dataset;
 pub mod device;
+mod drift;
 pub mod environment;
 mod error;
 pub mod evaluate;
@@ -64,7 +65,8 @@ pub async fn run_service(config: Config, lifecycle: Lifecycle) -> Result<(), Err
     let models = std::sync::Arc::new(models);
     let (runs, training) = runs::start(&config, log.clone(), std::sync::Arc::clone(&models), &lifecycle)?;
     let runs = std::sync::Arc::new(runs);
-    let triggers = runs::triggers::start(&config, log, std::sync::Arc::clone(&runs), &lifecycle)?;
+    let triggers =
+        runs::triggers::start(&config, log, std::sync::Arc::clone(&models), std::sync::Arc::clone(&runs), &lifecycle)?;
     let service = serve::Service::new(&config, models, runs, lifecycle.clone());
     let routes = tonic::service::Routes::new(
         TrainerServer::new(service).max_decoding_message_size(config.server.max_request_bytes),

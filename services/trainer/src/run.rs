@@ -23,6 +23,7 @@ use crate::{
     card, champion,
     compare::compare,
     dataset::{self, Counts, Dataset, Limits, Split},
+    drift::Snapshot,
     evaluate::Figures,
     gate::{self, Opponents},
     models::Task,
@@ -53,6 +54,8 @@ pub struct Plan {
     pub event_types: Vec<String>,
     /// Write the versions, but leave what is live.
     pub dry_run: bool,
+    /// Why there is a run, for the card; empty when somebody asked for it.
+    pub because: String,
     /// Where long trainings keep their way, to go on after a crash.
     pub checkpoints: Option<PathBuf>,
     /// How long may pass between two of them.
@@ -143,7 +146,10 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
         event_types: plan.event_types.clone(),
         limits: plan.limits,
     };
-    let data = dataset::log::read(tools.log, &source)?;
+    let events = dataset::log::events(tools.log, &source)?;
+    let data = dataset::log::from_events(&events, &source)?;
+    let snapshot = Snapshot::of(&events, &plan.event_types, &data.items);
+    drop(events);
     let split = Split::by_time(&data)?;
     watch.report(Progress::note("read log", 1.0, described(&data, &split)));
 
@@ -190,6 +196,7 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
             data: &data,
             split: &split,
             neighbours: &neighbours,
+            snapshot: &snapshot,
             gate: &gate,
             trained_on,
             html: &html,

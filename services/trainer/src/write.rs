@@ -13,6 +13,7 @@ use crate::{
     card,
     compress::{Subject, Trial, Trials},
     dataset::{Dataset, Split},
+    drift::Snapshot,
     export,
     progress::{Progress, Watch},
     run::{Evaluation, Plan, Version},
@@ -24,6 +25,7 @@ pub struct Report<'a> {
     pub data: &'a Dataset,
     pub split: &'a Split,
     pub neighbours: &'a Neighbours,
+    pub snapshot: &'a Snapshot,
     pub gate: &'a Gate,
     /// What the weights have seen.
     pub trained_on: &'static str,
@@ -98,6 +100,7 @@ pub fn version(
         });
         file(files::ITEMS, &data.items.to_json())?;
         file(files::NEIGHBOURS, &report.neighbours.to_json())?;
+        file(files::SNAPSHOT, &pretty(&json!(report.snapshot))?)?;
         file(files::SCHEMA, &pretty(&schema)?)?;
         file(files::METRICS, &pretty(&report_json)?)?;
         let card = card::card(&card::Facts {

@@ -22,9 +22,16 @@ pub struct Source {
 /// # Errors
 /// The log cannot be read, or teaches nothing.
 pub fn read(log: &OfflineLog, source: &Source) -> Result<Dataset, Error> {
+    from_events(&events(log, source)?, source)
+}
+
+/// The events of a tenant's part of the log, as they stand there.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn events(log: &OfflineLog, source: &Source) -> Result<Vec<LoggedEvent>, Error> {
     let selection = Selection { from_day: source.since.clone(), ..Selection::of(&source.tenant) };
-    let events = log.read(&selection)?;
-    from_events(&events, source)
+    Ok(log.read(&selection)?)
 }
 
 /// Interactions of events, in whatever order they come.

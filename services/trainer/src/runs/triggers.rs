@@ -1,4 +1,5 @@
-//! Runs that nobody asks for: when the last one is too old, or enough is new in the log.
+//! Runs that nobody asks for: when the last one is too old, enough is new in the log, or what is new is
+//! unlike what the live model learned from.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,9 +9,16 @@ use rapport_runtime::{Lifecycle, OwnedThread, spawn_thread};
 
 use super::{
     Runs,
+    drifted::Drifted,
     ledger::{Asked, Entry, Why},
 };
-use crate::{Config, Error, TrainingArgs, serve};
+use crate::{
+    Config, Error, Models, TrainingArgs,
+    dataset::log::{Source, events},
+    drift::{Learned, Snapshot},
+    run::Plan,
+    serve,
+};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -57,14 +65,25 @@ pub fn events_of(log: &OfflineLog, tenant: &Tenant) -> Result<u64, Error> {
 pub fn start(
     config: &Config,
     log: OfflineLog,
+    models: Arc<Models>,
     runs: Arc<Runs>,
     lifecycle: &Lifecycle,
 ) -> Result<Option<OwnedThread>, Error> {
     let triggers = Triggers { every: config.every, fresh_events: config.fresh_events };
-    if triggers == Triggers::default() {
+    if triggers == Triggers::default() && config.retrain_drift.is_none() {
         return Ok(None);
     }
-    let (tenant, training, inside) = (config.default_tenant.clone(), config.training.clone(), lifecycle.clone());
+    let mut look = Look {
+        triggers,
+        drifted: config.retrain_drift.map(Drifted::above),
+        learned: None,
+        log,
+        models,
+        runs,
+        tenant: config.default_tenant.clone(),
+        training: config.training.clone(),
+    };
+    let inside = lifecycle.clone();
     let thread = spawn_thread::<Error, _>(lifecycle, "triggers", move || {
         let mut waited = LOOK_EVERY;
         while !inside.draining() {
@@ -74,7 +93,7 @@ pub fn start(
                 continue;
             }
             waited = Duration::ZERO;
-            if let Err(error) = look(&triggers, &log, &runs, &tenant, &training) {
+            if let Err(error) = look.look() {
                 tracing::warn!(%error, "cannot look whether a training is due; trying on");
             }
         }
@@ -83,25 +102,68 @@ pub fn start(
     thread.map(Some).map_err(Error::Thread)
 }
 
-fn look(
-    triggers: &Triggers,
-    log: &OfflineLog,
-    runs: &Runs,
-    tenant: &Tenant,
-    training: &TrainingArgs,
-) -> Result<(), Error> {
-    let events = events_of(log, tenant)?;
-    let newest = runs.newest(tenant);
-    let Some(why) = triggers.due(newest.as_ref(), EventTime::now(), events) else { return Ok(()) };
-    let asked = Asked::default();
-    let plan = serve::plan(asked.clone().into(), tenant.clone(), training)
-        .map_err(|status| Error::Items(status.message().to_owned()))?;
-    match runs.start(plan, Entry::new(tenant, why, asked)) {
-        Ok(Some(run)) => tracing::info!(run = %run.id, ?why, events, "a training is due"),
-        Ok(None) => tracing::warn!("a training is due and the queue is full; trying on"),
-        Err(error) => return Err(error),
+struct Look {
+    triggers: Triggers,
+    drifted: Option<Drifted>,
+    /// Of the live version, once it was asked for.
+    learned: Option<Learned>,
+    log: OfflineLog,
+    models: Arc<Models>,
+    runs: Arc<Runs>,
+    tenant: Tenant,
+    training: TrainingArgs,
+}
+
+impl Look {
+    fn look(&mut self) -> Result<(), Error> {
+        let events = events_of(&self.log, &self.tenant)?;
+        let newest = self.runs.newest(&self.tenant);
+        let asked = Asked::default();
+        let plan = serve::plan(asked.clone().into(), self.tenant.clone(), &self.training)
+            .map_err(|status| Error::Items(status.message().to_owned()))?;
+        let due = match self.triggers.due(newest.as_ref(), EventTime::now(), events) {
+            Some(why) => Some((why, String::new())),
+            None => self.drifted(&plan, newest.as_ref(), events)?.map(|reason| (Why::Drift, reason)),
+        };
+        let Some((why, reason)) = due else { return Ok(()) };
+        let entry = Entry { reason: reason.clone(), ..Entry::new(&self.tenant, why, asked) };
+        match self.runs.start(Plan { because: reason.clone(), ..plan }, entry)? {
+            Some(run) => tracing::info!(run = %run.id, ?why, reason, events, "a training is due"),
+            None => tracing::warn!("a training is due and the queue is full; trying on"),
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn drifted(&mut self, plan: &Plan, newest: Option<&Entry>, count: u64) -> Result<Option<String>, Error> {
+        let Some(drifted) = &mut self.drifted else { return Ok(None) };
+        let Some(live) = self.models.live(&plan.tenant, &plan.model)?.filter(|live| !live.champion.is_empty()) else {
+            return Ok(None);
+        };
+        if self.learned.as_ref().is_none_or(|learned| learned.version != live.champion) {
+            self.learned = learned(&self.models, plan, live.champion)?;
+        }
+        // An artifact of before, or one that was brought, says nothing of its events.
+        let Some(learned) = &self.learned else { return Ok(None) };
+        let source = Source {
+            tenant: plan.tenant.clone(),
+            since: plan.since.clone(),
+            event_types: learned.snapshot.learned.clone(),
+            limits: plan.limits,
+        };
+        if count > plan.limits.events as u64 {
+            tracing::warn!(events = count, "more events than --max-events: drift is not looked for");
+            return Ok(None);
+        }
+        drifted.due(learned, newest, count, || events(&self.log, &source))
+    }
+}
+
+/// What a version learned from, where its artifact says so.
+fn learned(models: &Models, plan: &Plan, version: String) -> Result<Option<Learned>, Error> {
+    let (artifact, _) = models.registry().artifact(&plan.tenant, &plan.model, &version)?;
+    let Some(json) = artifact.snapshot()? else { return Ok(None) };
+    let snapshot = Snapshot::parse(&json).map_err(|reason| Error::Items(format!("snapshot of {version}: {reason}")))?;
+    Ok(Some(Learned { version, snapshot, items: artifact.items()? }))
 }
 
 #[cfg(test)]
