@@ -57,7 +57,7 @@ pub fn card(facts: &Facts<'_>) -> String {
     format!(
         "# {name} {version}\n\n\
          {what}\n\n\
-         - Tenant: {tenant}. Made: {created}.\n\
+         - Tenant: {tenant}. Made: {created}.{because}\n\
          - Serves: ranking the items that a customer may want next, from the customer's newest events.\n\
          - Gate: {gate}. {reason}.\n\
          - Learned from {used} events of {customers} customers with {items} items; the weights in this artifact were \
@@ -82,6 +82,7 @@ pub fn card(facts: &Facts<'_>) -> String {
         version = facts.version,
         tenant = plan.tenant,
         created = facts.created_at,
+        because = if plan.because.is_empty() { String::new() } else { format!(" Why: {}.", plan.because) },
         reason = report.gate.reason,
         used = data.counts.used,
         customers = data.customers.len(),

@@ -76,6 +76,11 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_TRAIN_FRESH_EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     pub fresh_events: Option<u64>,
 
+    /// Start a run when what has come since the live model was trained is spread otherwise than what it
+    /// learned from: a population stability index, .25 by custom, of items, types, gaps or histories
+    #[arg(long, env = "RAPPORT_RETRAIN_DRIFT", value_name = "INDEX", value_parser = drift)]
+    pub retrain_drift: Option<f64>,
+
     #[command(flatten)]
     pub hit_rate: HitRateArgs,
 
@@ -185,6 +190,11 @@ impl MemoryArgs {
             folder: self.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
         }
     }
+}
+
+fn drift(text: &str) -> Result<f64, String> {
+    let index = text.parse().ok().filter(|index: &f64| (0.05..=10.0).contains(index));
+    index.ok_or_else(|| format!("{text:?} is not an index from 0.05 (chance alone comes near it) to 10"))
 }
 
 fn day(text: &str) -> Result<String, String> {

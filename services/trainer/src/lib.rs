@@ -16,6 +16,7 @@ pub mod compress;
 mod config;
 pub mod dataset;
 pub mod device;
+mod drift;
 pub mod environment;
 mod error;
 pub mod evaluate;
@@ -72,7 +73,8 @@ pub async fn run_service(config: Config, lifecycle: Lifecycle) -> Result<(), Err
     let sums = kept::start(std::sync::Arc::clone(&keeper), log.clone(), &lifecycle)?;
     let (runs, training) = runs::start(&config, log.clone(), std::sync::Arc::clone(&models), keeper, &lifecycle)?;
     let runs = std::sync::Arc::new(runs);
-    let triggers = runs::triggers::start(&config, log, std::sync::Arc::clone(&runs), &lifecycle)?;
+    let triggers =
+        runs::triggers::start(&config, log, std::sync::Arc::clone(&models), std::sync::Arc::clone(&runs), &lifecycle)?;
     let trials = trial::start(&config, std::sync::Arc::clone(&models), &lifecycle)?;
     let service = serve::Service::new(&config, models, runs, lifecycle.clone());
     let routes = tonic::service::Routes::new(

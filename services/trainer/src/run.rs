@@ -26,6 +26,7 @@ use crate::{
         self, Counts, Dataset, Limits, Memory, Split,
         kafka::{KafkaRange, ReadRange},
     },
+    drift::Snapshot,
     evaluate::Figures,
     gate::{self, Opponents},
     kept::{Forgotten, Keeper, Kept},
@@ -60,6 +61,8 @@ pub struct Plan {
     pub asked: Option<String>,
     /// Write the versions, but leave what is live.
     pub dry_run: bool,
+    /// Why there is a run, for the card; empty when somebody asked for it.
+    pub because: String,
     /// Where long trainings keep their way, to go on after a crash.
     pub checkpoints: Option<PathBuf>,
     /// How long may pass between two of them.
@@ -152,6 +155,7 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
     if let Some(asked) = &plan.asked {
         split = split.asking_for(&data, asked)?;
     }
+    let snapshot = snapshot(plan, tools, &data)?;
     watch.report(Progress::note("read log", 1.0, described(&data, &split)));
 
     let task = Task {
@@ -200,6 +204,7 @@ fn pipeline(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Outcome
             data: &data,
             split: &split,
             neighbours: &neighbours,
+            snapshot: snapshot.as_ref(),
             gate: &gate,
             trained_on,
             html: &html,
@@ -261,6 +266,23 @@ fn learned_from(plan: &Plan, tools: &Tools<'_>, watch: &Watch<'_>) -> Result<Lea
         watch.report(Progress::note("read log", 0.9, range.to_string()));
     }
     Ok(Learned { data, kept, range })
+}
+
+/// How the events were spread that a run learns from: read once more, since a training keeps less of them. Not
+/// where they do not fit in memory, nor of a range that was named: what comes is not compared with those.
+fn snapshot(plan: &Plan, tools: &Tools<'_>, data: &Dataset) -> Result<Option<Snapshot>, Error> {
+    if data.on_disk() || tools.range.is_some() {
+        return Ok(None);
+    }
+    let source = dataset::log::Source {
+        tenant: plan.tenant.clone(),
+        since: plan.since.clone(),
+        event_types: plan.event_types.clone(),
+        limits: plan.limits,
+        memory: plan.memory.clone(),
+    };
+    let events = dataset::log::events(tools.log, &source)?;
+    Ok(Some(Snapshot::of(&events, &plan.event_types, &data.items)))
 }
 
 fn described(data: &Dataset, split: &Split) -> String {

@@ -98,6 +98,7 @@ pub fn plan(config: TrainingConfig, tenant: Tenant, training: &TrainingArgs) -> 
         event_types: training.event_types.clone(),
         asked: training.asked.clone(),
         dry_run: config.dry_run,
+        because: String::new(),
         checkpoints: training.checkpoints.clone(),
         checkpoint_every: training.checkpoint_every,
     })
@@ -250,13 +251,15 @@ fn summary(entry: Entry) -> RunSummary {
         Why::Schedule => "schedule",
         Why::FreshEvents => "fresh events",
         Why::HitRate => "fall of the hit rate",
+        Why::Drift => "drift",
     };
     RunSummary {
         run_id: entry.run_id,
         state: state.into(),
         why: why.into(),
         asked_at: EventTime::parse_rfc3339(&entry.asked_at).map(EventTime::to_proto),
-        message: entry.message,
+        // Until it has ended, why it waits.
+        message: if entry.message.is_empty() { entry.reason } else { entry.message },
         config: Some(entry.asked.into()),
     }
 }

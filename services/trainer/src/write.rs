@@ -13,6 +13,7 @@ use crate::{
     card,
     compress::{Subject, Trial, Trials},
     dataset::{Dataset, Split},
+    drift::Snapshot,
     export,
     models::onnx::Theirs,
     progress::{Progress, Watch},
@@ -25,6 +26,8 @@ pub struct Report<'a> {
     pub data: &'a Dataset,
     pub split: &'a Split,
     pub neighbours: &'a Neighbours,
+    /// None of a log that is larger than memory, or of a range of the clean topic.
+    pub snapshot: Option<&'a Snapshot>,
     pub gate: &'a Gate,
     /// What the weights have seen.
     pub trained_on: &'static str,
@@ -103,6 +106,9 @@ pub fn version(
         });
         file(files::ITEMS, &data.items.to_json())?;
         file(files::NEIGHBOURS, &report.neighbours.to_json())?;
+        if let Some(snapshot) = report.snapshot {
+            file(files::SNAPSHOT, &pretty(&json!(snapshot))?)?;
+        }
         file(files::SCHEMA, &pretty(&schema)?)?;
         file(files::METRICS, &pretty(&report_json)?)?;
         let card = card::card(&card::Facts {

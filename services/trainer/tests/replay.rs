@@ -96,6 +96,7 @@ fn a_model_that_knows_what_comes_next_would_have_earned_more_and_an_untaught_one
         event_types: Vec::new(),
         asked: None,
         dry_run: true,
+        because: String::new(),
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
     };

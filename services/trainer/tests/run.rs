@@ -78,6 +78,7 @@ fn plan(kinds: &[&str]) -> Plan {
         event_types: Vec::new(),
         asked: None,
         dry_run: true,
+        because: String::new(),
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
     }
@@ -141,7 +142,7 @@ fn every_kind_is_written_checked_and_servable() {
         let scores = model.scores(&[asked(vec![1, 2, 3]), asked(vec![]), asked(vec![3])]).unwrap();
         assert!(scores.iter().all(|row| row[0] == f32::NEG_INFINITY), "{}", version.kind);
         assert!(scores.iter().all(|row| row[1..].iter().all(|s| s.is_finite())), "{}", version.kind);
-        for file in [files::CARD, files::METRICS, files::SCHEMA, files::REPORT] {
+        for file in [files::CARD, files::METRICS, files::SCHEMA, files::REPORT, files::SNAPSHOT] {
             assert!(artifact.path().join(file).is_file(), "{file}");
         }
     }
@@ -151,11 +152,17 @@ fn every_kind_is_written_checked_and_servable() {
 fn models_learn_what_comes_next() {
     let Some(place) = place(common::walks(80, 40)) else { return };
     let network = json!({ "epochs": 60, "learning_rate": 5e-3, "batch_items": 256 });
-    let plan = Plan { recipes: vec![small("ridge", &json!({})), small("ligr", &network)], ..plan(&[]) };
+    let because = "drift from what v1 learned".to_owned();
+    let recipes = vec![small("ridge", &json!({})), small("ligr", &network)];
+    let plan = Plan { recipes, because, ..plan(&[]) };
     let outcome = train(&place, &plan).unwrap();
     assert!(!outcome.promoted && outcome.reason.starts_with("dry run"), "{}", outcome.reason);
     for version in &outcome.versions {
         let artifact = Artifact::open(&version.reference.path, None).unwrap();
+        let card = std::fs::read_to_string(artifact.path().join(files::CARD)).unwrap();
+        assert!(card.contains("Why: drift from what v1 learned."), "{card}");
+        let snapshot: Value = serde_json::from_slice(&artifact.snapshot().unwrap().unwrap()).unwrap();
+        assert_eq!(snapshot["types"], json!(["rating"]));
         let mut model = NextItemModel::load(&artifact.model_path(), 1).unwrap();
         let past = history(&artifact, &["0-3", "1-20", "0-4", "1-21"]);
         let scores = model.scores(&[Asked::of(past)]).unwrap();

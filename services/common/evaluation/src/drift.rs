@@ -81,12 +81,33 @@ pub fn population_stability_index(
         .zip(actual)
         .enumerate()
         .map(|(i, (expected, actual))| {
-            let (e, a) = (expected.max(SMALLEST_SHARE), actual.max(SMALLEST_SHARE));
             let upper = edges.get(i).copied();
-            PsiBin { upper, missing: i > edges.len(), expected, actual, contribution: (a - e) * (a / e).ln() }
+            PsiBin { upper, missing: i > edges.len(), expected, actual, contribution: contribution(expected, actual) }
         })
         .collect();
     Ok(Stability { index: bins.iter().map(|bin| bin.contribution).sum(), bins })
+}
+
+/// The same index of rows that were counted by bin before: `[bins]` each, in one order.
+///
+/// # Errors
+/// Lengths that differ, or no rows on one side.
+pub fn stability_of_counts(reference: &[u64], current: &[u64]) -> Result<f64, Error> {
+    if reference.len() != current.len() {
+        let (left_len, right_len) = (reference.len(), current.len());
+        return Err(Error::Lengths { left: "reference bins", left_len, right: "current bins", right_len });
+    }
+    let share = |counts: &[u64], what| match counts.iter().sum::<u64>() {
+        0 => Err(Error::Empty(what)),
+        sum => Ok(counts.iter().map(|count| *count as f64 / sum as f64).collect::<Vec<f64>>()),
+    };
+    let (expected, actual) = (share(reference, "reference rows")?, share(current, "current rows")?);
+    Ok(expected.into_iter().zip(actual).map(|(expected, actual)| contribution(expected, actual)).sum())
+}
+
+fn contribution(expected: f64, actual: f64) -> f64 {
+    let (e, a) = (expected.max(SMALLEST_SHARE), actual.max(SMALLEST_SHARE));
+    (a - e) * (a / e).ln()
 }
 
 /// The upper ends of all bins but the last, ascending and distinct, each below the largest value.
@@ -119,4 +140,20 @@ fn shares(rows: &[Option<f64>], edges: &[f64]) -> Vec<f64> {
         }
     }
     counts.into_iter().map(|count| count as f64 / rows.len() as f64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_give_the_index_of_the_rows_behind_them() {
+        let rows =
+            |ones: usize, twos: usize| -> Vec<Option<f64>> { [vec![Some(1.0); ones], vec![Some(2.0); twos]].concat() };
+        let by_rows = population_stability_index(&rows(50, 50), &rows(20, 80), 2).unwrap().index;
+        let by_counts = stability_of_counts(&[50, 50, 0], &[20, 80, 0]).unwrap();
+        assert!((by_rows - by_counts).abs() < 1e-12 && by_counts > 0.25);
+        assert!(matches!(stability_of_counts(&[1], &[1, 2]), Err(Error::Lengths { .. })));
+        assert!(matches!(stability_of_counts(&[0, 0], &[1, 2]), Err(Error::Empty("reference rows"))));
+    }
 }

@@ -30,7 +30,7 @@ pub use bootstrap::{Bootstrap, Clusters, Interval, PairedDifference, ScoredMetri
 pub use calibration::{Calibration, CalibrationBin, brier_score, calibration, log_loss};
 pub use catalogue::{Exposure, intra_list_diversity};
 pub use confusion::{Averaging, ClassScores, Confusion};
-pub use drift::{Drift, PsiBin, Stability, population_stability_index};
+pub use drift::{Drift, PsiBin, Stability, population_stability_index, stability_of_counts};
 pub use error::Error;
 pub use off_policy::{Drawn, PolicyValue, policy_difference, policy_value};
 pub use ranking::{Metric, RankedList, RankingComparison, RankingScores, TiedRank};

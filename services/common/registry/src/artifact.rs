@@ -94,6 +94,15 @@ impl Artifact {
         Neighbours::parse(&self.bytes(files::NEIGHBOURS)?).map_err(|reason| self.malformed(files::NEIGHBOURS, reason))
     }
 
+    /// How the events that it learned from were spread, as JSON; `None` where the artifact has none.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn snapshot(&self) -> Result<Option<Vec<u8>>, ArtifactError> {
+        let there = self.manifest.files.contains_key(files::SNAPSHOT);
+        there.then(|| self.bytes(files::SNAPSHOT)).transpose()
+    }
+
     fn bytes(&self, file: &str) -> Result<Vec<u8>, ArtifactError> {
         read_bounded(&self.path, file, TABLE_LIMIT_BYTES)
     }

@@ -42,6 +42,8 @@ pub mod files {
     pub const METRICS: &str = "metrics.json";
     /// The evaluation as a page with plots, for people; absent in artifacts of before.
     pub const REPORT: &str = "report.html";
+    /// How the events it learned from were spread, to notice drift; absent in artifacts of before.
+    pub const SNAPSHOT: &str = "snapshot.json";
     /// The model card, for people.
     pub const CARD: &str = "card.md";
 }

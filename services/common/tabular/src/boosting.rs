@@ -83,7 +83,7 @@ impl Classifier for Boosting {
 fn fit_trees(config: &Config, examples: &Examples<'_>, data: &Binned, initial: f64) -> Vec<Tree> {
     let boosting = &config.boosting;
     let mut random = ChaCha8Rng::seed_from_u64(config.seed);
-    let (training, held_out) = hold_out(examples, boosting.validation_fraction, &mut random);
+    let (training, held_out) = examples.hold_out(boosting.validation_fraction, &mut random);
     let limits = Limits {
         max_depth: boosting.max_depth,
         max_leaves: Some(boosting.max_leaves),
@@ -138,23 +138,6 @@ fn fit_trees(config: &Config, examples: &Examples<'_>, data: &Binned, initial: f
         trees.truncate(best_trees);
     }
     trees
-}
-
-/// The rows to learn from and the rows to stop by, ascending: the given share of each class, with
-/// at least one row of each class left to learn from.
-fn hold_out(examples: &Examples<'_>, share: f64, random: &mut ChaCha8Rng) -> (Vec<u32>, Vec<u32>) {
-    let (mut training, mut held_out) = (Vec::new(), Vec::new());
-    for class in [false, true] {
-        let of_class = examples.rows.iter().copied().filter(|&row| examples.labels[row as usize] == class);
-        let mut rows: Vec<u32> = of_class.collect();
-        rows.shuffle(random);
-        let held = ((rows.len() as f64 * share).round() as usize).min(rows.len().saturating_sub(1));
-        training.extend(rows.split_off(held));
-        held_out.extend(rows);
-    }
-    training.sort_unstable();
-    held_out.sort_unstable();
-    (training, held_out)
 }
 
 /// The rows and columns that the next tree sees, ascending, at least one of each.

@@ -12,6 +12,7 @@ pub enum Kind {
     Logistic,
     Boosting,
     Forest,
+    Mlp,
 }
 
 /// Everything that a fit depends on beside its data. Every field has a default that works.
@@ -27,6 +28,7 @@ pub struct Config {
     pub logistic: LogisticConfig,
     pub boosting: BoostingConfig,
     pub forest: ForestConfig,
+    pub mlp: MlpConfig,
 }
 
 impl Default for Config {
@@ -38,6 +40,7 @@ impl Default for Config {
             logistic: LogisticConfig::default(),
             boosting: BoostingConfig::default(),
             forest: ForestConfig::default(),
+            mlp: MlpConfig::default(),
         }
     }
 }
@@ -129,10 +132,65 @@ impl Default for ForestConfig {
     }
 }
 
+/// What a hidden unit does with its sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// max(0, z).
+    Relu,
+    /// z * sigmoid(z).
+    Silu,
+}
+
+/// Small feed-forward networks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MlpConfig {
+    /// Units of each hidden layer: one layer or two.
+    pub hidden: Vec<usize>,
+    pub activation: Activation,
+    /// Chance that a hidden output is left out of a row's step.
+    pub dropout: f64,
+    /// Share of each weight, times the learning rate, that every step takes away (AdamW's decay).
+    pub weight_decay: f64,
+    pub learning_rate: f64,
+    /// Rows of a step.
+    pub batch_rows: usize,
+    /// Passes over the training rows at most; early stopping may keep fewer.
+    pub epochs: usize,
+    /// Share of each class that is held out to decide when to stop, drawn for each network; 0 makes
+    /// every pass.
+    pub validation_fraction: f64,
+    /// Passes without a better held-out loss before stopping.
+    pub patience: usize,
+    /// Networks whose log-odds are averaged.
+    pub networks: usize,
+    /// Categories a column keeps, the most frequent first; the rest count as unknown.
+    pub max_categories: usize,
+}
+
+impl Default for MlpConfig {
+    fn default() -> Self {
+        Self {
+            hidden: vec![32],
+            activation: Activation::Silu,
+            dropout: 0.2,
+            weight_decay: 0.1,
+            learning_rate: 0.003,
+            batch_rows: 128,
+            epochs: 100,
+            validation_fraction: 0.1,
+            patience: 8,
+            networks: 5,
+            max_categories: 255,
+        }
+    }
+}
+
 impl Config {
     /// [`Error::Config`] with the first field outside its range.
     pub fn check(&self) -> Result<(), Error> {
-        let Self { logistic, boosting, forest, .. } = self;
+        let Self { logistic, boosting, forest, mlp, .. } = self;
         count("threads", self.threads, 1, 1024, "from 1 to 1024")?;
 
         positive("logistic.l2", logistic.l2)?;
@@ -150,17 +208,33 @@ impl Config {
         share("boosting.row_fraction", boosting.row_fraction)?;
         share("boosting.column_fraction", boosting.column_fraction)?;
         not_negative("boosting.category_smoothing", boosting.category_smoothing)?;
-        let held_out = boosting.validation_fraction;
-        if !(0.0..=0.5).contains(&held_out) {
-            return Err(wrong("boosting.validation_fraction", held_out, "from 0 to 0.5"));
-        }
+        up_to_half("boosting.validation_fraction", boosting.validation_fraction)?;
         count("boosting.patience", boosting.patience, 1, usize::MAX, "at least 1")?;
 
         count("forest.trees", forest.trees, 1, usize::MAX, "at least 1")?;
         count("forest.max_depth", forest.max_depth, 1, DEEPEST, "from 1 to 64")?;
         not_negative("forest.min_child_weight", forest.min_child_weight)?;
         count("forest.max_bins", forest.max_bins, 3, 256, "from 3 to 256")?;
-        count("forest.columns_per_split", forest.columns_per_split.unwrap_or(1), 1, usize::MAX, "at least 1")
+        count("forest.columns_per_split", forest.columns_per_split.unwrap_or(1), 1, usize::MAX, "at least 1")?;
+        mlp.check()
+    }
+}
+
+impl MlpConfig {
+    fn check(&self) -> Result<(), Error> {
+        count("the number of layers in mlp.hidden", self.hidden.len(), 1, 2, "1 or 2")?;
+        self.hidden.iter().try_for_each(|&units| count("mlp.hidden", units, 1, 1024, "from 1 to 1024"))?;
+        if !(0.0..=0.9).contains(&self.dropout) {
+            return Err(wrong("mlp.dropout", self.dropout, "from 0 to 0.9"));
+        }
+        not_negative("mlp.weight_decay", self.weight_decay)?;
+        share("mlp.learning_rate", self.learning_rate)?;
+        count("mlp.batch_rows", self.batch_rows, 1, 1 << 20, "from 1 to 1048576")?;
+        count("mlp.epochs", self.epochs, 1, 100_000, "from 1 to 100000")?;
+        up_to_half("mlp.validation_fraction", self.validation_fraction)?;
+        count("mlp.patience", self.patience, 1, usize::MAX, "at least 1")?;
+        count("mlp.networks", self.networks, 1, 100, "from 1 to 100")?;
+        count("mlp.max_categories", self.max_categories, 1, usize::MAX, "at least 1")
     }
 }
 
@@ -178,6 +252,10 @@ fn positive(field: &'static str, value: f64) -> Result<(), Error> {
 
 fn not_negative(field: &'static str, value: f64) -> Result<(), Error> {
     if value >= 0.0 && value.is_finite() { Ok(()) } else { Err(wrong(field, value, "finite and at least 0")) }
+}
+
+fn up_to_half(field: &'static str, value: f64) -> Result<(), Error> {
+    if (0.0..=0.5).contains(&value) { Ok(()) } else { Err(wrong(field, value, "from 0 to 0.5")) }
 }
 
 fn share(field: &'static str, value: f64) -> Result<(), Error> {
@@ -203,5 +281,12 @@ mod tests {
         config.boosting.learning_rate = f64::NAN;
         let message = config.check().unwrap_err().to_string();
         assert_eq!(message, "boosting.learning_rate is NaN: it must be above 0 and at most 1");
+        let network = |text: &str| -> String {
+            let config: Config = serde_json::from_str(&format!(r#"{{"kind": "mlp", "mlp": {text}}}"#)).unwrap();
+            config.check().unwrap_err().to_string()
+        };
+        assert!(network(r#"{"hidden": [8, 8, 8]}"#).contains("mlp.hidden is 3: it must be 1 or 2"));
+        assert!(network(r#"{"hidden": [0]}"#).contains("mlp.hidden is 0"));
+        assert!(network(r#"{"dropout": 1.0}"#).contains("mlp.dropout is 1"));
     }
 }

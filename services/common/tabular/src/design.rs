@@ -7,7 +7,7 @@ use crate::{Column, Error, Table, Values};
 /// Standardised numbers stop here, so that no score is infinite minus infinite.
 const LARGEST: f64 = 1e9;
 
-/// How a table becomes the features of a linear model, learnt from the training rows.
+/// How a table becomes the features of a linear model or a network, learnt from the training rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Encoder {
@@ -52,6 +52,23 @@ impl Design {
     /// The entries of a row that are not zero: feature and value.
     pub fn row(&self, row: usize) -> &[(u32, f64)] {
         &self.entries[self.starts[row]..self.starts[row + 1]]
+    }
+
+    /// With no value beyond `largest` on either side.
+    pub fn within(mut self, largest: f64) -> Self {
+        self.entries.iter_mut().for_each(|(_, value)| *value = value.clamp(-largest, largest));
+        self
+    }
+
+    /// `[features]`: weighted means over the rows that a fit looks at.
+    pub fn means(&self, examples: &Examples<'_>) -> Vec<f64> {
+        let mut sums = vec![0.0; self.features];
+        for row in examples.rows.iter().map(|&row| row as usize) {
+            for &(feature, value) in self.row(row) {
+                sums[feature as usize] += examples.weights[row] * value;
+            }
+        }
+        sums.into_iter().map(|sum| sum / examples.total_weight).collect()
     }
 
     pub fn dot(&self, row: usize, coefficients: &[f64]) -> f64 {

@@ -49,6 +49,12 @@ pub enum Error {
          raise logistic.l2, logistic.max_iterations or logistic.tolerance"
     )]
     NotConverged { norm: f64, iterations: usize, tolerance: f64 },
+    /// The weights of a network became infinite.
+    #[error("the network's weights became infinite in pass {epoch}: lower mlp.learning_rate or mlp.weight_decay")]
+    Diverged { epoch: usize },
+    /// More weights than a network may have.
+    #[error("the network would have {parameters} weights, {most} are allowed: lower mlp.hidden or mlp.max_categories")]
+    TooManyWeights { parameters: usize, most: usize },
     /// The text is not CSV, or its rows differ in length.
     #[error(transparent)]
     Csv(#[from] csv::Error),

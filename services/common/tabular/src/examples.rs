@@ -1,3 +1,6 @@
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
 use crate::{Error, Table, Values};
 
 /// Training data that a model can be fitted on: lengths agree, weights are sound, both classes and
@@ -50,6 +53,23 @@ impl<'a> Examples<'a> {
             return Err(Error::NoVariation);
         }
         Ok(Self { table, labels, weights, rows: used, total_weight, base_rate })
+    }
+
+    /// The rows to learn from and the rows to stop by, ascending: the given share of each class, with
+    /// at least one row of each class left to learn from.
+    pub fn hold_out(&self, share: f64, random: &mut ChaCha8Rng) -> (Vec<u32>, Vec<u32>) {
+        let (mut training, mut held_out) = (Vec::new(), Vec::new());
+        for class in [false, true] {
+            let of_class = self.rows.iter().copied().filter(|&row| self.labels[row as usize] == class);
+            let mut rows: Vec<u32> = of_class.collect();
+            rows.shuffle(random);
+            let held = ((rows.len() as f64 * share).round() as usize).min(rows.len().saturating_sub(1));
+            training.extend(rows.split_off(held));
+            held_out.extend(rows);
+        }
+        training.sort_unstable();
+        held_out.sort_unstable();
+        (training, held_out)
     }
 }
 

@@ -15,7 +15,8 @@ pub struct Explanations {
     pub unit: Unit,
     /// `[columns]`: the names of the source columns, in the order of the training table.
     pub columns: Vec<String>,
-    /// The mean score over the training rows, as the model sees them.
+    /// The mean score over the training rows, as the model sees them; of a network, the score of the
+    /// mean row.
     pub base: f64,
     /// `[rows][columns]`: how far each column moves the score from the base.
     pub contributions: Vec<Vec<f64>>,

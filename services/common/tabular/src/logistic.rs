@@ -51,7 +51,7 @@ impl Classifier for Logistic {
         let mut coefficients = newton::solve(&design, &examples, &config.logistic)?;
         // The intercept is the last: a solution is never empty.
         let intercept = coefficients.pop().unwrap_or_default();
-        let means = means(&design, &examples);
+        let means = design.means(&examples);
         Ok(Self { encoder, intercept, coefficients, means })
     }
 
@@ -89,14 +89,4 @@ impl Classifier for Logistic {
         let base = self.intercept + at_mean.iter().sum::<f64>();
         Ok(Explanations { unit: Unit::LogOdds, columns, base, contributions })
     }
-}
-
-fn means(design: &Design, examples: &Examples<'_>) -> Vec<f64> {
-    let mut sums = vec![0.0; design.features];
-    for row in examples.rows.iter().map(|&row| row as usize) {
-        for &(feature, value) in design.row(row) {
-            sums[feature as usize] += examples.weights[row] * value;
-        }
-    }
-    sums.into_iter().map(|sum| sum / examples.total_weight).collect()
 }

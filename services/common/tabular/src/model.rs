@@ -1,7 +1,7 @@
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::{Boosting, Classifier, Config, Error, Explanations, Forest, Kind, Logistic, Table};
+use crate::{Boosting, Classifier, Config, Error, Explanations, Forest, Kind, Logistic, Mlp, Table};
 
 /// What stored models of this build carry. Raise it whenever the meaning of a stored field changes.
 pub const FORMAT_VERSION: u32 = 1;
@@ -13,6 +13,7 @@ pub enum Model {
     Logistic(Logistic),
     Boosting(Boosting),
     Forest(Forest),
+    Mlp(Mlp),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,6 +43,7 @@ impl Model {
             Self::Logistic(model) => model.check(),
             Self::Boosting(model) => model.check(),
             Self::Forest(model) => model.check(),
+            Self::Mlp(model) => model.check(),
         }?;
         Ok(model)
     }
@@ -53,6 +55,7 @@ impl Classifier for Model {
             Kind::Logistic => Self::Logistic(Logistic::fit(config, table, labels, weights)?),
             Kind::Boosting => Self::Boosting(Boosting::fit(config, table, labels, weights)?),
             Kind::Forest => Self::Forest(Forest::fit(config, table, labels, weights)?),
+            Kind::Mlp => Self::Mlp(Mlp::fit(config, table, labels, weights)?),
         })
     }
 
@@ -61,6 +64,7 @@ impl Classifier for Model {
             Self::Logistic(model) => model.name(),
             Self::Boosting(model) => model.name(),
             Self::Forest(model) => model.name(),
+            Self::Mlp(model) => model.name(),
         }
     }
 
@@ -69,6 +73,7 @@ impl Classifier for Model {
             Self::Logistic(model) => model.scores(table),
             Self::Boosting(model) => model.scores(table),
             Self::Forest(model) => model.scores(table),
+            Self::Mlp(model) => model.scores(table),
         }
     }
 
@@ -77,6 +82,7 @@ impl Classifier for Model {
             Self::Logistic(model) => model.predict_proba(table),
             Self::Boosting(model) => model.predict_proba(table),
             Self::Forest(model) => model.predict_proba(table),
+            Self::Mlp(model) => model.predict_proba(table),
         }
     }
 
@@ -85,6 +91,7 @@ impl Classifier for Model {
             Self::Logistic(model) => model.explain(table),
             Self::Boosting(model) => model.explain(table),
             Self::Forest(model) => model.explain(table),
+            Self::Mlp(model) => model.explain(table),
         }
     }
 }

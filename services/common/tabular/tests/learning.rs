@@ -25,7 +25,7 @@ fn every_model_learns_a_linear_rule_with_missing_values_on_held_out_customers() 
 }
 
 #[test]
-fn trees_learn_exclusive_or_and_a_linear_model_cannot() {
+fn trees_and_networks_learn_exclusive_or_and_a_linear_model_cannot() {
     let mut random = ChaCha8Rng::seed_from_u64(3);
     let a: Vec<f64> = (0..1000).map(|_| random.random_range(-1.0..1.0)).collect();
     let b: Vec<f64> = (0..1000).map(|_| random.random_range(-1.0..1.0)).collect();
@@ -33,7 +33,7 @@ fn trees_learn_exclusive_or_and_a_linear_model_cannot() {
     let table = Table::builder().numeric("a", a).numeric("b", b).build().unwrap();
     let corners = Table::builder().numeric("a", vec![-0.5, -0.5, 0.5, 0.5]).numeric("b", vec![-0.5, 0.5, -0.5, 0.5]);
     let corners = corners.build().unwrap();
-    for kind in [Kind::Boosting, Kind::Forest] {
+    for kind in [Kind::Boosting, Kind::Forest, Kind::Mlp] {
         let p = fit(kind, &table, &labels).unwrap().predict_proba(&corners).unwrap();
         assert!(p[0] < 0.2 && p[1] > 0.8 && p[2] > 0.8 && p[3] < 0.2, "{kind:?}: {p:?}");
     }
@@ -166,9 +166,10 @@ fn a_weight_of_two_is_a_row_twice_and_a_weight_of_zero_no_row() {
 fn the_same_seed_gives_the_same_model_on_any_number_of_threads_and_another_seed_another() {
     // Enough cells that histograms are shared out between threads too.
     let train = customers(100_000, 10).unwrap();
-    for kind in [Kind::Boosting, Kind::Forest] {
+    for kind in [Kind::Boosting, Kind::Forest, Kind::Mlp] {
         let mut config = Config { kind, seed: 5, ..Config::default() };
         (config.boosting.trees, config.forest.trees) = (3, 3);
+        (config.mlp.epochs, config.mlp.networks) = (1, 3);
         let fit = |config: &Config| Model::fit(config, &train.table, &train.labels, None).unwrap();
         let one = fit(&config);
         assert_eq!(one, fit(&Config { threads: 3, ..config.clone() }));
@@ -214,7 +215,8 @@ fn data_that_cannot_teach_are_refused_with_the_reason() {
         assert!(matches!(fit(&one, &[true, false], Some(&[0.0, 0.0])), Err(Error::TotalWeight(_))));
         assert!(matches!(fit(&one, &[true, false], Some(&[f64::MAX; 2])), Err(Error::TotalWeight(_))));
         assert!(matches!(fit(&constant, &[true, false], None), Err(Error::NoVariation)));
-        assert_eq!(fit(&huge, &[true, false], None).is_ok(), kind != Kind::Logistic);
+        let bins = matches!(kind, Kind::Boosting | Kind::Forest);
+        assert_eq!(fit(&huge, &[true, false], None).is_ok(), bins, "{kind:?}: only bins need no variance");
         let model = fit(&one, &[true, false], None).unwrap();
         let other = Table::builder().categorical("x", ["a"]).build().unwrap();
         assert!(matches!(model.predict_proba(&other), Err(Error::ColumnKind { .. })));
@@ -230,6 +232,36 @@ fn a_fit_that_does_not_converge_says_so() {
     config.logistic.max_iterations = 1;
     let error = Model::fit(&config, &train.table, &train.labels, None).unwrap_err();
     assert!(matches!(error, Error::NotConverged { iterations: 1, .. }), "{error}");
+}
+
+#[test]
+fn networks_that_diverge_or_would_be_too_large_say_so() {
+    let train = customers(300, 15).unwrap();
+    let told = |config: &Config| Model::fit(config, &train.table, &train.labels, None).unwrap_err();
+    let mut config = quick(Kind::Mlp);
+    // Each step takes away ten times what is there: the weights change sign and grow.
+    (config.mlp.learning_rate, config.mlp.weight_decay, config.mlp.patience) = (1.0, 10.0, 1000);
+    (config.mlp.validation_fraction, config.mlp.epochs) = (0.0, 1000);
+    let error = told(&config);
+    assert!(matches!(error, Error::Diverged { .. }), "{error}");
+
+    let names: Vec<String> = (0..300).map(|row| format!("customer {}", row * 7 % 300)).collect();
+    let mut wide = Table::builder();
+    for column in 0..40 {
+        wide = wide.categorical(format!("c{column}"), &names);
+    }
+    let mut config = quick(Kind::Mlp);
+    config.mlp.hidden = vec![1024];
+    let error = Model::fit(&config, &wide.build().unwrap(), &train.labels, None).unwrap_err();
+    assert!(matches!(error, Error::TooManyWeights { .. }), "{error}");
+}
+
+#[test]
+fn a_network_stops_early_on_noise_and_falls_back_on_the_base_rate() {
+    let train = customers(1000, 16).unwrap();
+    let noise: Vec<bool> = (0..1000).map(|row| row * 7919 % 13 < 6).collect();
+    let p = fit(Kind::Mlp, &train.table, &noise).unwrap().predict_proba(&train.table).unwrap();
+    assert!(p.iter().all(|p| (p - 6.0 / 13.0).abs() < 0.2), "{:?}", p.iter().copied().fold(0.0, f64::max));
 }
 
 proptest! {
@@ -250,6 +282,7 @@ proptest! {
         let weights: Vec<f64> = rows.iter().map(|row| row.3).collect();
         let mut config = quick(kind);
         (config.boosting.trees, config.boosting.min_child_weight, config.forest.min_child_weight) = (10, 0.0, 0.0);
+        config.mlp.hidden = vec![8, 4];
         match Model::fit(&config, &table, &labels, Some(&weights)) {
             Ok(model) => {
                 prop_assert!(model.predict_proba(&table).unwrap().iter().all(|p| (0.0..=1.0).contains(p)));

@@ -36,4 +36,9 @@ fn a_tampered_model_is_refused_instead_of_panicking_later() {
     let shorter = logistic.replace(r#""coefficients":["#, r#""coefficients":["0.0","#);
     assert!(matches!(Model::from_json(&shorter), Err(Error::Corrupt(_))));
     assert!(matches!(Model::from_json(&logistic.replace("\"pro\"", "\"aaa\"")), Err(Error::Corrupt(_))));
+    let network = text(Kind::Mlp).unwrap();
+    let wider = network.replacen(r#""biases":["#, r#""biases":["0.0","#, 1);
+    assert!(matches!(Model::from_json(&wider), Err(Error::Corrupt(_))));
+    assert!(matches!(Model::from_json(&network.replace(r#""means":["#, r#""means":["0.0","#)), Err(Error::Corrupt(_))));
+    assert!(Model::from_json(&network.replace("silu", "tanh")).is_err());
 }

@@ -81,7 +81,7 @@ fn contributions_add_up_to_the_score_of_every_customer() {
     };
     let data = Dataset::from_csv(File::open(file).unwrap(), &schema()).unwrap();
     let some = data.table.select(&(0..7000).step_by(350).collect::<Vec<_>>()).unwrap();
-    for kind in [Kind::Logistic, Kind::Boosting, Kind::Forest] {
+    for kind in [Kind::Logistic, Kind::Boosting, Kind::Forest, Kind::Mlp] {
         let model = Model::fit(&Config { kind, ..Config::default() }, &data.table, &data.labels, None).unwrap();
         let start = Instant::now();
         let explained = model.explain(&some).unwrap();
@@ -131,7 +131,7 @@ fn the_better_model_ranks_churners_as_well_as_the_reference() {
     let shuffles = std::env::var("RAPPORT_TELCO_SHUFFLES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     for seed in 0..shuffles {
         let mut best: f64 = 0.0;
-        for kind in [Kind::Logistic, Kind::Boosting, Kind::Forest] {
+        for kind in [Kind::Logistic, Kind::Boosting, Kind::Forest, Kind::Mlp] {
             let (scores, seconds) = cross_validate(kind, &data, seed).unwrap();
             let (mean, deviation) = mean_and_deviation(&scores);
             // The least of the folds: what else the machine does only adds to it.

@@ -1,7 +1,7 @@
 //! Rows of orders and returns as what each customer did on which day, cleaned by rules that are counted.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     path::Path,
 };
@@ -22,6 +22,8 @@ pub struct Columns<'a> {
     pub quantity: &'a str,
     /// Of a unit.
     pub price: &'a str,
+    /// What was bought; features of goods need it.
+    pub item: Option<&'a str>,
     pub format: DateFormat,
 }
 
@@ -46,6 +48,18 @@ pub struct Line {
     pub day: i32,
     /// What was paid; below zero for a return.
     pub amount: f64,
+    /// Below zero for a return.
+    pub units: f64,
+    /// A number of the file's own; `None` where the row names none.
+    pub item: Option<u32>,
+}
+
+#[cfg(test)]
+impl Line {
+    /// One unit of something that has no name.
+    pub fn of(day: i32, amount: f64) -> Self {
+        Self { day, amount, units: amount.signum(), item: None }
+    }
 }
 
 /// What a customer did, by day. What lies after a moment can only be had by asking for it.
@@ -83,6 +97,8 @@ impl History {
 pub struct Orders {
     pub customers: BTreeMap<String, History>,
     /// Of any purchase or return.
+    pub first_day: i32,
+    /// Of any purchase or return.
     pub last_day: i32,
     pub account: Account,
 }
@@ -104,6 +120,7 @@ struct Book {
     customers: BTreeMap<String, History>,
     /// Hashes of rows: of a million, one in thirty million files loses a row by chance.
     seen: HashSet<u64>,
+    items: HashMap<String, u32>,
     account: Account,
 }
 
@@ -118,6 +135,7 @@ impl Book {
             value.with_context(|| format!("row {number}, column {column}: {text:?} is not a finite number"))
         });
         let date = cell(row, columns.date)?;
+        let item = columns.item.map(|column| cell(row, column)).transpose()?.filter(|item| !item.is_empty());
         if customer.is_empty() {
             account.without_customer += 1;
             return Ok(());
@@ -142,7 +160,9 @@ impl Book {
             return Ok(());
         }
         *count += 1;
-        let line = Line { day, amount: quantity * price };
+        let next = self.items.len() as u32;
+        let item = item.map(|item| *self.items.entry(item).or_insert(next));
+        let line = Line { day, amount: quantity * price, units: quantity, item };
         self.customers.entry(customer).or_default().0.push(line);
         Ok(())
     }
@@ -152,9 +172,10 @@ impl Book {
         for history in self.customers.values_mut() {
             history.0.sort_by_key(|line| line.day);
         }
-        let newest = self.customers.values().filter_map(|history| history.0.last()).map(|line| line.day).max();
-        let last_day = newest.context("no row names a customer")?;
-        Ok(Orders { last_day, customers: self.customers, account: self.account })
+        let all = || self.customers.values().flat_map(|history| [history.0.first(), history.0.last()]).flatten();
+        let first_day = all().map(|line| line.day).min().context("no row names a customer")?;
+        let last_day = all().map(|line| line.day).max().context("no row names a customer")?;
+        Ok(Orders { first_day, last_day, customers: self.customers, account: self.account })
     }
 }
 
@@ -166,8 +187,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("orders.csv");
         std::fs::write(&path, text).unwrap();
-        let columns =
-            Columns { customer: "who", date: "day", quantity: "units", price: "each", format: DateFormat::iso() };
+        let columns = Columns {
+            customer: "who",
+            date: "day",
+            quantity: "units",
+            price: "each",
+            item: text.contains("what").then_some("what"),
+            format: DateFormat::iso(),
+        };
         Orders::read(&path, &columns)
     }
 
@@ -181,13 +208,17 @@ mod tests {
         .unwrap();
         let account = Account { rows: 7, without_customer: 1, returns: 1, free: 1, duplicates: 1, purchases: 3 };
         assert_eq!(orders.account, account);
-        assert_eq!(orders.customers["ann"].before(i32::MAX).lines.len(), 3);
+        let ann = orders.customers["ann"].before(i32::MAX).lines;
+        assert_eq!(
+            ann.iter().map(|line| (line.units, line.item)).collect::<Vec<_>>(),
+            [(2.0, Some(0)), (2.0, Some(1)), (-1.0, Some(0))]
+        );
         assert_eq!(Some(orders.last_day), DateFormat::iso().day("2026-01-09"), "a row that nobody owns does not count");
     }
 
     #[test]
     fn a_moment_knows_what_came_before_its_day_and_asks_for_what_comes_from_it_on() {
-        let line = |day, amount| Line { day, amount };
+        let line = Line::of;
         let history = History::of(vec![line(10, 5.0), line(20, 5.0), line(30, -5.0), line(50, 1.0)]);
         assert_eq!(history.before(20).lines, [line(10, 5.0)]);
         assert!(history.bought_within(20, 1));

@@ -18,6 +18,8 @@ models:
     config: {kind: boosting, boosting: {trees: 60}}
   - name: forest
     config: {kind: forest, forest: {trees: 30}}
+  - name: network
+    config: {kind: mlp, mlp: {hidden: [8], networks: 2}}
 ";
 
 /// Plan and spend decide with noise; a tenth of the spends is missing.
@@ -50,7 +52,7 @@ fn models_are_judged_on_rows_they_have_not_seen_and_the_best_is_reported_and_sav
     let folder = Folder::with(&[("table.csv", &customers(800)), ("recipe.yaml", RECIPE)]);
     let answer = folder.answer(&[&EVALUATE[..], &["--report", "report.html", "--save", "model.json"]].concat());
     assert_eq!(answer["rows"], 800);
-    for model in 0..3 {
+    for model in 0..4 {
         assert!((0.75..0.95).contains(&auc(&answer, model)), "{answer:#}");
         let keys: BTreeSet<&str> =
             answer["models"][model]["figures"].as_object().unwrap().keys().map(String::as_str).collect();
@@ -64,7 +66,7 @@ fn models_are_judged_on_rows_they_have_not_seen_and_the_best_is_reported_and_sav
     }
     // Every other model against the best, each p-value not below the one before Holm's adjustment.
     let comparisons = answer["comparisons"].as_array().unwrap();
-    assert_eq!(comparisons.len(), 2);
+    assert_eq!(comparisons.len(), 3);
     for comparison in comparisons {
         assert_eq!((&comparison["second"], &comparison["test"]), (&answer["best"], &Value::from("DeLong")));
         assert!(number(&comparison["auc_difference"]["estimate"]) <= 0.0);
@@ -156,6 +158,22 @@ fn a_saved_model_scores_rows_without_a_label_and_says_why() {
 
 /// Each customer is recognisable by a number and has ten rows of one label that nothing explains: a
 /// model that sees a customer on both sides seems to be perfect.
+#[test]
+fn a_saved_network_scores_rows_and_its_contributions_are_in_log_odds() {
+    let (head, models) = RECIPE.split_once("models:\n").unwrap();
+    let network = models.split_once("  - name: network").unwrap().1;
+    let recipe = format!("{head}models:\n  - name: network{network}");
+    let folder = Folder::with(&[("table.csv", &customers(500)), ("recipe.yaml", &recipe)]);
+    let answer = folder.answer(&[&EVALUATE[..], &["--save", "model.json"]].concat());
+    assert_eq!(
+        (&answer["models"][0]["kind"], &answer["contributions"]["unit"]),
+        (&"neural network".into(), &"log_odds".into())
+    );
+    let predict = ["predict", "--model", "model.json", "--data", "table.csv", "--explain", "1", "--out", "scores.csv"];
+    assert_eq!(folder.answer(&predict)["rows"], 500);
+    assert!(folder.read("scores.csv").starts_with("customer,probability,column_1,contribution_1\n"));
+}
+
 #[test]
 fn with_a_group_no_customer_stands_on_both_sides() {
     let mut random = ChaCha8Rng::seed_from_u64(5);
@@ -252,10 +270,10 @@ fn telco_customers_are_ranked_as_well_as_published() {
     println!("{answer:#}");
     assert_eq!((answer["rows"].as_u64(), answer["positives"].as_u64()), (Some(7043), Some(1869)));
     // Published for 5 folds: logistic regression .8451, random forest .8439, boosted trees .8456.
-    for model in 0..3 {
+    for model in 0..4 {
         assert!(auc(&answer, model) > 0.838, "{}", auc(&answer, model));
     }
-    let best = (0..3).map(|model| auc(&answer, model)).fold(0.0, f64::max);
+    let best = (0..4).map(|model| auc(&answer, model)).fold(0.0, f64::max);
     assert!(best > 0.843, "{best}");
     let scored = folder.answer(&["predict", "--model", "churn.json", "--data", &data, "--out", "scores.csv"]);
     assert!((number(&scored["mean_probability"]) - 1869.0 / 7043.0).abs() < 0.01);

@@ -46,6 +46,15 @@ pub fn read_until(
     builder.finish(source.tenant.as_str())
 }
 
+/// The events of a tenant's part of the log, as they stand there.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn events(log: &OfflineLog, source: &Source) -> Result<Vec<LoggedEvent>, Error> {
+    let selection = Selection { from_day: source.since.clone(), ..Selection::of(&source.tenant) };
+    Ok(log.read(&selection)?)
+}
+
 /// Interactions of events, in whatever order they come.
 ///
 /// # Errors

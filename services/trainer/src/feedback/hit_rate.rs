@@ -32,15 +32,15 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 impl HitRateArgs {
-    /// Whether the model that made the newest list has fallen by enough. Reads the served log.
+    /// Why a run is due: the model that made the newest list has fallen by enough. Reads the served log.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub(crate) fn has_fallen(&self, log: &OfflineLog, tenant: &Tenant, now: EventTime) -> Result<bool, Error> {
-        let Some(enough) = self.hit_rate_fall else { return Ok(false) };
+    pub(crate) fn fallen(&self, log: &OfflineLog, tenant: &Tenant, now: EventTime) -> Result<Option<String>, Error> {
+        let Some(enough) = self.hit_rate_fall else { return Ok(None) };
         let mut lists = log.read_served(&Selection::of(tenant))?;
         let newest = lists.iter().max_by_key(|list| (list.served_at, list.position));
-        let Some(live) = newest.map(|list| list.model_version.clone()) else { return Ok(false) };
+        let Some(live) = newest.map(|list| list.model_version.clone()) else { return Ok(None) };
         lists.retain(|list| list.model_version == live);
         let from_day = lists.iter().map(|list| list.served_at.day()).min();
         let events = log.read(&Selection { from_day, ..Selection::of(tenant) })?;
@@ -52,11 +52,17 @@ impl HitRateArgs {
                 metrics::gauge!("rapport_trainer_hit_rate", "part" => part).set(rate);
             }
         }
-        let fall = course.fall();
-        if let Some(fall) = fall {
-            tracing::info!(version = %live, ?course, fall, enough, "the live model's lists are acted on less often");
-        }
-        Ok(fall.is_some_and(|fall| fall >= enough))
+        let Course { first, last } = course;
+        let reason = |fall: f64| {
+            let rate = |of: HitRate| format!("{:.4} of {}", of.rate().unwrap_or_default(), of.lists);
+            format!(
+                "lists of {live} are acted on {:.0} % less often: {} then, {} now",
+                100.0 * fall,
+                rate(first),
+                rate(last)
+            )
+        };
+        Ok(course.fall().filter(|fall| *fall >= enough).map(reason))
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Why {
     FreshEvents,
     /// The live model's lists are acted on less often than in its first days.
     HitRate,
+    /// What comes is no longer what the live model learned from.
+    Drift,
 }
 
 /// What was asked for, as its message says it.
@@ -80,6 +82,9 @@ pub struct Entry {
     pub run_id: String,
     pub tenant: String,
     pub why: Why,
+    /// The reason in words, where there is more to say than `why`.
+    #[serde(default)]
+    pub reason: String,
     /// RFC 3339.
     pub asked_at: String,
     pub asked: Asked,
@@ -97,6 +102,7 @@ impl Entry {
             run_id: uuid::Uuid::now_v7().to_string(),
             tenant: tenant.to_string(),
             why,
+            reason: String::new(),
             asked_at: EventTime::now().to_string(),
             asked,
             state: State::Queued,

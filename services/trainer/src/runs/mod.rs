@@ -1,6 +1,7 @@
 //! Runs of the service: a bounded queue before one training thread, and what became of each. What was
 //! asked for is kept in a [`ledger`]: a trainer that was killed takes up again what had not ended.
 
+mod drifted;
 pub mod ledger;
 pub mod triggers;
 
@@ -257,7 +258,7 @@ pub fn start(
 fn taken_up(config: &Config, ledger: &Ledger, entry: Entry) -> Option<Run> {
     let tenant = rapport_events::Tenant::parse(&entry.tenant).ok()?;
     let plan = serve::plan(entry.asked.clone().into(), tenant, &config.training);
-    let plan = plan.map(|plan| Plan { checkpoints: Some(config.checkpoints()), ..plan });
+    let plan = plan.map(|plan| Plan { checkpoints: Some(config.checkpoints()), because: entry.reason.clone(), ..plan });
     let refused = match &plan {
         Err(status) => Some(status.message().to_owned()),
         Ok(_) if !entry.state.ended() && entry.attempts >= ATTEMPTS => {

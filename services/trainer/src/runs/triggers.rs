@@ -1,5 +1,5 @@
-//! Runs that nobody asks for: when the last one is too old, enough is new in the log, or what is live is
-//! acted on less than it was.
+//! Runs that nobody asks for: when the last one is too old, enough is new in the log, what is new is unlike
+//! what the live model learned from, or what is live is acted on less than it was.
 
 use std::{
     sync::Arc,
@@ -12,9 +12,17 @@ use rapport_runtime::{Lifecycle, OwnedThread, spawn_thread};
 
 use super::{
     Runs,
+    drifted::Drifted,
     ledger::{Asked, Entry, Why},
 };
-use crate::{Config, Error, TrainingArgs, feedback::hit_rate::HitRateArgs, serve};
+use crate::{
+    Config, Error, Models, TrainingArgs,
+    dataset::log::{Source, events},
+    drift::{Learned, Snapshot},
+    feedback::hit_rate::HitRateArgs,
+    run::Plan,
+    serve,
+};
 
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -63,18 +71,30 @@ pub fn events_of(log: &OfflineLog, tenant: &Tenant) -> Result<u64, Error> {
 pub fn start(
     config: &Config,
     log: OfflineLog,
+    models: Arc<Models>,
     runs: Arc<Runs>,
     lifecycle: &Lifecycle,
 ) -> Result<Option<OwnedThread>, Error> {
     let triggers = Triggers { every: config.every, fresh_events: config.fresh_events };
     let hit_rate = config.hit_rate.clone();
-    if triggers == Triggers::default() && hit_rate.hit_rate_fall.is_none() {
+    if triggers == Triggers::default() && config.retrain_drift.is_none() && hit_rate.hit_rate_fall.is_none() {
         return Ok(None);
     }
-    let (tenant, training, inside) = (config.default_tenant.clone(), config.training.clone(), lifecycle.clone());
+    let mut look = Look {
+        triggers,
+        drifted: config.retrain_drift.map(Drifted::above),
+        hit_rate,
+        lists_read: None,
+        learned: None,
+        log,
+        models,
+        runs,
+        tenant: config.default_tenant.clone(),
+        training: config.training.clone(),
+    };
+    let inside = lifecycle.clone();
     let thread = spawn_thread::<Error, _>(lifecycle, "triggers", move || {
         let mut waited = LOOK_EVERY;
-        let mut lists_read: Option<Instant> = None;
         while !inside.draining() {
             if waited < LOOK_EVERY {
                 std::thread::sleep(POLL);
@@ -82,12 +102,7 @@ pub fn start(
                 continue;
             }
             waited = Duration::ZERO;
-            let read_lists = lists_read.is_none_or(|read| read.elapsed() >= READ_LISTS_EVERY);
-            if read_lists {
-                lists_read = Some(Instant::now());
-            }
-            let look = Look { log: &log, runs: &runs, tenant: &tenant, training: &training };
-            if let Err(error) = look.at(&triggers, read_lists.then_some(&hit_rate)) {
+            if let Err(error) = look.look() {
                 tracing::warn!(%error, "cannot look whether a training is due; trying on");
             }
         }
@@ -96,37 +111,86 @@ pub fn start(
     thread.map(Some).map_err(Error::Thread)
 }
 
-struct Look<'a> {
-    log: &'a OfflineLog,
-    runs: &'a Runs,
-    tenant: &'a Tenant,
-    training: &'a TrainingArgs,
+struct Look {
+    triggers: Triggers,
+    drifted: Option<Drifted>,
+    hit_rate: HitRateArgs,
+    /// When the lists that were served were read last.
+    lists_read: Option<Instant>,
+    /// Of the live version, once it was asked for.
+    learned: Option<Learned>,
+    log: OfflineLog,
+    models: Arc<Models>,
+    runs: Arc<Runs>,
+    tenant: Tenant,
+    training: TrainingArgs,
 }
 
-impl Look<'_> {
-    fn at(&self, triggers: &Triggers, hit_rate: Option<&HitRateArgs>) -> Result<(), Error> {
-        let events = events_of(self.log, self.tenant)?;
-        let newest = self.runs.newest(self.tenant);
-        let now = EventTime::now();
-        let mut why = triggers.due(newest.as_ref(), now, events);
-        if why.is_none()
-            && let Some(hit_rate) = hit_rate
-            && may_ask(newest.as_ref(), hit_rate.hit_rate_span, now)
-            && hit_rate.has_fallen(self.log, self.tenant, now)?
-        {
-            why = Some(Why::HitRate);
-        }
-        let Some(why) = why else { return Ok(()) };
+impl Look {
+    fn look(&mut self) -> Result<(), Error> {
+        let events = events_of(&self.log, &self.tenant)?;
+        let newest = self.runs.newest(&self.tenant);
         let asked = Asked::default();
-        let plan = serve::plan(asked.clone().into(), self.tenant.clone(), self.training)
+        let plan = serve::plan(asked.clone().into(), self.tenant.clone(), &self.training)
             .map_err(|status| Error::Items(status.message().to_owned()))?;
-        match self.runs.start(plan, Entry::new(self.tenant, why, asked)) {
-            Ok(Some(run)) => tracing::info!(run = %run.id, ?why, events, "a training is due"),
-            Ok(None) => tracing::warn!("a training is due and the queue is full; trying on"),
-            Err(error) => return Err(error),
+        let now = EventTime::now();
+        let mut due = self.triggers.due(newest.as_ref(), now, events).map(|why| (why, String::new()));
+        if due.is_none() {
+            due = self.drifted(&plan, newest.as_ref(), events)?.map(|reason| (Why::Drift, reason));
+        }
+        if due.is_none() {
+            due = self.fallen(newest.as_ref(), now)?.map(|reason| (Why::HitRate, reason));
+        }
+        let Some((why, reason)) = due else { return Ok(()) };
+        let entry = Entry { reason: reason.clone(), ..Entry::new(&self.tenant, why, asked) };
+        match self.runs.start(Plan { because: reason.clone(), ..plan }, entry)? {
+            Some(run) => tracing::info!(run = %run.id, ?why, reason, events, "a training is due"),
+            None => tracing::warn!("a training is due and the queue is full; trying on"),
         }
         Ok(())
     }
+
+    /// Why a run is due because lists are acted on less; it reads all of them, so not at every look.
+    fn fallen(&mut self, newest: Option<&Entry>, now: EventTime) -> Result<Option<String>, Error> {
+        let read_lately = self.lists_read.is_some_and(|read| read.elapsed() < READ_LISTS_EVERY);
+        if self.hit_rate.hit_rate_fall.is_none() || read_lately || !may_ask(newest, self.hit_rate.hit_rate_span, now) {
+            return Ok(None);
+        }
+        self.lists_read = Some(Instant::now());
+        self.hit_rate.fallen(&self.log, &self.tenant, now)
+    }
+
+    fn drifted(&mut self, plan: &Plan, newest: Option<&Entry>, count: u64) -> Result<Option<String>, Error> {
+        let Some(drifted) = &mut self.drifted else { return Ok(None) };
+        let Some(live) = self.models.live(&plan.tenant, &plan.model)?.filter(|live| !live.champion.is_empty()) else {
+            return Ok(None);
+        };
+        if self.learned.as_ref().is_none_or(|learned| learned.version != live.champion) {
+            self.learned = learned(&self.models, plan, live.champion)?;
+        }
+        // An artifact of before, or one that was brought, says nothing of its events.
+        let Some(learned) = &self.learned else { return Ok(None) };
+        let source = Source {
+            tenant: plan.tenant.clone(),
+            since: plan.since.clone(),
+            event_types: learned.snapshot.learned.clone(),
+            limits: plan.limits,
+            memory: plan.memory.clone(),
+        };
+        if count > plan.limits.events as u64 {
+            tracing::warn!(events = count, "more events than --max-events: drift is not looked for");
+            return Ok(None);
+        }
+        drifted.due(learned, newest, count, || events(&self.log, &source))
+    }
+}
+
+/// What a version learned from, where its artifact says so.
+fn learned(models: &Models, plan: &Plan, version: String) -> Result<Option<Learned>, Error> {
+    let (artifact, _) = models.registry().artifact(&plan.tenant, &plan.model, &version)?;
+    let Some(json) = artifact.snapshot()? else { return Ok(None) };
+    let snapshot = Snapshot::parse(&json).map_err(|reason| Error::Items(format!("snapshot of {version}: {reason}")))?;
+    Ok(Some(Learned { version, snapshot, items: artifact.items()? }))
 }
 
 /// A fall is answered once: a run that did not help would otherwise be repeated until the lists change.

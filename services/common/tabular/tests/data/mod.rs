@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rapport_tabular::{Config, Error, Kind, Table};
 
-pub const KINDS: [Kind; 3] = [Kind::Logistic, Kind::Boosting, Kind::Forest];
+pub const KINDS: [Kind; 4] = [Kind::Logistic, Kind::Boosting, Kind::Forest, Kind::Mlp];
 
 pub struct Customers {
     pub table: Table,
@@ -29,10 +29,11 @@ pub fn customers(rows: usize, seed: u64) -> Result<Customers, Error> {
     Ok(Customers { table, labels })
 }
 
-/// The default with fewer trees.
+/// The default with fewer trees and networks.
 pub fn quick(kind: Kind) -> Config {
     let mut config = Config { kind, ..Config::default() };
     config.boosting.trees = 100;
     config.forest.trees = 40;
+    config.mlp.networks = 2;
     config
 }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use rapport_evaluation::report::Report;
-use rapport_tabular::Dataset;
+use rapport_tabular::{Dataset, Table};
 use serde_json::json;
 
 use crate::{
@@ -11,11 +11,12 @@ use crate::{
     context::Context,
     evaluate::{
         calendar::{DateFormat, written},
+        choices::Models,
         examples::Examples,
-        forward::{Fitted, Models, Moment, fit, predict},
+        forward::{Fitted, fit, predict},
         judgement::{best, compare, judge},
+        moment::Moment,
         orders::{Account, Columns, Orders},
-        point_in_time::rows,
         shown,
         tabular_report::{Contributions, Findings},
         whole_file,
@@ -49,10 +50,14 @@ pub struct Purchases {
     /// The column of what a unit costs; what costs nothing is no purchase
     #[arg(long, value_name = "COLUMN")]
     price: String,
+    /// The column of what was bought: adds features of the goods and of their other buyers
+    #[arg(long, value_name = "COLUMN")]
+    item: Option<String>,
     /// How dates are written, as in %m/%d/%Y; what follows behind a space or a T is ignored
     #[arg(long, value_name = "FORMAT", default_value = "%Y-%m-%d", value_parser = DateFormat::parse)]
     date_format: DateFormat,
-    /// Cutoffs to learn from, several separated by commas
+    /// Cutoffs to learn from, several separated by commas; one whose horizon is not over by the test serves the nearer
+    /// horizons of the configuration
     #[arg(long, value_name = "YYYY-MM-DD", value_delimiter = ',', required = true, value_parser = super::day)]
     train: Vec<i32>,
     /// The cutoff to be judged on
@@ -83,7 +88,7 @@ impl Purchases {
 
     fn work(mut self, output: Output) -> anyhow::Result<()> {
         self.report.iter().try_for_each(|path| whole_file::check(path))?;
-        let models = Models::read(&self.config)?;
+        let models = Models::read(&self.config, self.horizon)?;
         self.train.sort_unstable();
         self.train.dedup();
         let columns = Columns {
@@ -91,21 +96,31 @@ impl Purchases {
             date: &self.date,
             quantity: &self.quantity,
             price: &self.price,
+            item: self.item.as_deref(),
             format: self.date_format.clone(),
         };
         let orders = Orders::read(&self.data, &columns)?;
-        self.check(&orders)?;
-        let train =
-            self.train.iter().map(|&cutoff| self.moment(&orders, cutoff)).collect::<anyhow::Result<Vec<_>>>()?;
-        let test = self.moment(&orders, self.test)?;
+        let horizons = models.horizons(self.horizon);
+        self.check(&orders, &horizons)?;
+        let train = self
+            .train
+            .iter()
+            .map(|&cutoff| self.moment(&orders, cutoff, &horizons, self.test))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let test = self.moment(&orders, self.test, &[self.horizon], i32::MAX)?;
 
         let progress = Progress::start("models", 0, "");
-        let fitted = fit(&models, &train, self.horizon, |step| progress.say(0, step));
+        let fitted = fit(&models, &train, self.horizon, self.test, |step| progress.say(0, step));
         progress.clear();
         let fitted = fitted?;
         let said = predict(&fitted, &test)?;
         let recipe = models.recipe(&fitted, self.resamples as usize, self.threshold);
-        let examples = Examples { data: test.data.clone(), schema: recipe.schema.clone(), groups: None };
+        let labels = test.outcomes.get(&self.horizon).context("the outcome of the test cutoff is unknown")?;
+        let seen = |table: Table| {
+            let data = Dataset { table, labels: labels.clone(), ids: Vec::new() };
+            Examples { data, schema: recipe.schema.clone(), groups: None }
+        };
+        let examples = seen(test.table.clone());
         let progress = Progress::start("intervals", 0, "");
         progress.say(0, format!("{} resamples a figure", self.resamples));
         let judged = judge(&examples, &said, &recipe);
@@ -114,7 +129,8 @@ impl Purchases {
         let comparisons = compare(&examples, &said, &judgements, &recipe)?;
         // The mean of models has no contributions of its own: the best of those that it is made of.
         let explained = fitted.get(best(judgements.get(..fitted.len()).unwrap_or_default())).context("no model")?;
-        let contributions = Contributions::of(&explained.model, &examples)?;
+        let model = explained.model().context("no model")?;
+        let contributions = Contributions::of(model, &seen(explained.sees(&test)?))?;
         let findings = Findings {
             data: self.data.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             recipe: &recipe,
@@ -147,14 +163,16 @@ impl Purchases {
         Ok(())
     }
 
-    /// Whether the outcome of every cutoff is in the data, and known when the test begins.
-    fn check(&self, orders: &Orders) -> anyhow::Result<()> {
+    /// Whether the outcome of every cutoff is in the data, and that of some horizon known when the test begins.
+    fn check(&self, orders: &Orders, horizons: &[i32]) -> anyhow::Result<()> {
+        let nearest = horizons.first().copied().unwrap_or(self.horizon);
+        let known = |cutoff: i32| cutoff.saturating_add(nearest);
         let until = |cutoff: i32| cutoff.saturating_add(self.horizon);
-        if let Some(&late) = self.train.iter().find(|&&cutoff| until(cutoff) > self.test) {
+        if let Some(&late) = self.train.iter().find(|&&cutoff| known(cutoff) > self.test) {
             anyhow::bail!(
                 "the outcome of training cutoff {} is known on {}, after the test cutoff {}: it would tell the future",
                 written(late),
-                written(until(late)),
+                written(known(late)),
                 written(self.test)
             );
         }
@@ -168,18 +186,19 @@ impl Purchases {
         Ok(())
     }
 
-    fn moment(&self, orders: &Orders, cutoff: i32) -> anyhow::Result<Moment> {
-        let data =
-            rows(orders, cutoff, self.horizon).with_context(|| format!("nobody bought before {}", written(cutoff)))?;
-        let buyers = bought(&data);
-        ensure!(
-            buyers > 0 && buyers < data.labels.len(),
-            "of {} customers {buyers} buy in the {} days from {} on: a classifier needs both",
-            data.labels.len(),
-            self.horizon,
-            written(cutoff)
-        );
-        Ok(Moment { cutoff, data })
+    fn moment(&self, orders: &Orders, cutoff: i32, horizons: &[i32], by: i32) -> anyhow::Result<Moment> {
+        let moment = Moment::at(orders, cutoff, horizons, by)
+            .with_context(|| format!("nobody bought before {}", written(cutoff)))?;
+        for (days, outcome) in &moment.outcomes {
+            let buyers = bought(outcome);
+            ensure!(
+                buyers > 0 && buyers < outcome.len(),
+                "of {} customers {buyers} buy in the {days} days from {} on: a classifier needs both",
+                outcome.len(),
+                written(cutoff)
+            );
+        }
+        Ok(moment)
     }
 
     fn described(
@@ -192,9 +211,13 @@ impl Purchases {
     ) -> Report {
         let fact = |name: &str, value: String| (name.to_owned(), value);
         let moment = |moment: &Moment| {
-            let (all, buyers) = (moment.data.labels.len(), bought(&moment.data));
-            let share = 100.0 * buyers as f64 / all as f64;
-            format!("{}: {all} customers, {share:.1} % buy", written(moment.cutoff))
+            let share = |(days, outcome): (&i32, &Vec<bool>)| {
+                let share = 100.0 * bought(outcome) as f64 / outcome.len() as f64;
+                format!(", {share:.1} % buy within {days} days")
+            };
+            // The longest horizon that is known.
+            let known = moment.outcomes.iter().next_back().map(share).unwrap_or_default();
+            format!("{}: {} customers{known}", written(moment.cutoff), moment.table.rows())
         };
         let Account { rows, without_customer, returns, free, duplicates, purchases } = account;
         let chosen: Vec<String> =
@@ -211,12 +234,12 @@ impl Purchases {
             fact("test", moment(test)),
         ];
         facts.extend(train.iter().map(|one| fact("train", moment(one))));
-        facts.push(fact("chosen by AUC on the newest training cutoff", chosen.join(", ")));
+        facts.push(fact("chosen by AUC on the newest training cutoff with the whole horizon", chosen.join(", ")));
         facts.extend(report.facts.into_iter().filter(|(name, _)| name == "seed" || name == "best by AUC"));
         Report { title: format!("Who buys within {} days", self.horizon), facts, sections: report.sections }
     }
 }
 
-fn bought(data: &Dataset) -> usize {
-    data.labels.iter().filter(|label| **label).count()
+fn bought(outcome: &[bool]) -> usize {
+    outcome.iter().filter(|buys| **buys).count()
 }
