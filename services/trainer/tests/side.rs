@@ -359,7 +359,8 @@ fn a_run_names_the_types_in_the_manifest_and_is_judged_on_the_type_that_is_asked
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
     };
-    let tools = Tools { log: &log, registry: &registry, device: run::device(1), models: None, keeper: None, range: None };
+    let tools =
+        Tools { log: &log, registry: &registry, device: run::device(1), models: None, keeper: None, range: None };
     let outcome = run::run(&plan, &tools, &Watch { report: &|_| {}, stop: &|| false }).unwrap();
     let cases: Vec<u64> = outcome.evaluations.iter().filter(|e| e.split == "test").map(|e| e.figures.cases).collect();
     assert!(cases.iter().all(|&cases| cases > 10 && cases < 90), "a third of all: {cases:?}");
