@@ -50,6 +50,8 @@ pub struct Ask {
     pub fresh: bool,
     /// Whose rules arrange the list.
     pub placement: Option<Resolved>,
+    /// The type of event to recommend for; the model's own when `None`.
+    pub outcome: Option<String>,
 }
 
 impl Ask {
@@ -185,7 +187,8 @@ impl Recommender {
             ask.fresh,
             self.rules.max_stale_events,
         );
-        let usable = !ask.include_seen && decision_serves(decision);
+        // What is cached was made for the model's own outcome.
+        let usable = !ask.include_seen && query.outcome.is_none() && decision_serves(decision);
         if let (true, Some(list)) = (usable, &list)
             && let Some(items) = pick(list, &Admission::new(&query, self.pipeline.filters()), ask.limit, ask.most())
         {
@@ -208,7 +211,7 @@ impl Recommender {
         if let Decision::Compute(why) = decision {
             self.meters.computed(why);
         }
-        let (plain, most) = (ask.plain(), ask.most());
+        let (plain, most) = (ask.plain() && query.outcome.is_none(), ask.most());
         let customer: Customer = (tenant.clone(), ask.customer);
         // The history is read only now: the cached path has no use for its kilobytes.
         match self.hydrate(tenant, &customer.1, With::History).await {
@@ -338,6 +341,7 @@ impl Recommender {
             history: Vec::new(),
             history_times: Vec::new(),
             history_types: Vec::new(),
+            outcome: None,
             seen: SeenItems::default(),
             model: standing.model.clone(),
             catalog: self.catalog.of(tenant),
@@ -416,6 +420,8 @@ impl Query {
         self.excluded.clone_from(&ask.excluded);
         self.category.clone_from(&ask.category);
         self.placement = ask.placement.as_ref().map(|of| Arc::clone(&of.placement));
+        let known = |name: &&String| self.model.as_ref().is_some_and(|model| model.type_number(name) > 0);
+        self.outcome = ask.outcome.as_ref().filter(known).cloned();
     }
 }
 

@@ -1,5 +1,6 @@
 //! The rules of the cache and of degradation, with a map in place of Redis.
 
+mod outcomes;
 mod placements;
 
 use std::{

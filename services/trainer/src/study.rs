@@ -196,11 +196,9 @@ fn study(args: &Args) -> Result<(), Failure> {
                 println!("privacy of {kind}: epsilon {epsilon:.3} at delta {delta:e}, order {order}, {steps} steps");
             }
         }
-        for (folder, seed_of, recipes) in &others {
-            if seed_of == seed {
-                for other in against::beside(&comparison, recipes, &task)? {
-                    bar.suspend(|| println!("{}\nits recipe: {}", other.described(folder), other.recipe));
-                }
+        for others in others.iter().filter(|others| others.seed == *seed) {
+            for other in against::beside(&comparison, &others.recipes, &task)? {
+                bar.suspend(|| println!("{}\nits recipe: {}", other.described(others.folder), other.recipe));
             }
         }
         comparison.on_test().iter().for_each(|(model, judged)| spread.add(model, judged.figures));
@@ -223,9 +221,15 @@ fn study(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Recipes to set beside the others: those of the kinds that a folder has, complete, for one seed.
+struct Others<'a> {
+    folder: &'a Path,
+    seed: u64,
+    recipes: Vec<Value>,
+}
+
 impl Args {
-    /// Recipes to set beside the others: a folder, a seed, and the complete recipes of the kinds that it has.
-    fn others(&self) -> Result<Vec<(&Path, u64, Vec<Value>)>, String> {
+    fn others(&self) -> Result<Vec<Others<'_>>, String> {
         let mut others = Vec::new();
         for (folder, &seed) in self.against.iter().flat_map(|folder| self.seeds.iter().map(move |seed| (folder, seed)))
         {
@@ -236,7 +240,7 @@ impl Args {
                 return Err(format!("--against {}: it holds no <kind>.yaml", folder.display()));
             }
             let wanted = recipes::Wanted { kinds, max_epochs: self.max_epochs, seed };
-            others.push((folder.as_path(), seed, recipes::complete(&wanted, Some(folder))?));
+            others.push(Others { folder, seed, recipes: recipes::complete(&wanted, Some(folder))? });
         }
         Ok(others)
     }

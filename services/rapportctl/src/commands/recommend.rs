@@ -27,6 +27,10 @@ pub struct Recommend {
     /// By the rules of this placement
     #[arg(long, default_value = "")]
     placement: String,
+    /// The type of event to recommend for, a purchase for example, where the model was trained to be told
+    #[arg(long, default_value = "", value_name = "TYPE")]
+    outcome: String,
+
     /// Leave these items out
     #[arg(long, value_delimiter = ',')]
     exclude: Vec<String>,
@@ -43,6 +47,7 @@ impl Recommend {
             category: self.category,
             fresh: self.fresh,
             placement: self.placement,
+            outcome: self.outcome,
         };
         let answer = ask(context, request).await?;
         context.output.answer(

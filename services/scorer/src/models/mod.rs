@@ -77,13 +77,18 @@ impl LiveModel {
             asked.items.push(index.into());
             asked.times.push(seconds(times.get(at).copied().unwrap_or(now)));
             if !self.types.is_empty() {
-                asked.types.push(types.get(at).and_then(|name| self.types.get(name)).copied().unwrap_or(0));
+                asked.types.push(types.get(at).map_or(0, |name| self.type_number(name)));
             }
         }
         asked.items.reverse();
         asked.times.reverse();
         asked.types.reverse();
         asked
+    }
+
+    /// What the model calls a type of event; 0 where it does not know it.
+    pub fn type_number(&self, name: &str) -> i64 {
+        self.types.get(name).copied().unwrap_or(0)
     }
 
     pub fn neighbours_of(&self, item: &str) -> &[(u32, f32)] {
@@ -133,14 +138,19 @@ impl Models {
 impl LiveModel {
     /// A model of these items whose scores are what `scores` says of a history.
     pub fn for_tests(ids: &[&str], scores: impl Fn(&[i64]) -> Vec<f32> + Send + Sync + 'static) -> Self {
+        Self::told(ids, &[], move |asked| scores(&asked.items))
+    }
+
+    /// The same with types of events that it looks at; `scores` is told all that is asked.
+    pub fn told(ids: &[&str], types: &[&str], scores: impl Fn(&Asked) -> Vec<f32> + Send + Sync + 'static) -> Self {
         struct Said<F>(F);
-        impl<F: Fn(&[i64]) -> Vec<f32> + Send + Sync> Ranker for Said<F> {
+        impl<F: Fn(&Asked) -> Vec<f32> + Send + Sync> Ranker for Said<F> {
             fn scores(
                 &self,
                 history: Asked,
                 _: Instant,
             ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
-                Box::pin(std::future::ready(Ok(Arc::new(self.0(&history.items)))))
+                Box::pin(std::future::ready(Ok(Arc::new(self.0(&history)))))
             }
         }
         let items: Vec<Arc<str>> = [""].iter().chain(ids).map(|id| Arc::from(*id)).collect();
@@ -153,7 +163,7 @@ impl LiveModel {
             neighbours: vec![Vec::new(); items.len()],
             items,
             index,
-            types: HashMap::new(),
+            types: types.iter().map(|name| (*name).to_owned()).zip(1..).collect(),
             sequence_length: 3,
             ranker: Box::new(Said(scores)),
         }
@@ -178,12 +188,12 @@ mod tests {
 
     #[test]
     fn a_model_that_looks_at_types_gets_its_own_numbers_of_them() {
-        let mut model = LiveModel::for_tests(&["a", "b"], |_| Vec::new());
+        let model = LiveModel::for_tests(&["a", "b"], |_| Vec::new());
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let (history, types) = (names(&["a", "new", "b", "a"]), names(&["view", "buy", "smell"]));
         let now = EventTime::from_ms(0);
         assert!(model.asked(&history, &[], &types, now).types.is_empty(), "it does not ask for them");
-        model.types = [("buy".to_owned(), 1), ("view".to_owned(), 2)].into();
+        let model = LiveModel::told(&["a", "b"], &["buy", "view"], |_| Vec::new());
         let asked = model.asked(&history, &[], &types, now);
         assert_eq!((asked.items, asked.types), (vec![1, 2, 1], vec![2, 0, 0]), "a type nobody knows, and none at all");
         assert_eq!(asked.outcome, 0, "left to the model");

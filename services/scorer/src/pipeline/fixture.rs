@@ -27,6 +27,7 @@ pub fn query() -> Query {
         history: Vec::new(),
         history_times: Vec::new(),
         history_types: Vec::new(),
+        outcome: None,
         seen: SeenItems::default(),
         model: None,
         catalog: Arc::default(),

@@ -1,6 +1,7 @@
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use rapport_events::{EventTime, Tenant};
+use rapport_inference::Asked;
 use rapport_placements::Placement;
 
 use crate::{catalog::TenantCatalog, models::LiveModel, store::SeenItems, trends::Trends};
@@ -33,6 +34,8 @@ pub struct Query {
     pub history_times: Vec<EventTime>,
     /// By which type of event.
     pub history_types: Vec<String>,
+    /// The type of event that is asked for, one that the model knows; the model's own when `None`.
+    pub outcome: Option<String>,
     /// Items that the customer has.
     pub seen: SeenItems,
     /// The model that was live when the call came in: one call sees one model.
@@ -44,6 +47,12 @@ pub struct Query {
 }
 
 impl Query {
+    /// What `model` is asked about the history.
+    pub fn asked(&self, model: &LiveModel, now: EventTime) -> Asked {
+        let asked = model.asked(&self.history, &self.history_times, &self.history_types, now);
+        Asked { outcome: self.outcome.as_deref().map_or(0, |name| model.type_number(name)), ..asked }
+    }
+
     /// The caller's items, when there are any to put in order.
     pub fn to_order(&self) -> Option<&[Arc<str>]> {
         match &self.purpose {

@@ -183,7 +183,7 @@ fn resembling(query: &Query, item: &str) -> Vec<Reason> {
 /// For each item that the model knows: the items of the history with their shares, largest first. Empty
 /// where the model has nothing to go by, or does not answer in time.
 async fn shares(model: &Arc<LiveModel>, query: &Query, items: &[String]) -> HashMap<String, Vec<(String, f32)>> {
-    let asked = model.asked(&query.history, &query.history_times, &query.history_types, EventTime::now());
+    let asked = query.asked(model, EventTime::now());
     let indexes: Vec<(&String, usize)> = items.iter().filter_map(|item| Some((item, model.index_of(item)?))).collect();
     if asked.items.is_empty() || indexes.is_empty() {
         return HashMap::new();

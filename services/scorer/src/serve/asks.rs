@@ -65,6 +65,7 @@ pub fn recommend(request: RecommendRequest, around: &Around<'_>) -> Result<Ask, 
     let excluded = ids("exclude_item_ids", &request.exclude_item_ids, MAX_EXCLUDED)
         .map(|()| request.exclude_item_ids.into_iter().collect::<HashSet<String>>())?;
     check_id("category", &request.category, limits::ID_BYTES)?;
+    check_id("outcome", &request.outcome, limits::TYPE_BYTES)?;
     Ok(Ask {
         customer,
         limit,
@@ -73,6 +74,7 @@ pub fn recommend(request: RecommendRequest, around: &Around<'_>) -> Result<Ask, 
         category: Some(request.category).filter(|category| !category.is_empty()),
         fresh: request.fresh,
         placement,
+        outcome: Some(request.outcome).filter(|outcome| !outcome.is_empty()),
     })
 }
 
@@ -248,6 +250,8 @@ mod tests {
         assert!(error(odd).starts_with("exclude_item_ids[1]: "));
         let category = RecommendRequest { category: "c".repeat(200), ..plain() };
         assert_eq!(error(category), "category: may have 128 bytes, has 200");
+        let outcome = RecommendRequest { outcome: "o".repeat(65), ..plain() };
+        assert_eq!(error(outcome), "outcome: may have 64 bytes, has 65");
     }
 
     #[test]

@@ -36,8 +36,7 @@ impl Source for SequenceModel {
     ) -> BoxFuture<'a, Result<(Tag, Vec<Candidate>), SourceError>> {
         Box::pin(async move {
             let Some(model) = &query.model else { return Ok((Tag::Sequence, Vec::new())) };
-            let now = EventTime::now();
-            let history = model.asked(&query.history, &query.history_times, &query.history_types, now);
+            let history = query.asked(model, EventTime::now());
             let scores = model
                 .ranker
                 .scores(history, query.deadline)

@@ -12,7 +12,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tch::{Kind, Tensor};
 
-use super::{Sequence, adamw::AdamW, recipe::SequenceRecipe};
+use super::{Sequence, adamw::AdamW, recipe::SequenceRecipe, side::Facts};
 use crate::{Error, models::Past};
 
 /// Another layout gets another number, and is not read.
@@ -43,11 +43,16 @@ impl Checkpoints {
         kind: &str,
         recipe: &SequenceRecipe,
         histories: &[Past<'_>],
-        width: usize,
+        facts: &Facts,
     ) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(Error::file(folder))?;
         let mut hash = Sha256::new();
+        let width = facts.width;
         hash.update(format!("{FORMAT} {kind} {width} {}", serde_json::to_string(recipe).unwrap_or_default()));
+        if !recipe.side.is_off() {
+            // Another file of vectors, other categories: other weights.
+            hash.update(format!("{:?}", facts.sizes()));
+        }
         for history in histories {
             hash.update((history.items.len() as u64).to_le_bytes());
             history.items.iter().for_each(|item| hash.update(item.to_le_bytes()));

@@ -85,11 +85,11 @@ pub fn select_taught(
         None => None,
     };
     let facts = Facts::of(family.name, &recipe.side, data, task.device)?;
-    let mut training = Training::start(family, recipe, &training_part, facts, task.device)?;
+    let mut training = Training::start(family, recipe, &training_part, Rc::clone(&facts), task.device)?;
     training.teaching = teaching;
     let mut best = training.average.copy()?;
     let checkpoints = match task.checkpoint.filter(|_| teaching.is_none()) {
-        Some(folder) => Some(Checkpoints::of(folder, family.name, recipe, &training_part, data.width())?),
+        Some(folder) => Some(Checkpoints::of(folder, family.name, recipe, &training_part, &facts)?),
         None => None,
     };
     let mut way = Way { epoch: 0, best_epoch: 0, best_ndcg: f64::NEG_INFINITY, stale: 0, seconds: 0.0, learned: 0.0 };

@@ -40,6 +40,12 @@ impl Facts {
         Rc::new(Self { width, categories: None, text: None, types: 0, outcome: 0 })
     }
 
+    /// How many categories and types there are, how long vectors of texts are, and what is asked for.
+    pub fn sizes(&self) -> [i64; 4] {
+        let categories = self.categories.as_ref().map_or(0, |bags| bags.count);
+        [categories, self.types as i64, self.text.as_ref().map_or(0, |text| text.size()[1]), self.outcome]
+    }
+
     /// What `recipe` asks for. Reads the file of vectors.
     ///
     /// # Errors
@@ -92,7 +98,7 @@ fn bags(data: &Dataset, device: Device) -> Result<Bags, String> {
         return Err("side.category: no event names a category; give a column \"category\", or a file of items".into());
     }
     let mut names: Vec<(&str, usize)> = counts.into_iter().collect();
-    names.sort_by(|a, b| b.1.cmp(&a.1)); // stable: equals by name
+    names.sort_by_key(|&(_, count)| std::cmp::Reverse(count)); // stable: equals by name
     names.truncate(CATEGORIES);
     let numbers: BTreeMap<&str, i64> = names.iter().zip(0..).map(|(&(name, _), number)| (name, number)).collect();
     let (mut indexes, mut offsets) = (Vec::new(), Vec::with_capacity(data.width()));

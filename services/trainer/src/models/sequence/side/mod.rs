@@ -53,6 +53,7 @@ impl Side {
 
     /// The vectors of items with all that is known of them, `[items + 1, dim]`.
     pub fn table(&self, items: &Tensor) -> Tensor {
+        // Never in place: the items' own vectors are what is learned.
         let mut table = items.shallow_clone();
         if let (Some(categories), Some(bags)) = (&self.categories, &self.facts.categories) {
             let (means, ..) = Tensor::embedding_bag(
@@ -65,10 +66,10 @@ impl Side {
                 None::<&Tensor>,
                 false,
             );
-            table = table + means;
+            table = &table + means;
         }
         if let (Some(projection), Some(text)) = (&self.projection, &self.facts.text) {
-            table = table + text.matmul(projection);
+            table = &table + text.matmul(projection);
         }
         table
     }
