@@ -195,7 +195,8 @@ fn a_corrupt_or_missing_file_is_named() {
 
 /// The manifests after `place`, whose reader then has them.
 fn follow(log: &OfflineLog, place: &mut Place) -> Vec<i64> {
-    let Newer::Manifests(manifests) = log.newer(place).unwrap() else { panic!("another log") };
+    let newer = log.newer(place).unwrap();
+    let Newer::Manifests(manifests) = &newer else { unreachable!("{newer:?}") };
     manifests.iter().for_each(|manifest| place.pass(manifest));
     let all = Selection::default();
     manifests.iter().flat_map(|m| log.events_of(m, &all).unwrap()).map(|event| event.position.offset).collect()

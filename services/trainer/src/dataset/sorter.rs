@@ -216,7 +216,7 @@ mod tests {
                 customer: (random % 17) as u32,
                 item: i as u32,
                 kind: (i % 5) as u16,
-                rating: if i % 3 == 0 { f32::NAN } else { i as f32 },
+                rating: if i.is_multiple_of(3) { f32::NAN } else { i as f32 },
                 time: (random / 17 % 50) as i64 - 25,
                 partition: (random / 1000 % 3) as i32,
                 offset: i as i64,

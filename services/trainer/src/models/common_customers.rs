@@ -6,14 +6,17 @@ const NEWEST: usize = 1_000;
 /// time reading the histories again.
 const BLOCK_BYTES: usize = 128 << 20;
 
+/// Takes an item, how many customers it has in common with every item, and how many each item has.
+type Each<'a> = dyn FnMut(usize, &[u32], &[u32]) + 'a;
+
 /// Hands each item from 1 on to `each`, with how many customers it has in common with every item (with itself:
 /// its own), and how many customers each item has. Histories are item indexes from 1, `width` is the number of
 /// items + 1.
-pub(crate) fn each_item(histories: &[&[u32]], width: usize, each: &mut dyn FnMut(usize, &[u32], &[u32])) {
+pub(crate) fn each_item(histories: &[&[u32]], width: usize, each: &mut Each<'_>) {
     in_blocks(histories, width, BLOCK_BYTES, each);
 }
 
-fn in_blocks(histories: &[&[u32]], width: usize, bytes: usize, each: &mut dyn FnMut(usize, &[u32], &[u32])) {
+fn in_blocks(histories: &[&[u32]], width: usize, bytes: usize, each: &mut Each<'_>) {
     let mut customers = vec![0_u32; width];
     let mut set = Vec::new();
     for history in histories {
