@@ -144,7 +144,8 @@ impl Network {
             }
             if let Some(outputs) = here.first_mut() {
                 let kept = &mut pass.kept[index];
-                (outputs.clear(), kept.clear());
+                outputs.clear();
+                kept.clear();
                 for &sum in &pass.sums[index] {
                     let factor = keep(index);
                     kept.push(factor);
@@ -209,7 +210,10 @@ pub mod tests {
         for (hidden, activation) in SHAPES.iter().flat_map(|hidden| ACTIVATIONS.map(|one| (hidden, one))) {
             let (network, row) = (network(hidden, activation), row([0.7, -1.2, 0.4]));
             let mut gradient: Vec<Layer> = network.layers.clone();
-            gradient.iter_mut().for_each(|layer| (layer.weights.fill(0.0), layer.biases.fill(0.0)).0);
+            for layer in &mut gradient {
+                layer.weights.fill(0.0);
+                layer.biases.fill(0.0);
+            }
             let mut pass = Pass::default();
             network.score(&row, &mut pass);
             network.backward(&row, &pass, 1.0, &mut gradient);
