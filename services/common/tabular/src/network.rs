@@ -144,7 +144,8 @@ impl Network {
             }
             if let Some(outputs) = here.first_mut() {
                 let kept = &mut pass.kept[index];
-                (outputs.clear(), kept.clear());
+                outputs.clear();
+                kept.clear();
                 for &sum in &pass.sums[index] {
                     let factor = keep(index);
                     kept.push(factor);
@@ -209,19 +210,22 @@ pub mod tests {
         for (hidden, activation) in SHAPES.iter().flat_map(|hidden| ACTIVATIONS.map(|one| (hidden, one))) {
             let (network, row) = (network(hidden, activation), row([0.7, -1.2, 0.4]));
             let mut gradient: Vec<Layer> = network.layers.clone();
-            gradient.iter_mut().for_each(|layer| (layer.weights.fill(0.0), layer.biases.fill(0.0)).0);
+            for layer in &mut gradient {
+                layer.weights.fill(0.0);
+                layer.biases.fill(0.0);
+            }
             let mut pass = Pass::default();
             network.score(&row, &mut pass);
             network.backward(&row, &pass, 1.0, &mut gradient);
-            for layer in 0..network.layers.len() {
-                for weight in 0..network.layers[layer].weights.len() {
+            for (layer, slopes) in gradient.iter().enumerate() {
+                for (weight, found) in slopes.weights.iter().enumerate() {
                     let moved = |step: f64| {
                         let mut other = network.clone();
                         other.layers[layer].weights[weight] += step;
                         other.score(&row, &mut Pass::default())
                     };
                     let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
-                    assert!((gradient[layer].weights[weight] - slope).abs() < 1e-6, "{activation:?} {layer} {weight}");
+                    assert!((found - slope).abs() < 1e-6, "{activation:?} {layer} {weight}");
                 }
             }
         }

@@ -234,9 +234,9 @@ mod tests {
         let of = |day: i32, item: u32| Line { item: Some(item), units: 2.0, ..line(day, 3.0) };
         let history = History::of(vec![of(0, 1), of(0, 2), of(5, 1), of(5, 3)]);
         let found = features(history.before(9), 0).unwrap();
-        assert_eq!(value(&found, "items"), 4_f64.ln());
+        assert_eq!(value(&found, "items"), 3_f64.ln_1p());
         assert_eq!((value(&found, "repeated_lines"), value(&found, "newest_items_known")), (0.25, 0.5));
-        assert_eq!((value(&found, "unit_price"), value(&found, "most_units")), (2.5_f64.ln(), 3_f64.ln()));
+        assert_eq!((value(&found, "unit_price"), value(&found, "most_units")), (1.5_f64.ln_1p(), 2_f64.ln_1p()));
     }
 
     #[test]

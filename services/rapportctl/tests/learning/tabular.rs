@@ -156,8 +156,6 @@ fn a_saved_model_scores_rows_without_a_label_and_says_why() {
     folder.refuses(&["predict", "--model", "half.json", "--data", "new.csv"], 1, "half.json is no model");
 }
 
-/// Each customer is recognisable by a number and has ten rows of one label that nothing explains: a
-/// model that sees a customer on both sides seems to be perfect.
 #[test]
 fn a_saved_network_scores_rows_and_its_contributions_are_in_log_odds() {
     let (head, models) = RECIPE.split_once("models:\n").unwrap();
@@ -167,13 +165,15 @@ fn a_saved_network_scores_rows_and_its_contributions_are_in_log_odds() {
     let answer = folder.answer(&[&EVALUATE[..], &["--save", "model.json"]].concat());
     assert_eq!(
         (&answer["models"][0]["kind"], &answer["contributions"]["unit"]),
-        (&"neural network".into(), &"log_odds".into())
+        (&"neural network".into(), &"log-odds".into())
     );
     let predict = ["predict", "--model", "model.json", "--data", "table.csv", "--explain", "1", "--out", "scores.csv"];
     assert_eq!(folder.answer(&predict)["rows"], 500);
     assert!(folder.read("scores.csv").starts_with("customer,probability,column_1,contribution_1\n"));
 }
 
+/// Each customer is recognisable by a number and has ten rows of one label that nothing explains: a
+/// model that sees a customer on both sides seems to be perfect.
 #[test]
 fn with_a_group_no_customer_stands_on_both_sides() {
     let mut random = ChaCha8Rng::seed_from_u64(5);
