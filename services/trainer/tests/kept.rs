@@ -60,6 +60,7 @@ fn plan() -> Plan {
         event_types: Vec::new(),
         asked: None,
         dry_run: true,
+        because: String::new(),
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
     }

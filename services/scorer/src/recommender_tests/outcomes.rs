@@ -10,7 +10,7 @@ fn house() -> House {
         assert_eq!(asked.types, [2], "the customer bought b");
         (0..7).map(|i| if i == 0 { f32::NEG_INFINITY } else { sign * i as f32 }).collect()
     });
-    house.recommender.models.set(&house.tenant, Standing { model: Some(Arc::new(model)), missing: false });
+    house.recommender.models.set(&house.tenant, Standing { model: Some(Arc::new(model)), ..Standing::default() });
     house.history("ann", &["b"]);
     house.memory.customers.lock().unwrap().get_mut("ann").unwrap().history_types = vec!["purchase".into()];
     house

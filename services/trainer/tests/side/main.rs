@@ -279,6 +279,7 @@ fn a_run_names_the_types_in_the_manifest_and_is_judged_on_the_type_that_is_asked
         event_types: Vec::new(),
         asked: Some("buy".into()),
         dry_run: true,
+        because: String::new(),
         checkpoints: None,
         checkpoint_every: run::CHECKPOINT_EVERY,
     };
