@@ -37,6 +37,11 @@ async fn every_list_that_was_served_is_kept_once_across_a_kill_and_joined_with_w
             stack.launch(Service::FeatureStore);
         }
     }
+    // A third of the customers act on the first item that was drawn for them.
+    let acts = |(customer, item): &(String, String)| {
+        interaction(&format!("acts-{customer}"), "purchase", customer, item, now_ms())
+    };
+    collect(&stack, drawn.iter().step_by(3).map(acts).collect()).await;
     stack.wait_ready(Service::FeatureStore).await;
     let kept = wait_until("every list in the log", 2 * WITHIN, async || {
         let kept = offline::read_served(&stack).map_err(|error| error.to_string())?;
@@ -59,16 +64,11 @@ async fn every_list_that_was_served_is_kept_once_across_a_kill_and_joined_with_w
     let letter = letter.decode::<DeadLetter>();
     assert_eq!((letter.stage.as_str(), letter.field.as_str()), ("feature-store", "value"));
 
-    // A third of the customers act on the first item that was drawn for them.
-    let acts = |(customer, item): &(String, String)| {
-        interaction(&format!("acts-{customer}"), "purchase", customer, item, now_ms())
-    };
-    collect(&stack, drawn.iter().step_by(3).map(acts).collect()).await;
     let rows = stack.folder().join("rows.parquet");
     wait_until("the lists joined with what came of them", 2 * WITHIN, async || {
         let replay = Command::new(program("rapport-trainer"))
             .args(["replay", "--tenant", rapport_integration_tests::harness::stack::TENANT])
-            .args(["--placement", "drawn", "--outcomes", "purchase", "--window", "2s", "--offline-url"])
+            .args(["--placement", "drawn", "--outcomes", "purchase", "--window", "20s", "--offline-url"])
             .arg(stack.offline_folder())
             .arg("--rows")
             .arg(&rows)

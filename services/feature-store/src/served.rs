@@ -312,7 +312,10 @@ fn list(payload: Option<&[u8]>, position: Position) -> Result<Option<ServedList>
             sources: item.sources.join(","),
         })
         .collect();
-    Ok((!items.is_empty()).then(|| ServedList {
+    if items.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(ServedList {
         position,
         tenant,
         customer_id: served.customer_id,

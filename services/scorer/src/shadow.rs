@@ -57,7 +57,7 @@ pub struct Queue(mpsc::Receiver<Box<Tried>>);
 
 #[cfg(test)]
 impl Queue {
-    pub fn next(&mut self) -> Option<Tried> {
+    pub fn waiting(&mut self) -> Option<Tried> {
         self.0.try_recv().ok().map(|tried| *tried)
     }
 }

@@ -106,7 +106,7 @@ pub fn fit(
 /// A model for each horizon of `tries`, from all that is over when the day `by` begins.
 fn parts(tries: &Tries, config: &Config, train: &[Moment], horizon: i32, by: i32) -> anyhow::Result<Vec<Part>> {
     let known = |days: i32| train.iter().filter(move |moment| moment.cutoff.saturating_add(days) <= by);
-    let newest = known(horizon).last();
+    let newest = known(horizon).next_back();
     let mut all = Vec::with_capacity(tries.nearer.len() + 1);
     for &days in std::iter::once(&horizon).chain(&tries.nearer) {
         let moments: Vec<&Moment> = known(days).collect();

@@ -30,7 +30,7 @@ async fn a_version_in_the_shadow_makes_a_list_for_each_new_one_of_the_live_model
     let answer = house.ask(first("ann")).await;
     assert_eq!((items(&answer), answer.model.as_ref().unwrap().version.as_str()), (vec!["b", "c"], "v1"));
 
-    let tried = house.tried.next().expect("a list to try");
+    let tried = house.tried.waiting().expect("a list to try");
     let made = shadow::list(&house.recommender, tried, Duration::from_secs(1)).await;
     assert_eq!((made.outcome(), made.customer_id.as_str()), (Outcome::Ok, "ann"));
     assert_eq!((made.champion_version.as_str(), made.challenger_version.as_str()), ("v1", "v2"));
@@ -41,7 +41,7 @@ async fn a_version_in_the_shadow_makes_a_list_for_each_new_one_of_the_live_model
     // A list from the cache asks nobody.
     wait_for(|| house.memory.writes.load(SeqCst) == 1).await;
     assert_eq!(house.ask(first("ann")).await.served, Served::Hit);
-    assert!(house.tried.next().is_none());
+    assert!(house.tried.waiting().is_none());
 }
 
 #[tokio::test]

@@ -48,19 +48,27 @@ impl Credited {
     }
 }
 
+/// Where a customer was shown an item.
+struct Showing {
+    served_at: EventTime,
+    /// The list, by its number in the order of serving.
+    list: usize,
+    place: usize,
+}
+
 /// Each event goes to the newest list that showed its item to the customer before it, within the window;
 /// an item of a list takes the first such event. Lists and events come in any order, the answer in the
 /// order of serving.
 pub fn join(lists: Vec<ServedList>, events: &[LoggedEvent], outcomes: &Outcomes) -> Vec<Credited> {
     let mut lists: Vec<Credited> =
         lists.into_iter().map(|list| Credited { credits: vec![None; list.items.len()], list }).collect();
-    lists.sort_by(|a, b| (a.list.served_at, a.list.position).cmp(&(b.list.served_at, b.list.position)));
+    lists.sort_by_key(|credited| (credited.list.served_at, credited.list.position));
     // Where each customer was shown each item, oldest first.
-    let mut shown: HashMap<(String, String), Vec<(EventTime, usize, usize)>> = HashMap::new();
+    let mut shown: HashMap<(String, String), Vec<Showing>> = HashMap::new();
     for (at, Credited { list, .. }) in lists.iter().enumerate() {
         for (place, item) in list.items.iter().enumerate() {
             let key = (list.customer_id.clone(), item.item_id.clone());
-            shown.entry(key).or_default().push((list.served_at, at, place));
+            shown.entry(key).or_default().push(Showing { served_at: list.served_at, list: at, place });
         }
     }
     let mut counted: Vec<&LoggedEvent> = events.iter().filter(|logged| outcomes.takes(logged)).collect();
@@ -68,12 +76,10 @@ pub fn join(lists: Vec<ServedList>, events: &[LoggedEvent], outcomes: &Outcomes)
     for logged in counted {
         let Some(item) = &logged.event.item_id else { continue };
         let Some(places) = shown.get(&(logged.event.customer_id.clone(), item.clone())) else { continue };
-        let before = places.partition_point(|(served_at, ..)| *served_at <= logged.event.time);
-        let Some(&(served_at, at, place)) = before.checked_sub(1).and_then(|newest| places.get(newest)) else {
-            continue;
-        };
-        let after = logged.event.time.as_ms() - served_at.as_ms();
-        let credit = lists.get_mut(at).and_then(|credited| credited.credits.get_mut(place));
+        let before = places.partition_point(|showing| showing.served_at <= logged.event.time);
+        let Some(newest) = before.checked_sub(1).and_then(|newest| places.get(newest)) else { continue };
+        let after = logged.event.time.as_ms() - newest.served_at.as_ms();
+        let credit = lists.get_mut(newest.list).and_then(|credited| credited.credits.get_mut(newest.place));
         if after <= outcomes.window_ms()
             && let Some(credit @ None) = credit
         {
