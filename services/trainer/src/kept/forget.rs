@@ -5,7 +5,6 @@
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use rapport_events::{Tenant, check_id, limits};
-use rapport_offline::{OfflineArgs, OfflineLog};
 use rapport_registry::RegistryArgs;
 
 use super::{Forgotten, Keeper, SumsArgs};
@@ -39,8 +38,6 @@ struct Args {
     #[command(flatten)]
     training: TrainingArgs,
     #[command(flatten)]
-    offline: OfflineArgs,
-    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -64,10 +61,8 @@ fn forget(args: &Args) -> Result<(), Failure> {
         println!("a running trainer takes the customer out of its sums when it next looks at the log");
         return Ok(());
     }
-    let log = OfflineLog::open(&args.offline).map_err(crate::Error::from)?;
-    keeper.follow(tenant, &log, &|| false)?;
-    keeper.save(tenant, true)?;
-    println!("the kept sums are without the customer");
+    let events = keeper.take_out_forgotten(tenant)?;
+    println!("the kept sums are without the customer: {events} events were taken out");
     Ok(())
 }
 

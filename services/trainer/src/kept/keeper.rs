@@ -117,6 +117,24 @@ impl Keeper {
         looked
     }
 
+    /// Takes out those who are on record as forgotten, without looking at the log, and writes what is left. How
+    /// many events that were.
+    ///
+    /// # Errors
+    /// The disk fails: the file of before stays.
+    pub fn take_out_forgotten(&self, tenant: &Tenant) -> Result<usize, Error> {
+        let forgotten = self.forgotten(tenant)?;
+        let Some(mut tracked) = self.tracked(tenant) else { return Ok(0) };
+        if !std::mem::replace(&mut tracked.loaded, true) {
+            tracked.kept = self.load(tenant).map(Arc::new);
+        }
+        let events = tracked.kept.as_mut().and_then(Arc::get_mut).map_or(0, |kept| kept.forget(&forgotten));
+        tracked.unsaved.0 += events as u64;
+        drop(tracked);
+        self.save(tenant, true)?;
+        Ok(events)
+    }
+
     /// Writes what is not on disk yet; `at_once` whether or not the time has come.
     ///
     /// # Errors
