@@ -5,34 +5,33 @@
 //! Offsets are committed when the log has the lists, and the log leaves out what its manifests cover:
 //! every list stands in it once.
 
+mod held;
+mod polled;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use prost::Message as _;
-use rapport_events::{EventTime, FieldError, Position, Tenant};
+use rapport_events::Position;
 use rapport_kafka::KafkaArgs;
-use rapport_offline::{LogWriter, ServedItem, ServedList};
-use rapport_proto::{events::DeadLetter, recommend::Served};
+use rapport_offline::{LogWriter, ServedList};
 use rapport_runtime::{Component, Lifecycle};
 use rdkafka::{
-    ClientContext, Message as _, Offset, TopicPartitionList,
+    ClientContext, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
     error::KafkaError,
-    message::BorrowedMessage,
 };
 
-use crate::{Error, dead::DeadLetters, record};
+use self::{held::Held, polled::decode};
+use crate::{Error, dead::DeadLetters};
 
 const POLL: Duration = Duration::from_millis(200);
 /// Lists that may wait for the log; then reading pauses.
 const HELD: usize = 20_000;
 /// Records of one round.
 const AT_ONCE: usize = 1_000;
-/// Items of one list that are kept: more than a scorer gives.
-const ITEMS: usize = 1_000;
 /// Waits between two attempts while the store is away.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
@@ -44,78 +43,6 @@ pub(crate) struct ServedLog {
     pub lifecycle: Lifecycle,
     pub writer: LogWriter<ServedList>,
     pub dead: DeadLetters,
-}
-
-/// A record that was polled.
-enum Polled {
-    List(ServedList),
-    /// An empty list: its offset is covered without a row.
-    Nothing(Position),
-    /// No served list: it must be on the dead topic before its offset is covered.
-    Dead {
-        position: Position,
-        key: Option<Vec<u8>>,
-        letter: Box<DeadLetter>,
-    },
-}
-
-impl Polled {
-    fn position(&self) -> Position {
-        match self {
-            Self::List(list) => list.position,
-            Self::Nothing(position) | Self::Dead { position, .. } => *position,
-        }
-    }
-}
-
-/// What is on its way into the log.
-struct Held {
-    /// Polled and not yet taken by the writer: it must know a partition's end first.
-    polled: VecDeque<Polled>,
-    writer: LogWriter<ServedList>,
-}
-
-impl Held {
-    fn count(&self) -> usize {
-        self.polled.len() + self.writer.buffered()
-    }
-
-    /// Hands what was polled to the writer, in its order, until one cannot go yet.
-    fn take_in(&mut self, dead: &DeadLetters) -> Result<(), rapport_offline::Error> {
-        while let Some(polled) = self.polled.front() {
-            let Position { partition, offset } = polled.position();
-            self.writer.take_over(partition)?;
-            if let Polled::Dead { key, letter, .. } = polled
-                && !dead.bury(key.as_deref(), letter)
-            {
-                return Ok(());
-            }
-            match self.polled.pop_front() {
-                Some(Polled::List(list)) => self.writer.append(list)?,
-                Some(Polled::Nothing(_) | Polled::Dead { .. }) => self.writer.skip(partition, offset),
-                None => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what these partitions have. Returns up to where each is done.
-    fn flush(&mut self, partitions: &[i32]) -> Result<Vec<Position>, rapport_offline::Error> {
-        let before = self.writer.buffered();
-        let mut done = Vec::new();
-        for &partition in partitions {
-            done.extend(self.writer.flush(partition)?.map(|offset| Position { partition, offset }));
-        }
-        let written = (before - self.writer.buffered()) as u64;
-        metrics::counter!("rapport_feature_store_served_lists_total", "result" => "kept").increment(written);
-        Ok(done)
-    }
-
-    /// Forgets partitions: another consumer has them now.
-    fn release(&mut self, partitions: &[i32]) {
-        self.polled.retain(|polled| !partitions.contains(&polled.position().partition));
-        partitions.iter().for_each(|&partition| self.writer.release(partition));
-    }
 }
 
 /// What a rebalance must empty too. The callbacks run inside the consumer's own polls.
@@ -273,97 +200,5 @@ impl Pace {
             self.paused = full;
         }
         Ok(())
-    }
-}
-
-fn decode(message: &BorrowedMessage<'_>) -> Polled {
-    let position = Position { partition: message.partition(), offset: message.offset() };
-    match list(message.payload(), position) {
-        Ok(Some(list)) => Polled::List(list),
-        Ok(None) => Polled::Nothing(position),
-        Err(error) => {
-            tracing::error!(?position, field = error.field, reason = error.reason, "a record that is no served list");
-            metrics::counter!("rapport_feature_store_served_lists_total", "result" => "undecodable").increment(1);
-            let letter = Box::new(record::letter(message, position, error, EventTime::now()));
-            Polled::Dead { position, key: message.key().map(<[u8]>::to_vec), letter }
-        }
-    }
-}
-
-/// `None` for a list without items: nothing was shown.
-fn list(payload: Option<&[u8]>, position: Position) -> Result<Option<ServedList>, FieldError> {
-    let payload = payload.ok_or_else(|| FieldError::decode("value", "is missing"))?;
-    let served = Served::decode(payload)
-        .map_err(|e| FieldError::decode("value", format!("is no rapport.recommend.v1.Served: {e}")))?;
-    let tenant = Tenant::parse(&served.tenant).map_err(|e| FieldError::decode("tenant", e.to_string()))?;
-    let served_at = served.served_at.as_ref().and_then(EventTime::from_proto);
-    let served_at = served_at.ok_or_else(|| FieldError::decode("served_at", "is missing or no time"))?;
-    if served.items.len() > ITEMS {
-        return Err(FieldError::decode("items", format!("are {}, at most {ITEMS} are kept", served.items.len())));
-    }
-    let of = served.provenance.unwrap_or_default();
-    let items: Vec<ServedItem> = served
-        .items
-        .into_iter()
-        .map(|item| ServedItem {
-            item_id: item.item_id,
-            score: item.score,
-            propensity: item.propensity,
-            sources: item.sources.join(","),
-        })
-        .collect();
-    if items.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(ServedList {
-        position,
-        tenant,
-        customer_id: served.customer_id,
-        request_id: of.request_id,
-        served_at,
-        placement: of.placement,
-        experiment: of.experiment,
-        arm: of.arm,
-        model: of.model,
-        model_version: of.model_version,
-        items,
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use rapport_proto::recommend::{Provenance, ScoredItem};
-
-    use super::*;
-
-    #[test]
-    fn a_served_list_is_kept_with_its_probabilities_and_an_empty_one_is_passed_over() {
-        let item = ScoredItem {
-            item_id: "a".into(),
-            score: 2.0,
-            propensity: 0.25,
-            sources: vec!["sequence".into(), "trending".into()],
-            ..ScoredItem::default()
-        };
-        let mut served = Served {
-            tenant: "demo".into(),
-            customer_id: "ann".into(),
-            items: vec![item],
-            provenance: Some(Provenance { placement: "home".into(), arm: "b".into(), ..Provenance::default() }),
-            served_at: Some(EventTime::from_ms(1_000).to_proto()),
-        };
-        let at = Position { partition: 1, offset: 7 };
-        let kept = list(Some(&served.encode_to_vec()), at).unwrap().unwrap();
-        assert_eq!((kept.position, kept.customer_id.as_str(), kept.served_at.as_ms()), (at, "ann", 1_000));
-        assert_eq!((kept.placement.as_str(), kept.arm.as_str()), ("home", "b"));
-        let shown =
-            ServedItem { item_id: "a".into(), score: 2.0, propensity: 0.25, sources: "sequence,trending".into() };
-        assert_eq!(kept.items, [shown]);
-        served.items.clear();
-        assert_eq!(list(Some(&served.encode_to_vec()), at).unwrap(), None);
-        served.served_at = None;
-        assert_eq!(list(Some(&served.encode_to_vec()), at).unwrap_err().field, "served_at");
-        assert_eq!(list(None, at).unwrap_err().field, "value");
-        assert_eq!(list(Some(&[0xff, 0xff]), at).unwrap_err().field, "value");
     }
 }
