@@ -387,6 +387,7 @@ async fn a_corrupt_artifact_is_refused_and_the_old_model_keeps_serving() {
             artifact: format!("{TENANT}/{MODEL}/{version}"),
             previous: last.champion.clone(),
             epoch,
+            champion_epoch: epoch,
             ..last.clone()
         };
         let producer = stack.broker.producer();
