@@ -46,6 +46,13 @@ async fn without_redis_answers_are_degraded_and_not_errors_and_all_is_well_when_
         check(provenance.degraded.is_empty() && provenance.customer_version == 1, || format!("{provenance:?}"))
     })
     .await;
+    // And the stream goes on.
+    collect(&stack, vec![interaction("after", "view", "ann", "item-2", now_ms())]).await;
+    wait_until("an event of after the outage in the answer", WITHIN, async || {
+        let provenance = recommend(&stack, "ann", 50).await?.provenance.unwrap_or_default();
+        check(provenance.customer_version == 2, || format!("{provenance:?}"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@
 mod recovery;
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet},
     sync::{
         Mutex, PoisonError,
@@ -229,6 +230,8 @@ pub(crate) struct Consume {
     pub runtime: tokio::runtime::Handle,
     pub to_sink: SyncSender<ToSink>,
     pub done: Receiver<Position>,
+    /// Whether partitions are paused: a wait that ends well must resume them.
+    pub resting: Cell<bool>,
 }
 
 impl Consume {
@@ -335,7 +338,6 @@ impl Consume {
     /// meanwhile.
     fn apply(&mut self, consumer: &BaseConsumer<Ownership>, mut batch: Batch) -> Result<Batch, Error> {
         let mut carried = Batch::default();
-        let mut paused = false;
         let changed = loop {
             // What was revoked meanwhile is another consumer's now.
             let owned = consumer.context().owned();
@@ -344,12 +346,11 @@ impl Consume {
             match self.runtime.block_on(self.customers.fold(&batch.events)) {
                 Ok(changed) => break changed,
                 Err(error) => {
-                    if !paused {
+                    if !self.resting.get() {
                         tracing::warn!(%error, "the stream waits for redis");
                     }
                     metrics::counter!("rapport_feature_store_retries_total", "part" => "redis").increment(1);
                     self.component.waiting(error.to_string());
-                    paused = true;
                     self.stay(consumer, &mut carried, RETRY)?;
                     if self.lifecycle.draining() {
                         return Ok(Batch::default()); // Not committed: it comes again.
@@ -365,10 +366,9 @@ impl Consume {
             if self.dead.bury(key.as_deref(), letter) {
                 let position = *position;
                 batch.undecodable.remove(0);
-                paused |= self.hand_on(consumer, ToSink::Skip(position), &mut carried)?;
+                self.hand_on(consumer, ToSink::Skip(position), &mut carried)?;
             } else {
                 self.component.waiting("the dead topic does not take a record");
-                paused = true;
                 self.stay(consumer, &mut carried, RETRY)?;
             }
             if self.lifecycle.draining() {
@@ -377,38 +377,30 @@ impl Consume {
         }
         let events: Vec<LoggedEvent> = batch.events.into_iter().map(|incoming| incoming.logged).collect();
         if !events.is_empty() {
-            paused |= self.hand_on(consumer, ToSink::Events(events), &mut carried)?;
+            self.hand_on(consumer, ToSink::Events(events), &mut carried)?;
         }
-        if paused {
-            consumer.resume(&consumer.assignment()?)?;
-            self.component.ready();
-        }
+        self.go_on(consumer)?;
         Ok(carried)
     }
 
     /// Gives the sink its work; while it is full, the consumer stays in the group without reading.
-    /// Returns whether that was so.
     fn hand_on(
         &self,
         consumer: &BaseConsumer<Ownership>,
         mut message: ToSink,
         carried: &mut Batch,
-    ) -> Result<bool, Error> {
-        let mut paused = false;
+    ) -> Result<(), Error> {
         loop {
             match self.to_sink.try_send(message) {
-                Ok(()) => return Ok(paused),
+                Ok(()) => return Ok(()),
                 // The sink has failed, and the service drains because of it.
-                Err(TrySendError::Disconnected(_)) => return Ok(paused),
-                Err(TrySendError::Full(back)) if self.lifecycle.draining() => drop(back),
+                Err(TrySendError::Disconnected(_)) => return Ok(()),
+                Err(TrySendError::Full(_)) if self.lifecycle.draining() => return Ok(()),
                 Err(TrySendError::Full(back)) => {
                     message = back;
-                    paused = true;
                     self.stay(consumer, carried, RETRY)?;
-                    continue;
                 }
             }
-            return Ok(paused);
         }
     }
 
@@ -416,11 +408,21 @@ impl Consume {
     fn stay(&self, consumer: &BaseConsumer<Ownership>, carried: &mut Batch, wait: Duration) -> Result<(), Error> {
         self.component.beat();
         consumer.pause(&consumer.assignment()?)?;
+        self.resting.set(true);
         // A partition that came in between is not paused yet: what it brings is kept.
         match consumer.poll(wait) {
             Some(Ok(message)) => carried.add(decode(&message, EventTime::now())),
             Some(Err(error)) => tracing::debug!(%error, "poll"),
             None => {}
+        }
+        Ok(())
+    }
+
+    /// Reads on after a wait.
+    fn go_on(&self, consumer: &BaseConsumer<Ownership>) -> Result<(), Error> {
+        if self.resting.take() {
+            consumer.resume(&consumer.assignment()?)?;
+            self.component.ready();
         }
         Ok(())
     }

@@ -111,6 +111,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         runtime,
         to_sink,
         done,
+        resting: std::cell::Cell::new(false),
     };
     let features = FeatureService {
         reader: OnlineReader::new(&config.online)?,

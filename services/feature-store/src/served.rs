@@ -190,15 +190,13 @@ impl Pace {
 
     /// Full: it stays in the group without reading.
     fn hold(&mut self, consumer: &BaseConsumer<Group>, full: bool) -> Result<(), Error> {
-        if full != self.paused {
-            let all = consumer.assignment()?;
-            if full {
-                consumer.pause(&all)?
-            } else {
-                consumer.resume(&all)?
-            }
-            self.paused = full;
+        if full {
+            // Again each time: a partition that came meanwhile reads.
+            consumer.pause(&consumer.assignment()?)?;
+        } else if self.paused {
+            consumer.resume(&consumer.assignment()?)?;
         }
+        self.paused = full;
         Ok(())
     }
 }

@@ -142,6 +142,11 @@ impl Sink {
                     waiting.reported.remove(&partition);
                     waiting.unnoted.remove(&partition);
                 }
+                let noted: Vec<(i32, i64)> = done.iter().map(|at| (at.partition, at.offset)).collect();
+                // A note that is behind costs the next owner a look into the log.
+                if let Err(error) = self.runtime.block_on(self.ledger.advance(&noted)) {
+                    tracing::warn!(%error, "released without a note of how far it is");
+                }
                 // The consumer waits for a bounded time only.
                 answer.try_send(done).ok();
             }

@@ -41,6 +41,8 @@ impl Consume {
         needs.extend(of_those.unwrap_or_default());
         needs.retain(|(_, need)| *need != Need::Nothing);
         if needs.is_empty() {
+            // Redis may have been away and be back.
+            self.go_on(consumer)?;
             return Ok(HashSet::new());
         }
 
@@ -75,8 +77,7 @@ impl Consume {
                 consumer.seek(&topic, *partition, Offset::Offset(at), SEEK)?;
             }
         }
-        consumer.resume(&consumer.assignment()?)?;
-        self.component.ready();
+        self.go_on(consumer)?;
         Ok(moved)
     }
 
