@@ -12,8 +12,7 @@ use rapport_inference::{Asked, NextItemModel};
 use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, WriterSettings};
 use rapport_registry::{Artifact, Registry};
 use rapport_trainer::{
-    Compression, Config,
-    dataset::{Limits, Memory},
+    Config,
     kept::{Forgotten, Keeper},
     models::family,
     progress::Watch,
@@ -47,23 +46,7 @@ fn keeper(state: &Path) -> Keeper {
 }
 
 fn plan() -> Plan {
-    Plan {
-        tenant: tenant(),
-        model: "next-item".into(),
-        recipes: vec![family("ridge").unwrap().recipe(&json!({})).unwrap()],
-        budget: std::time::Duration::from_secs(60),
-        compress: Compression::Off,
-        min_cases: 30,
-        limits: Limits { events: 1_000_000, items: 20_000 },
-        memory: Memory::default(),
-        since: None,
-        event_types: Vec::new(),
-        asked: None,
-        dry_run: true,
-        because: String::new(),
-        checkpoints: None,
-        checkpoint_every: run::CHECKPOINT_EVERY,
-    }
+    common::plan(vec![family("ridge").unwrap().recipe(&json!({})).unwrap()])
 }
 
 /// How the run ended, and what it said about the sums.

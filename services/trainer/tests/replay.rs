@@ -4,17 +4,15 @@
 
 mod common;
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command};
 
 use rapport_events::{EventTime, LoggedEvent, Position, Tenant};
 use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, ServedItem, ServedList, WriterSettings};
 use rapport_registry::Registry;
 use rapport_trainer::{
-    Compression,
-    dataset::{Limits, Memory},
     models::family,
     progress::Watch,
-    run::{self, Plan, Tools},
+    run::{self, Tools},
 };
 use serde_json::json;
 
@@ -80,26 +78,10 @@ fn a_model_that_knows_what_comes_next_would_have_earned_more_and_an_untaught_one
     let log = write(&folder.path().join("offline"), &common::walks(CUSTOMERS, STEPS));
     let registry = Registry::open(folder.path().join("registry")).unwrap();
     let untaught = json!({ "dim": 8, "hidden": 16, "epochs": 1, "sequence_length": 30, "learning_rate": 1e-6 });
-    let plan = Plan {
-        tenant: Tenant::parse("demo").unwrap(),
-        model: "next-item".into(),
-        recipes: vec![
-            family("ridge").unwrap().recipe(&json!({})).unwrap(),
-            family("ligr").unwrap().recipe(&untaught).unwrap(),
-        ],
-        budget: Duration::from_secs(120),
-        compress: Compression::Off,
-        min_cases: 30,
-        limits: Limits { events: 1_000_000, items: 20_000 },
-        memory: Memory::default(),
-        since: None,
-        event_types: Vec::new(),
-        asked: None,
-        dry_run: true,
-        because: String::new(),
-        checkpoints: None,
-        checkpoint_every: run::CHECKPOINT_EVERY,
-    };
+    let plan = common::plan(vec![
+        family("ridge").unwrap().recipe(&json!({})).unwrap(),
+        family("ligr").unwrap().recipe(&untaught).unwrap(),
+    ]);
     let tools =
         Tools { log: &log, registry: &registry, device: run::device(0), models: None, keeper: None, range: None };
     let outcome = run::run(&plan, &tools, &Watch { report: &|_| {}, stop: &|| false }).unwrap();

@@ -17,8 +17,8 @@ use rapport_inference::{Asked, BatchSettings, NextItemModel, Workers};
 use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, WriterSettings};
 use rapport_registry::{Artifact, ArtifactError, Description, Gate, ItemTable, Live, Registry, Verdict, files};
 use rapport_trainer::{
-    Compression, Error,
-    dataset::{Limits, Memory},
+    Error,
+    dataset::Memory,
     models::{FAMILIES, blend, family},
     progress::Watch,
     recipes,
@@ -65,23 +65,7 @@ fn small(kind: &str, changes: &Value) -> Value {
 }
 
 fn plan(kinds: &[&str]) -> Plan {
-    Plan {
-        tenant: Tenant::parse("demo").unwrap(),
-        model: "next-item".into(),
-        recipes: kinds.iter().map(|kind| small(kind, &json!({}))).collect(),
-        budget: Duration::from_secs(120),
-        compress: Compression::Off,
-        min_cases: 30,
-        limits: Limits { events: 1_000_000, items: 20_000 },
-        memory: Memory::default(),
-        since: None,
-        event_types: Vec::new(),
-        asked: None,
-        dry_run: true,
-        because: String::new(),
-        checkpoints: None,
-        checkpoint_every: run::CHECKPOINT_EVERY,
-    }
+    common::plan(kinds.iter().map(|kind| small(kind, &json!({}))).collect())
 }
 
 /// One pass of a network: no match for anybody.

@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position, Tenant};
+use rapport_trainer::{
+    Compression,
+    dataset::{Limits, Memory},
+    run::{self, Plan},
+};
 
 /// A file of a data set: under `RAPPORT_DATA` (the development set-up's cache) or
 /// `RAPPORT_SHARED_DATA`. `None`, with a message, when it is in neither.
@@ -69,4 +74,26 @@ pub fn walks(customers: i64, steps: i64) -> Vec<LoggedEvent> {
         }
     }
     events
+}
+
+/// A run of these recipes on the log of the tenant `demo`, that makes nothing live.
+#[allow(dead_code)]
+pub fn plan(recipes: Vec<serde_json::Value>) -> Plan {
+    Plan {
+        tenant: Tenant::parse("demo").unwrap(),
+        model: "next-item".into(),
+        recipes,
+        budget: Duration::from_secs(120),
+        compress: Compression::Off,
+        min_cases: 30,
+        limits: Limits { events: 1_000_000, items: 20_000 },
+        memory: Memory::default(),
+        since: None,
+        event_types: Vec::new(),
+        asked: None,
+        dry_run: true,
+        because: String::new(),
+        checkpoints: None,
+        checkpoint_every: run::CHECKPOINT_EVERY,
+    }
 }
