@@ -42,5 +42,9 @@ mod replay;
 mod same_features;
 #[path = "flows/secure_kafka.rs"]
 mod secure_kafka;
+#[path = "flows/side.rs"]
+mod side;
 #[path = "flows/spool.rs"]
 mod spool;
+#[path = "flows/triggers.rs"]
+mod triggers;

@@ -29,26 +29,30 @@ use tonic::Code;
 
 use crate::doors::{collect, recommend};
 
-const MODEL: &str = "next-item";
-const WITHIN: Duration = Duration::from_secs(60);
+pub const MODEL: &str = "next-item";
+pub const WITHIN: Duration = Duration::from_secs(60);
 
-const WALKS: Walks = Walks { items: 120, events_per_customer: 30, noise: 0.15, start_ms: 1_767_225_600_000, seed: 11 };
+pub const WALKS: Walks = Walks { items: 120, events_per_customer: 30, noise: 0.15, start_ms: 1_767_225_600_000, seed: 11 };
 
 /// Sends the walks of these customers and waits until the offline log has them.
-async fn walk(stack: &Stack, customers: std::ops::Range<usize>) {
+pub async fn walk(stack: &Stack, customers: std::ops::Range<usize>) {
     let events = WALKS.events(customers.clone());
     for batch in events.chunks(1_000) {
         collect(stack, batch.to_vec()).await;
     }
-    let expected = customers.end * WALKS.events_per_customer;
-    wait_until("the walks in the offline log", WITHIN, async || {
+    in_the_log(stack, customers.end * WALKS.events_per_customer).await;
+}
+
+/// Waits until the offline log has so many events.
+pub async fn in_the_log(stack: &Stack, expected: usize) {
+    wait_until("the events in the offline log", WITHIN, async || {
         let found = offline::event_ids(stack).len();
         check(found == expected, || format!("{found} of {expected}"))
     })
     .await;
 }
 
-async fn train(stack: &Stack, config: TrainingConfig) -> RunResult {
+pub async fn train(stack: &Stack, config: TrainingConfig) -> RunResult {
     train_and_listen(stack, config).await.0
 }
 
@@ -71,11 +75,11 @@ async fn train_and_listen(stack: &Stack, config: TrainingConfig) -> (RunResult, 
     (result, said)
 }
 
-fn version(result: &RunResult) -> &str {
+pub fn version(result: &RunResult) -> &str {
     &result.versions[0].version
 }
 
-fn only(kind: &str) -> TrainingConfig {
+pub fn only(kind: &str) -> TrainingConfig {
     TrainingConfig { kinds: vec![kind.to_owned()], seed: 1, ..Default::default() }
 }
 
@@ -86,7 +90,7 @@ async fn live(stack: &Stack) -> Option<ModelVersion> {
 }
 
 /// Waits until answers are made by this version.
-async fn served_by(stack: &Stack, version: &str) {
+pub async fn served_by(stack: &Stack, version: &str) {
     wait_until(&format!("answers by {version}"), WITHIN, async || {
         let provenance = recommend(stack, &Walks::customer(0), 10).await?.provenance.unwrap_or_default();
         check(provenance.model_version == version, || format!("{provenance:?}"))
