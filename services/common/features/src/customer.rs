@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use rapport_events::{CleanEvent, EventTime};
 
 use crate::{
-    Entity, Error, History, State, Views, item_hash,
+    CustomerFill, Entity, Error, History, State, Views, item_hash,
     wire::{self, Reader},
 };
 
@@ -35,6 +35,15 @@ impl PartialEq for CustomerState {
             && self.categories == other.categories
             && self.history == other.history
             && self.seen == other.seen
+    }
+}
+
+/// Down to [`CATEGORIES`]: those that have been quiet for longest go.
+pub(crate) fn forget_quietest(categories: &mut BTreeMap<String, State>) {
+    while categories.len() > CATEGORIES {
+        let quietest = categories.iter().min_by_key(|(name, state)| (state.newest(), *name));
+        let Some(name) = quietest.map(|(name, _)| name.clone()) else { return };
+        categories.remove(&name);
     }
 }
 
@@ -78,12 +87,22 @@ impl CustomerState {
         let mut state = State::of(&self.views.category);
         state.apply(event);
         self.categories.insert(category.to_owned(), state);
-        if self.categories.len() > CATEGORIES {
-            let quietest = self.categories.iter().min_by_key(|(name, state)| (state.newest(), *name));
-            if let Some(name) = quietest.map(|(name, _)| name.clone()) {
-                self.categories.remove(&name);
+        forget_quietest(&mut self.categories);
+    }
+
+    /// Adds what features missed that were declared later than these events came. The customer's version,
+    /// history and seen items have them already.
+    pub fn fill(&mut self, missed: &CustomerFill) {
+        self.features.fill(missed.features());
+        for (name, missed) in missed.categories() {
+            match self.categories.get_mut(name) {
+                Some(state) => state.fill(missed),
+                None => {
+                    self.categories.insert(name.clone(), State::filled(&self.views.category, missed));
+                }
             }
         }
+        forget_quietest(&mut self.categories);
     }
 
     /// How many events have been applied: the version that caches compare.

@@ -15,6 +15,7 @@ pub mod decay;
 mod declare;
 mod distinct;
 mod error;
+mod evolve;
 mod history;
 mod replay;
 mod state;
@@ -24,6 +25,7 @@ pub mod wire;
 
 pub use customer::{CATEGORIES, CustomerState, SEEN};
 pub use error::Error;
+pub use evolve::{CustomerFill, Difference};
 pub use history::{HISTORY, History, Interaction};
 pub use replay::{Replay, vector_at};
 pub use state::State;

@@ -106,6 +106,26 @@ impl State {
         }
     }
 
+    /// Adds what features of this state missed, from a state that holds those alone: what the two have in
+    /// common by definition. Events count as they did.
+    pub fn fill(&mut self, missed: &Self) {
+        for (slot, feature) in missed.slots.iter().zip(&missed.plan.features) {
+            let (Some(theirs), Some(&at)) = (slot, self.plan.by_fingerprint.get(&feature.fingerprint)) else { continue };
+            match self.slots.get_mut(at) {
+                Some(Some(ours)) => ours.merge(theirs, feature),
+                Some(ours) => *ours = Some(theirs.clone()),
+                None => {}
+            }
+        }
+    }
+
+    /// The same plan's state of an entity that these events happened to.
+    pub(crate) fn filled(plan: &Arc<Plan>, missed: &Self) -> Self {
+        let mut state = Self { events: missed.events, newest: missed.newest, ..Self::of(plan) };
+        state.fill(missed);
+        state
+    }
+
     /// Compact and versioned. Each slot carries the hash of its definition, so that views can be
     /// added, removed and changed: [`Self::from_bytes`] keeps what is still declared.
     pub fn to_bytes(&self) -> Vec<u8> {
