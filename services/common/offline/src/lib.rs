@@ -20,6 +20,7 @@
 
 mod columns;
 mod error;
+mod generations;
 mod manifest;
 mod place;
 mod reader;
@@ -29,6 +30,7 @@ mod store;
 mod writer;
 
 pub use error::Error;
+pub use generations::Generation;
 pub use manifest::{Manifest, ManifestFile};
 pub use place::{Newer, Place};
 pub use reader::Selection;

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use redis::{Pipeline, Value, aio::ConnectionManager};
 
-use crate::{Error, OnlineArgs, record::parse_fence};
+use crate::{Error, OnlineArgs, record::{parse_fence, partial_fields}};
 
 /// Keys of one page of a walk over all keys.
 const PAGE: usize = 1_000;
@@ -176,7 +176,9 @@ impl Ledger {
         for key in keys.iter().filter(|key| key.ends_with(b"}:p") || key.ends_with(b"}:trend")) {
             gone.cmd("HDEL").arg(key);
             partitions.iter().for_each(|partition| {
-                gone.arg(format!("o{partition}")).arg(format!("s{partition}"));
+                partial_fields(*partition).iter().for_each(|field| {
+                    gone.arg(field);
+                });
             });
             commands += 1;
         }

@@ -2,21 +2,23 @@
 //!
 //! | what | key | value |
 //! |---|---|---|
-//! | a customer | `<prefix>:{<tenant>/<customer>}:s` | HASH: `o` fence, `v` version, `t` newest event (ms), `f` features, `h` history, `x` seen |
+//! | a customer | `<prefix>:{<tenant>/<customer>}:s` | HASH: `o` fence, `v` version, `t` newest event (ms), `f` features, `h` history, `x` seen, `w` marker |
 //! | a customer's cached list | `<prefix>:{<tenant>/<customer>}:l` | STRING, the scorer's own (its `cache/list.rs`) |
-//! | an item | `<prefix>:{<tenant>/i/<item>}:p` | HASH: `o<partition>` fence and `s<partition>` partial state of each source partition |
+//! | an item | `<prefix>:{<tenant>/i/<item>}:p` | HASH: `o<partition>` fence and `s<partition>` partial state of each source partition, `w<partition>` marker |
 //! | a tenant's trends | `<prefix>:{<tenant>}:trend` | HASH: as an item's |
 //! | how far it is | `<prefix>:{_}:folded`, `<prefix>:{_}:rebuilding` | HASHes of the feature store's own ([`Ledger`]) |
 //!
 //! The feature store writes all but the lists ([`OnlineWriter`]), each key by compare-and-set on
 //! its fence: the `partition:offset` of the last event that the value holds. A write whose base has
 //! changed meanwhile is refused, and events at or below the fence are left out, so a replayed event
-//! or a consumer that has lost its partition changes nothing. [`OnlineReader`] reads them.
+//! or a consumer that has lost its partition changes nothing. [`OnlineReader`] reads them. A
+//! [`Marker`] says which generation of views a state is whole by; there is none until views change.
 
 mod args;
 mod error;
 mod keys;
 mod ledger;
+mod marker;
 mod reader;
 mod record;
 mod writer;
@@ -25,6 +27,7 @@ pub use args::{OnlineArgs, ViewsArgs};
 pub use error::Error;
 pub use keys::Keys;
 pub use ledger::Ledger;
+pub use marker::Marker;
 pub use reader::OnlineReader;
-pub use record::{StoredCustomer, StoredPartial, parse_fence};
-pub use writer::{OnlineWriter, Outcome, Write};
+pub use record::{Standing, StoredCustomer, StoredPartial, parse_fence};
+pub use writer::{Marked, OnlineWriter, Outcome, Write};

@@ -6,7 +6,7 @@ use rapport_events::{EventTime, Position};
 use rapport_features::{CustomerState, History, Views, item_hash};
 use redis::Value;
 
-use crate::Error;
+use crate::{Error, Marker};
 
 /// A fence as text: `partition:offset`.
 pub(crate) fn fence_text(position: Position) -> String {
@@ -33,6 +33,16 @@ pub struct StoredCustomer {
     seen: Vec<u8>,
     features: Option<Vec<u8>>,
     history: Option<Vec<u8>>,
+    /// Which views it is whole by, for who writes it.
+    pub marker: Option<Marker>,
+}
+
+/// The field of a customer's marker.
+pub(crate) const MARKER: &str = "w";
+
+fn marker_of(key: &str, field: Option<Vec<u8>>) -> Result<Option<Marker>, Error> {
+    let parse = |text: Vec<u8>| Marker::parse(&text).ok_or_else(|| corrupt(key, "its marker is none"));
+    field.map(parse).transpose()
 }
 
 fn corrupt(key: &str, reason: impl ToString) -> Error {
@@ -59,9 +69,12 @@ pub(crate) fn values(key: &str, answer: Value) -> Result<Vec<Value>, Error> {
 }
 
 impl StoredCustomer {
+    /// What a reader needs.
     pub(crate) const FIELDS: [&'static str; 6] = ["o", "v", "t", "x", "f", "h"];
+    /// What a writer needs.
+    pub(crate) const ALL_FIELDS: [&'static str; 7] = ["o", "v", "t", "x", "f", "h", MARKER];
 
-    /// From the answer to `HMGET key` with [`Self::FIELDS`].
+    /// From the answer to `HMGET key` with [`Self::FIELDS`] or [`Self::ALL_FIELDS`].
     pub(crate) fn from_answer(key: String, answer: Value) -> Result<Option<Self>, Error> {
         let mut fields = values(&key, answer)?.into_iter().map(bytes);
         let mut next = || fields.next().flatten();
@@ -77,8 +90,9 @@ impl StoredCustomer {
         if seen.len() % 8 != 0 {
             return Err(corrupt(&key, "field x ends in the middle of a hash"));
         }
-        let (features, history) = (next(), next());
+        let (features, history, marker) = (next(), next(), next());
         Ok(Some(Self {
+            marker: marker_of(&key, marker)?,
             fence,
             version: u64::try_from(version).map_err(|_| corrupt(&key, "field v is negative"))?,
             newest: (newest != i64::MIN).then(|| EventTime::from_ms(newest)),
@@ -143,16 +157,34 @@ impl StoredCustomer {
 pub struct StoredPartial {
     pub fence: Position,
     pub bytes: Vec<u8>,
+    pub marker: Option<Marker>,
+}
+
+/// How far a stored state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub fence: Position,
+    pub marker: Option<Marker>,
+}
+
+impl Standing {
+    /// From the answer to `HMGET key <fence> <marker>`.
+    pub(crate) fn from_answer(key: &str, answer: Value) -> Result<Option<Self>, Error> {
+        let mut fields = values(key, answer)?.into_iter().map(bytes);
+        let Some(fence) = fields.next().flatten() else { return Ok(None) };
+        let fence = parse_fence(&fence).ok_or_else(|| corrupt(key, "its fence is not partition:offset"))?;
+        Ok(Some(Self { fence, marker: marker_of(key, fields.next().flatten())? }))
+    }
 }
 
 impl StoredPartial {
-    /// From the answer to `HMGET key o<partition> s<partition>`.
+    /// From the answer to `HMGET key o<partition> s<partition> w<partition>`.
     pub(crate) fn from_answer(key: &str, answer: Value) -> Result<Option<Self>, Error> {
         let mut fields = values(key, answer)?.into_iter().map(bytes);
-        match (fields.next().flatten(), fields.next().flatten()) {
-            (Some(fence), Some(bytes)) => {
+        match (fields.next().flatten(), fields.next().flatten(), fields.next().flatten()) {
+            (Some(fence), Some(bytes), marker) => {
                 let fence = parse_fence(&fence).ok_or_else(|| corrupt(key, "its fence is not partition:offset"))?;
-                Ok(Some(Self { fence, bytes }))
+                Ok(Some(Self { fence, bytes, marker: marker_of(key, marker)? }))
             }
             _ => Ok(None),
         }
@@ -175,8 +207,9 @@ impl StoredPartial {
     }
 }
 
-pub(crate) fn partial_fields(partition: i32) -> (String, String) {
-    (format!("o{partition}"), format!("s{partition}"))
+/// A partition's fields of an item or a trend: fence, state and marker.
+pub(crate) fn partial_fields(partition: i32) -> [String; 3] {
+    ["o", "s", MARKER].map(|field| format!("{field}{partition}"))
 }
 
 #[cfg(test)]

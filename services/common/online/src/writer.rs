@@ -7,8 +7,8 @@ use rapport_features::CustomerState;
 use redis::{Pipeline, Script, Value, aio::ConnectionManager};
 
 use crate::{
-    Error, Keys, OnlineArgs, StoredCustomer, StoredPartial,
-    record::{fence_text, partial_fields},
+    Error, Keys, Marker, OnlineArgs, Standing, StoredCustomer, StoredPartial,
+    record::{MARKER, fence_text, partial_fields},
 };
 
 /// Commands in one pipeline: large enough to hide the round trip, small enough that Redis answers
@@ -16,11 +16,12 @@ use crate::{
 const CHUNK: usize = 256;
 
 /// KEYS[1]; ARGV: the fence's field, the fence that was read ('' for none), a time to live in
-/// milliseconds (0 for none), then fields and values. Writes only if nobody wrote since.
+/// milliseconds (0 for none), the marker's field, the marker that was read ('' for none), then fields and
+/// values. Writes only if nobody wrote since.
 const COMPARE_AND_SET: &str = "\
-local stored = redis.call('HGET', KEYS[1], ARGV[1])
-if (stored or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+local stored = redis.call('HMGET', KEYS[1], ARGV[1], ARGV[4])
+if (stored[1] or '') ~= ARGV[2] or (stored[2] or '') ~= ARGV[5] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 6))
 if ARGV[3] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1";
 
@@ -32,13 +33,22 @@ pub enum Outcome {
     Conflict,
 }
 
-/// One value and the fence it was made from.
+/// One value, and the fence and the marker it was made from.
 pub struct Write {
     key: String,
     fence_field: String,
     expected: Option<Position>,
     fence: Position,
+    marker_field: String,
+    expected_marker: Option<Marker>,
     fields: Vec<(String, Vec<u8>)>,
+}
+
+/// A marker as it was read, and as it becomes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marked {
+    pub read: Option<Marker>,
+    pub becomes: Option<Marker>,
 }
 
 impl fmt::Debug for Write {
@@ -50,16 +60,42 @@ impl fmt::Debug for Write {
 impl Write {
     /// `key` from [`Keys::customer`]; `expected` is the fence that was read, `fence` the last event
     /// folded in.
-    pub fn customer(key: String, expected: Option<Position>, fence: Position, state: &CustomerState) -> Self {
+    pub fn customer(
+        key: String,
+        expected: Option<Position>,
+        fence: Position,
+        marked: Marked,
+        state: &CustomerState,
+    ) -> Self {
         let fields = StoredCustomer::fields_of(state);
         let fields = fields.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
-        Self { key, fence_field: "o".into(), expected, fence, fields }
+        Self::of(key, ["o".into(), MARKER.into()], expected, fence, marked, fields)
+    }
+
+    fn of(
+        key: String,
+        [fence_field, marker_field]: [String; 2],
+        expected: Option<Position>,
+        fence: Position,
+        marked: Marked,
+        mut fields: Vec<(String, Vec<u8>)>,
+    ) -> Self {
+        if let Some(marker) = marked.becomes.filter(|_| marked.becomes != marked.read) {
+            fields.push((marker_field.clone(), marker.to_string().into_bytes()));
+        }
+        Self { key, fence_field, expected, fence, marker_field, expected_marker: marked.read, fields }
     }
 
     /// A partial of an item or a trend; `key` from [`Keys::item`] or [`Keys::trends`].
-    pub fn partial(key: String, expected: Option<Position>, fence: Position, bytes: Vec<u8>) -> Self {
-        let (fence_field, state_field) = partial_fields(fence.partition);
-        Self { key, fence_field, expected, fence, fields: vec![(state_field, bytes)] }
+    pub fn partial(
+        key: String,
+        expected: Option<Position>,
+        fence: Position,
+        marked: Marked,
+        bytes: Vec<u8>,
+    ) -> Self {
+        let [fence_field, state_field, marker_field] = partial_fields(fence.partition);
+        Self::of(key, [fence_field, marker_field], expected, fence, marked, vec![(state_field, bytes)])
     }
 }
 
@@ -117,7 +153,7 @@ impl OnlineWriter {
         for chunk in keys.chunks(CHUNK) {
             let mut pipeline = redis::pipe();
             chunk.iter().for_each(|key| {
-                pipeline.cmd("HMGET").arg(key).arg(&StoredCustomer::FIELDS);
+                pipeline.cmd("HMGET").arg(key).arg(&StoredCustomer::ALL_FIELDS);
             });
             let answers = self.run(&pipeline).await?;
             customers.extend(chunk.iter().zip(answers).map(|(key, a)| StoredCustomer::from_answer(key.clone(), a)));
@@ -137,8 +173,7 @@ impl OnlineWriter {
         for chunk in keys.chunks(CHUNK) {
             let mut pipeline = redis::pipe();
             for (key, partition) in chunk {
-                let (fence, state) = partial_fields(*partition);
-                pipeline.cmd("HMGET").arg(key).arg(fence).arg(state);
+                pipeline.cmd("HMGET").arg(key).arg(&partial_fields(*partition));
             }
             let answers = self.run(&pipeline).await?;
             partials.extend(chunk.iter().zip(answers).map(|((key, _), a)| StoredPartial::from_answer(key, a)));
@@ -146,7 +181,38 @@ impl OnlineWriter {
         Ok(partials)
     }
 
-    /// Writes values, each if its fence is still the one that was read. Each outcome stands at its
+    /// How far customers are, by key.
+    ///
+    /// # Errors
+    /// As [`Self::load_customers`].
+    pub async fn customers_stand(&mut self, keys: &[String]) -> Result<Vec<Option<Standing>>, Error> {
+        self.stand(keys, "o", MARKER).await
+    }
+
+    /// How far one source partition's part of items is, by key.
+    ///
+    /// # Errors
+    /// As [`Self::load_customers`].
+    pub async fn partials_stand(&mut self, keys: &[String], partition: i32) -> Result<Vec<Option<Standing>>, Error> {
+        let [fence, _, marker] = partial_fields(partition);
+        self.stand(keys, &fence, &marker).await
+    }
+
+    async fn stand(&mut self, keys: &[String], fence: &str, marker: &str) -> Result<Vec<Option<Standing>>, Error> {
+        let mut standings = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(CHUNK) {
+            let mut pipeline = redis::pipe();
+            chunk.iter().for_each(|key| {
+                pipeline.cmd("HMGET").arg(key).arg(fence).arg(marker);
+            });
+            for (key, answer) in chunk.iter().zip(self.run(&pipeline).await?) {
+                standings.push(Standing::from_answer(key, answer)?);
+            }
+        }
+        Ok(standings)
+    }
+
+    /// Writes values, each if its fence and its marker are still those that were read. Each outcome stands at its
     /// write's place.
     ///
     /// # Errors
@@ -162,7 +228,8 @@ impl OnlineWriter {
             for write in chunk {
                 let expected = write.expected.map(fence_text).unwrap_or_default();
                 pipeline.cmd("EVALSHA").arg(self.script.get_hash()).arg(1).arg(&write.key);
-                pipeline.arg(&write.fence_field).arg(expected).arg(&ttl);
+                let marker = write.expected_marker.map(|marker| marker.to_string()).unwrap_or_default();
+                pipeline.arg(&write.fence_field).arg(expected).arg(&ttl).arg(&write.marker_field).arg(marker);
                 pipeline.arg(&write.fence_field).arg(fence_text(write.fence));
                 for (name, bytes) in &write.fields {
                     pipeline.arg(name).arg(bytes.as_slice());
