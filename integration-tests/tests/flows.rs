@@ -48,3 +48,5 @@ mod side;
 mod spool;
 #[path = "flows/triggers.rs"]
 mod triggers;
+#[path = "flows/views.rs"]
+mod views;

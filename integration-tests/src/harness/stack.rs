@@ -215,6 +215,7 @@ impl Stack {
             .env("RAPPORT_COLLECTOR", self.grpc_uri(Service::Collector))
             .env("RAPPORT_TRAINER", self.grpc_uri(Service::Trainer))
             .env("RAPPORT_SCORER", self.grpc_uri(Service::Scorer))
+            .env("RAPPORT_FEATURE_STORE", self.grpc_uri(Service::FeatureStore))
             .env("RAPPORT_API_KEY", API_KEY)
             .env("RAPPORT_HASH_KEY", HASH_KEY)
             .args(arguments)

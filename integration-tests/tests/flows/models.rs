@@ -32,7 +32,8 @@ use crate::doors::{collect, recommend};
 pub const MODEL: &str = "next-item";
 pub const WITHIN: Duration = Duration::from_secs(60);
 
-pub const WALKS: Walks = Walks { items: 120, events_per_customer: 30, noise: 0.15, start_ms: 1_767_225_600_000, seed: 11 };
+pub const WALKS: Walks =
+    Walks { items: 120, events_per_customer: 30, noise: 0.15, start_ms: 1_767_225_600_000, seed: 11 };
 
 /// Sends the walks of these customers and waits until the offline log has them.
 pub async fn walk(stack: &Stack, customers: std::ops::Range<usize>) {

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use rapport_events::{LoggedEvent, Position};
+use rapport_events::LoggedEvent;
 use rapport_features::{Entity, State, TrendState, Views};
-use rapport_online::{Error, OnlineWriter, Outcome, StoredPartial, Write};
+use rapport_online::{Error, Marked, Marker, OnlineWriter, Outcome, StoredPartial, Write};
 
-use crate::group::{Group, by_key, holds};
+use crate::{
+    generations::InForce,
+    group::{Group, by_key, holds},
+};
 
 /// A partial state of either kind.
 enum Partial {
@@ -32,11 +35,59 @@ impl Kind {
 pub(crate) struct Aggregates {
     writer: OnlineWriter,
     views: Arc<Views>,
+    generation: u32,
 }
 
 impl Aggregates {
-    pub(crate) fn new(writer: OnlineWriter, views: &Arc<Views>) -> Self {
-        Self { writer, views: Arc::clone(views) }
+    pub(crate) fn new(writer: OnlineWriter, in_force: &InForce) -> Self {
+        Self { writer, views: Arc::clone(&in_force.writing), generation: in_force.generation }
+    }
+
+    /// From now on states are folded by these views.
+    pub(crate) fn adopt(&mut self, views: &Arc<Views>, generation: u32) {
+        (self.views, self.generation) = (Arc::clone(views), generation);
+    }
+
+    /// Adds what new features of items missed, in what one partition has of them: to each once, if they begin
+    /// after the offset that it was made for. Returns of how many they do not.
+    ///
+    /// # Errors
+    /// Redis is away or late: the same call again finishes it.
+    pub(crate) async fn fill(&mut self, partition: i32, missed: &[(String, i64, State)]) -> Result<usize, Error> {
+        let mut open: Vec<&(String, i64, State)> = missed.iter().collect();
+        let mut left = 0;
+        while !open.is_empty() {
+            let keys: Vec<(String, i32)> = open.iter().map(|(key, ..)| (key.clone(), partition)).collect();
+            let stored = self.writer.load_partials(&keys).await?;
+            let (mut writes, mut written) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+            for (entry, stored) in open.into_iter().zip(stored) {
+                let (key, begins, fill) = entry;
+                let Ok(Some(stored)) = stored else { continue };
+                let (fence, marked) = (stored.fence, self.marked(&stored));
+                let beginning = marked.becomes.and_then(|marker| marker.begins);
+                if beginning != Some(*begins) {
+                    left += usize::from(beginning.is_some());
+                    continue;
+                }
+                let mut partial = self.decode(Kind::Item, Some(stored));
+                if let Partial::Item(state) = &mut partial {
+                    state.fill(fill);
+                }
+                let becomes = Some(Marker { generation: self.generation, begins: None });
+                let marked = Marked { becomes, ..marked };
+                writes.push(Write::partial(key.clone(), Some(fence), fence, marked, partial.to_bytes()));
+                written.push(entry);
+            }
+            let outcomes = self.writer.write(&writes).await?.into_iter();
+            let refused = written.into_iter().zip(outcomes).filter(|(_, outcome)| *outcome == Outcome::Conflict);
+            open = refused.map(|(entry, _)| entry).collect();
+        }
+        Ok(left)
+    }
+
+    fn marked(&self, stored: &StoredPartial) -> Marked {
+        let becomes = Marker::taken_over(stored.marker, Some(stored.fence.offset), self.generation);
+        Marked { read: stored.marker, becomes }
     }
 
     /// Folds events of one partition, in their order, and writes what they change. Each event counts
@@ -74,6 +125,14 @@ impl Aggregates {
                     }
                 };
                 let expected = stored.as_ref().map(|s| s.fence);
+                let marked = match (kind, &stored) {
+                    // Trends do not change with the views.
+                    (Kind::Trend, _) => Marked::default(),
+                    (Kind::Item, Some(stored)) => self.marked(stored),
+                    (Kind::Item, None) => {
+                        Marked { read: None, becomes: Marker::taken_over(None, None, self.generation) }
+                    }
+                };
                 let mut partial = self.decode(kind, stored);
                 let mut fence = expected;
                 for logged in group.events.iter().filter_map(|&i| batch.get(i)) {
@@ -83,7 +142,7 @@ impl Aggregates {
                     }
                 }
                 if let Some(fence) = fence.filter(|_| fence != expected) {
-                    writes.push(self.write_of(&group.key, expected, fence, &partial));
+                    writes.push(Write::partial(group.key.clone(), expected, fence, marked, partial.to_bytes()));
                     written.push(group);
                 }
             }
@@ -100,10 +159,6 @@ impl Aggregates {
             }
         }
         Ok(())
-    }
-
-    fn write_of(&self, key: &str, expected: Option<Position>, fence: Position, partial: &Partial) -> Write {
-        Write::partial(key.to_owned(), expected, fence, partial.to_bytes())
     }
 
     fn decode(&self, kind: Kind, stored: Option<StoredPartial>) -> Partial {

@@ -25,6 +25,11 @@ impl Announcer {
         Self { publisher, topic: topics.features_updated.clone(), views: Arc::clone(views), enabled }
     }
 
+    /// From now on reads have these views.
+    pub(crate) fn adopt(&mut self, views: &Arc<Views>) {
+        self.views = Arc::clone(views);
+    }
+
     /// One record for each changed customer. Waits for nothing.
     pub(crate) fn announce(&self, batch: &[Incoming], changed: &[Changed]) {
         if !self.enabled {

@@ -1,6 +1,7 @@
 //! Step 1 and the loop around it: polls, folds, hands on, commits. The only place that talks to the
 //! clean topic.
 
+mod fill;
 mod recovery;
 
 use std::{
@@ -50,6 +51,8 @@ struct Ownership {
     owned: Mutex<HashSet<i32>>,
     /// Partitions that came, and of which nobody has looked yet what Redis has.
     came: Mutex<Vec<i32>>,
+    /// Up to where each partition was read, as far as it is known.
+    reached: Mutex<HashMap<i32, i64>>,
     to_sink: SyncSender<ToSink>,
     component: Component,
 }
@@ -63,6 +66,11 @@ impl Ownership {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut owned);
         metrics::gauge!("rapport_feature_store_partitions_owned").set(owned.len() as f64);
+    }
+
+    /// The offset that comes next in a partition: all before it were polled.
+    fn reached(&self, partition: i32) -> Option<i64> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
     }
 
     fn take_came(&self) -> Vec<i32> {
@@ -112,6 +120,12 @@ impl ClientContext for Ownership {
                 if numbers.app_offset < 0 { numbers.consumer_lag } else { numbers.ls_offset - numbers.app_offset };
             metrics::gauge!("rapport_feature_store_lag_events", "partition" => partition.to_string())
                 .set(lag.max(0) as f64);
+            // Behind the last event stand markers of transactions, which are fetched and never polled.
+            let fetched = if numbers.fetchq_cnt == 0 { numbers.next_offset } else { -1 };
+            self.reached
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(*partition, fetched.max(numbers.app_offset));
         }
     }
 }
@@ -140,6 +154,7 @@ impl ConsumerContext for Ownership {
         if let Rebalance::Assign(coming) = rebalance {
             let partitions = partitions_of(coming);
             tracing::info!(?partitions, "partitions assigned");
+            self.reached.lock().unwrap_or_else(PoisonError::into_inner).retain(|p, _| !partitions.contains(p));
             self.change(|owned| owned.extend(&partitions));
             self.note_came(&partitions);
             for partition in partitions {
@@ -217,6 +232,8 @@ struct RedisWatch {
     away: bool,
 }
 
+pub(crate) use fill::Filling;
+
 pub(crate) struct Consume {
     pub kafka: KafkaArgs,
     pub group_id: String,
@@ -225,6 +242,7 @@ pub(crate) struct Consume {
     pub lifecycle: Lifecycle,
     pub customers: Customers,
     pub rebuilder: Rebuilder,
+    pub filling: Filling,
     pub announcer: Announcer,
     pub dead: DeadLetters,
     pub runtime: tokio::runtime::Handle,
@@ -242,6 +260,7 @@ impl Consume {
             topic: topics.clean.clone(),
             owned: Mutex::default(),
             came: Mutex::default(),
+            reached: Mutex::default(),
             to_sink: self.to_sink.clone(),
             component: self.component.clone(),
         };
@@ -270,6 +289,7 @@ impl Consume {
                 // They come again, from where the log ends.
                 batch.forget(&moved);
                 carried.forget(&moved);
+                self.look_at_views(&consumer, &mut carried)?;
             }
             if batch.len() > 0 {
                 carried.append(self.apply(&consumer, batch)?);
@@ -280,7 +300,10 @@ impl Consume {
             } else if redis.asked.elapsed() >= ASK_REDIS {
                 self.ask_redis(&mut redis);
             }
-            commit(&consumer, &topics.clean, self.done.try_iter().collect(), CommitMode::Async);
+            self.add_what_was_missed(&consumer, &mut carried)?;
+            let done: Vec<Position> = self.done.try_iter().collect();
+            self.filling.note_done(&done);
+            commit(&consumer, &topics.clean, done, CommitMode::Async);
         }
         let ours: Vec<i32> = consumer.context().owned().into_iter().collect();
         let done = consumer.context().release(ours);
@@ -366,6 +389,7 @@ impl Consume {
             if self.dead.bury(key.as_deref(), letter) {
                 let position = *position;
                 batch.undecodable.remove(0);
+                self.filling.note_handed(position);
                 self.hand_on(consumer, ToSink::Skip(position), &mut carried)?;
             } else {
                 self.component.waiting("the dead topic does not take a record");
@@ -376,6 +400,7 @@ impl Consume {
             }
         }
         let events: Vec<LoggedEvent> = batch.events.into_iter().map(|incoming| incoming.logged).collect();
+        events.iter().for_each(|logged| self.filling.note_handed(logged.position));
         if !events.is_empty() {
             self.hand_on(consumer, ToSink::Events(events), &mut carried)?;
         }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use rapport_events::{EventTime, LoggedEvent, Position};
-use rapport_features::{CustomerState, Views};
-use rapport_online::{Error, OnlineWriter, Outcome, StoredCustomer, Write};
+use rapport_features::{CustomerFill, CustomerState, Views};
+use rapport_online::{Error, Marked, Marker, OnlineWriter, Outcome, StoredCustomer, Write};
 
 use crate::{
+    generations::InForce,
     group::{Group, by_key, holds},
     hot::Hot,
     record::Incoming,
@@ -15,6 +16,7 @@ use crate::{
 /// A state and its fence: the last event that it holds.
 struct Held {
     fence: Option<Position>,
+    marked: Marked,
     state: CustomerState,
     /// Events of the batch at hand that were folded in.
     applied: usize,
@@ -31,12 +33,20 @@ pub(crate) struct Changed {
 pub(crate) struct Customers {
     writer: OnlineWriter,
     views: Arc<Views>,
+    generation: u32,
     hot: Hot<Held>,
 }
 
 impl Customers {
-    pub(crate) fn new(writer: OnlineWriter, views: &Arc<Views>, hot: usize) -> Self {
-        Self { writer, views: Arc::clone(views), hot: Hot::new(hot) }
+    pub(crate) fn new(writer: OnlineWriter, in_force: &InForce, hot: usize) -> Self {
+        let InForce { writing, generation, .. } = in_force;
+        Self { writer, views: Arc::clone(writing), generation: *generation, hot: Hot::new(hot) }
+    }
+
+    /// From now on states are folded by these views.
+    pub(crate) fn adopt(&mut self, views: &Arc<Views>, generation: u32) {
+        (self.views, self.generation) = (Arc::clone(views), generation);
+        self.forget();
     }
 
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
@@ -82,7 +92,7 @@ impl Customers {
                 }
                 match held.fence {
                     Some(fence) if held.fence != expected => {
-                        writes.push(Write::customer(group.key.clone(), expected, fence, &held.state));
+                        writes.push(Write::customer(group.key.clone(), expected, fence, held.marked, &held.state));
                         written.push((group, held));
                     }
                     // Nothing new: a replay.
@@ -104,6 +114,55 @@ impl Customers {
         Ok(changed)
     }
 
+    /// Adds what new features of customers missed: to each once, if they begin after the offset that it was
+    /// made for. Returns of how many they do not.
+    ///
+    /// # Errors
+    /// Redis is away or late: the same call again finishes it.
+    pub(crate) async fn fill(&mut self, missed: &[(String, i64, CustomerFill)]) -> Result<usize, Error> {
+        let group = |(index, (key, ..)): (usize, &(String, i64, _))| Group { key: key.clone(), events: vec![index] };
+        let mut open: Vec<Group> = missed.iter().enumerate().map(group).collect();
+        let mut left = 0;
+        while !open.is_empty() {
+            let held = self.load(&open).await?;
+            let (mut writes, mut written) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+            for (group, held) in open.into_iter().zip(held) {
+                let missed = group.events.first().and_then(|&index| missed.get(index));
+                let (Some((_, begins, fill)), Some(mut held)) = (missed, held) else { continue };
+                match (held.fence, held.marked.becomes.and_then(|marker| marker.begins)) {
+                    (Some(fence), Some(offset)) if offset == *begins => {
+                        held.state.fill(fill);
+                        held.marked.becomes = Some(Marker { generation: self.generation, begins: None });
+                        let write = Write::customer(group.key.clone(), Some(fence), fence, held.marked, &held.state);
+                        writes.push(write);
+                        written.push((group, held));
+                    }
+                    (Some(_), beginning) => {
+                        left += usize::from(beginning.is_some());
+                        self.hot.put(group.key, held);
+                    }
+                    // Redis does not have it any more.
+                    (None, _) => {}
+                }
+            }
+            let outcomes = self.writer.write(&writes).await?;
+            open = Vec::new();
+            for ((group, held), outcome) in written.into_iter().zip(outcomes) {
+                match outcome {
+                    Outcome::Written => self.keep(group.key, held),
+                    Outcome::Conflict => open.push(group),
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// Keeps at hand what was written.
+    fn keep(&mut self, key: String, mut held: Held) {
+        held.marked.read = held.marked.becomes;
+        self.hot.put(key, held);
+    }
+
     /// The group is in Redis: counts its events, and keeps the state at hand.
     fn settle(&mut self, group: Group, mut held: Held) -> Changed {
         let applied = std::mem::take(&mut held.applied);
@@ -114,7 +173,7 @@ impl Customers {
             }
         }
         let changed = Changed { version: held.state.version(), newest: held.state.newest(), events: group.events };
-        self.hot.put(group.key, held);
+        self.keep(group.key, held);
         changed
     }
 
@@ -126,27 +185,34 @@ impl Customers {
         if !cold.is_empty() {
             let keys: Vec<String> = cold.iter().map(|&i| groups[i].key.clone()).collect();
             for (&i, stored) in cold.iter().zip(self.writer.load_customers(&keys).await?) {
-                held[i] = stored_state(&self.views, stored);
+                held[i] = stored_state(&self.views, self.generation, stored);
             }
         }
         Ok(held)
     }
 }
 
-fn stored_state(views: &Arc<Views>, stored: Result<Option<StoredCustomer>, Error>) -> Option<Held> {
+fn stored_state(views: &Arc<Views>, generation: u32, stored: Result<Option<StoredCustomer>, Error>) -> Option<Held> {
+    let marked = |read: Option<Marker>, fence: Option<Position>| Marked {
+        read,
+        becomes: Marker::taken_over(read, fence.map(|fence| fence.offset), generation),
+    };
     // The log has every event, so nothing is lost; a stream that stops would help nobody.
     let corrupt = |error: Error| {
         tracing::error!(%error, "a corrupt customer; replay the log to restore it");
         metrics::counter!("rapport_feature_store_corrupt_states_total", "entity" => "customer").increment(1);
     };
     match stored {
-        Ok(None) => Some(Held { fence: None, state: CustomerState::new(views), applied: 0 }),
+        Ok(None) => {
+            Some(Held { fence: None, marked: marked(None, None), state: CustomerState::new(views), applied: 0 })
+        }
         Ok(Some(stored)) => {
             let state = stored.state(views).unwrap_or_else(|error| {
                 corrupt(error);
                 CustomerState::new(views)
             });
-            Some(Held { fence: Some(stored.fence), state, applied: 0 })
+            let fence = Some(stored.fence);
+            Some(Held { fence, marked: marked(stored.marker, fence), state, applied: 0 })
         }
         Err(error) => {
             corrupt(error);

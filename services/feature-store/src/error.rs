@@ -13,6 +13,16 @@ pub enum Error {
     Serve(#[from] rapport_rpc::ServeError),
     #[error("{0}")]
     Config(String),
+    /// A view file that is wrong.
+    #[error(transparent)]
+    Declared(rapport_features::Error),
+    #[error("generation {generation} of the views: {reason}")]
+    Generation { generation: u32, reason: String },
+    #[error("generation {generation} of the views is being filled; one at a time")]
+    Filling { generation: u32 },
+    /// Views that cannot take the place of others in a running stream.
+    #[error("{reason}")]
+    NotFilled { reason: String },
     #[error("the operating system gives no thread: {0}")]
     Thread(std::io::Error),
 }

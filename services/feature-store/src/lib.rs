@@ -12,7 +12,8 @@
 //! 5. Only what has gone all this way is committed to Kafka. After a crash the rest comes again:
 //!    Redis leaves out what is at or below a stored offset, the log what a manifest covers.
 //!
-//! A Redis that has forgotten is made anew from the log ([`rebuild`]) before the stream goes on.
+//! A Redis that has forgotten is made anew from the log ([`rebuild`]) before the stream goes on. Views that
+//! change ([`generations`]) are filled from the log beside it ([`backfill`]).
 //!
 //! [`served`] keeps the lists that scorers served in a log beside it: with the events, the feedback
 //! loop. [`serve`] answers reads over gRPC. When Redis or the offline store is away, the stream waits;
@@ -20,11 +21,14 @@
 
 mod aggregates;
 mod announce;
+mod backfill;
 mod config;
 mod consume;
 mod customers;
 mod dead;
 mod error;
+mod evolve;
+mod generations;
 mod group;
 mod hot;
 mod rebuild;
@@ -44,12 +48,22 @@ pub use config::Config;
 pub use error::Error;
 
 use crate::{
-    announce::Announcer, consume::Consume, customers::Customers, dead::DeadLetters, rebuild::Rebuilder,
-    serve::FeatureService, served::ServedLog, sink::Sink,
+    announce::Announcer,
+    backfill::Backfill,
+    consume::{Consume, Filling},
+    customers::Customers,
+    dead::DeadLetters,
+    generations::Generations,
+    rebuild::Rebuilder,
+    serve::FeatureService,
+    served::ServedLog,
+    sink::Sink,
 };
 
 /// Batches that may wait between the consumer and the sink; then the consumer waits.
 const BATCHES_AHEAD: usize = 64;
+/// Chunks of a back-fill that may wait for the consumer.
+const CHUNKS_AHEAD: usize = 2;
 /// Time for the threads to end, after they were asked to.
 const JOIN_BUDGET: Duration = Duration::from_secs(12);
 const FLUSH_BUDGET: Duration = Duration::from_secs(2);
@@ -62,6 +76,8 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let views = config.views.load()?;
     tracing::info!(schema_hash = views.schema_hash(), "feature views");
     let log = OfflineLog::open(&config.offline)?;
+    let generations = Generations::open(log.clone(), views)?;
+    let in_force = generations.in_force();
     let publisher = Arc::new(Publisher::new(&config.kafka, &PublisherSettings::new("rapport-feature-store"))?);
     let topics = config.kafka.topics();
 
@@ -79,7 +95,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     };
     let sink = Sink {
         component: lifecycle.component("sink"),
-        aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &views),
+        aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &in_force),
         aggregate_every: config.aggregate_every,
         writer: LogWriter::new(log.clone(), config.writer_settings()),
         ledger: Ledger::new(&config.online)?,
@@ -89,14 +105,26 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     };
     let customers = Customers::new(
         OnlineWriter::new(&config.online, config.state_ttl())?,
-        &views,
+        &in_force,
         usize::try_from(config.hot_customers).unwrap_or(usize::MAX),
     );
     let rebuilder = Rebuilder {
         ledger: Ledger::new(&config.online)?,
-        log,
-        aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &views),
+        log: log.clone(),
+        aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &in_force),
         runtime: runtime.clone(),
+    };
+    let (to_backfill, ready) = std::sync::mpsc::channel();
+    let (to_owner, from_backfill) = std::sync::mpsc::sync_channel(CHUNKS_AHEAD);
+    let backfill = Backfill {
+        log,
+        generations: generations.clone(),
+        online: OnlineWriter::new(&config.online, config.state_ttl())?,
+        runtime: runtime.clone(),
+        component: lifecycle.component("backfill"),
+        lifecycle: lifecycle.clone(),
+        ready,
+        to_owner,
     };
     let consume = Consume {
         kafka: config.kafka.clone(),
@@ -106,7 +134,8 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         lifecycle: lifecycle.clone(),
         customers,
         rebuilder,
-        announcer: Announcer::new(Arc::clone(&publisher), &topics, &views, config.announce),
+        filling: Filling::new(generations.clone(), Arc::clone(&in_force), to_backfill, from_backfill),
+        announcer: Announcer::new(Arc::clone(&publisher), &topics, &in_force.reading, config.announce),
         dead,
         runtime,
         to_sink,
@@ -115,7 +144,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     };
     let features = FeatureService {
         reader: OnlineReader::new(&config.online)?,
-        views,
+        generations: generations.clone(),
         default_tenant: config.default_tenant.clone(),
         pseudonymiser: config.pseudonymiser()?,
         rebuilding: serve::Rebuilding::default(),
@@ -130,12 +159,15 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         let sink = spawn_thread::<Error, _>(&lifecycle, "sink", move || sink.run()).map_err(Error::Thread)?;
         let consumer =
             spawn_thread::<Error, _>(&lifecycle, "consumer", move || consume.run()).map_err(Error::Thread)?;
+        let backfill =
+            spawn_thread::<Error, _>(&lifecycle, "backfill", move || backfill.run()).map_err(Error::Thread)?;
         let served = spawn_thread::<Error, _>(&lifecycle, "served", move || served_log.run()).map_err(Error::Thread)?;
         lifecycle.drain_requested().await;
         // The consumer asks the sink for a last flush, commits, and ends; then the sink does.
         consumer.join_within(JOIN_BUDGET).await;
         sink.join_within(JOIN_BUDGET).await;
         served.join_within(JOIN_BUDGET).await;
+        backfill.join_within(JOIN_BUDGET).await;
         Ok::<(), Error>(())
     };
     let served = async {
@@ -143,6 +175,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         lifecycle.drain();
         served
     };
+    let looking = tokio::spawn(generations.keep(lifecycle.clone()));
     let (streamed, served) = tokio::join!(
         async {
             let streamed = stream.await;
@@ -151,6 +184,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         },
         served
     );
+    looking.await.ok();
     publisher.flush(FLUSH_BUDGET).await;
     streamed.and(served)
 }

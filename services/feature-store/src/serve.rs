@@ -12,15 +12,16 @@ use rapport_events::{EventTime, Tenant, check_id, limits, pseudonym::Pseudonymis
 use rapport_features::{Entity, State, Views};
 use rapport_online::{OnlineReader, StoredCustomer};
 use rapport_proto::features::{
-    CustomerHistory, Feature, FeatureVector, GetFeaturesRequest, GetFeaturesResponse, GetHistoryRequest,
-    GetHistoryResponse, Interaction, ListViewsRequest, ListViewsResponse, View,
+    ApplyViewsRequest, ApplyViewsResponse, CustomerHistory, Feature, FeatureVector, GetBackfillRequest,
+    GetBackfillResponse, GetFeaturesRequest, GetFeaturesResponse, GetHistoryRequest, GetHistoryResponse, Interaction,
+    ListViewsRequest, ListViewsResponse, PlanViewsRequest, PlanViewsResponse, View,
     feature_store_server::{FeatureStore, FeatureStoreServer},
 };
 use rapport_rpc::{status, tenant_of};
 use rapport_runtime::Lifecycle;
 use tonic::{Request, Response, Status, service::Routes};
 
-use crate::{Config, Error};
+use crate::{Config, Error, evolve, generations::Generations};
 
 /// Ids in one call.
 const IDS: usize = 1_000;
@@ -33,7 +34,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct FeatureService {
     pub reader: OnlineReader,
-    pub views: Arc<Views>,
+    pub generations: Generations,
     pub default_tenant: Tenant,
     pub pseudonymiser: Pseudonymiser,
     pub rebuilding: Rebuilding,
@@ -109,6 +110,11 @@ fn unavailable(error: &rapport_online::Error) -> Status {
 type Known = (Vec<f64>, Option<EventTime>, u64);
 
 impl FeatureService {
+    /// What reads have: taken once a call, for it may change between two.
+    fn views(&self) -> Arc<Views> {
+        self.generations.reading()
+    }
+
     fn customer_id(&self, tenant: &Tenant, id: &str) -> String {
         self.pseudonymiser.customer_id(tenant, id)
     }
@@ -120,6 +126,7 @@ impl FeatureService {
 
     async fn known(
         &self,
+        views: &Arc<Views>,
         tenant: &Tenant,
         entity: Entity,
         ids: &[String],
@@ -130,13 +137,13 @@ impl FeatureService {
             Entity::Customer => {
                 let customers = self.customers(tenant, ids).await?;
                 let read = |stored: Option<StoredCustomer>| {
-                    let state = stored.map(|s| s.state(&self.views)).transpose().map_err(|e| unavailable(&e))?;
+                    let state = stored.map(|s| s.state(views)).transpose().map_err(|e| unavailable(&e))?;
                     Ok(state.map(|s| (s.read(at), s.newest(), s.version())))
                 };
                 customers.into_iter().map(read).collect()
             }
             Entity::Item => {
-                let items = self.reader.read_items(&self.views, tenant, ids).await.map_err(|e| unavailable(&e))?;
+                let items = self.reader.read_items(views, tenant, ids).await.map_err(|e| unavailable(&e))?;
                 Ok(items.iter().map(|state| state.as_ref().map(of_state)).collect())
             }
             Entity::CustomerCategory => {
@@ -152,7 +159,7 @@ impl FeatureService {
                 }
                 let stored = self.customers(tenant, &customers).await?;
                 let read = |(stored, category): (Option<StoredCustomer>, &str)| {
-                    let state = stored.map(|s| s.state(&self.views)).transpose().map_err(|e| unavailable(&e))?;
+                    let state = stored.map(|s| s.state(views)).transpose().map_err(|e| unavailable(&e))?;
                     Ok(state.and_then(|s| s.category(category).map(of_state)))
                 };
                 stored.into_iter().zip(categories).map(read).collect()
@@ -175,8 +182,8 @@ impl FeatureStore for FeatureService {
                 .ok_or_else(|| status::invalid("entity", "must be customer, item or customer_category"))?,
         };
         check_ids("entity_ids", &request.entity_ids, 2 * limits::ID_BYTES + 1)?;
-        let columns = self
-            .views
+        let views = self.views();
+        let columns = views
             .columns(entity, &request.views)
             .map_err(|view| status::invalid("views", format!("{view:?} is no view of {entity}")))?;
         let at = match &request.at {
@@ -185,8 +192,8 @@ impl FeatureStore for FeatureService {
                 EventTime::from_proto(stamp).ok_or_else(|| status::invalid("at", "is outside the years 1 to 9999"))?
             }
         };
-        let known = self.known(&tenant, entity, &request.entity_ids, at).await?;
-        let empty = State::new(&self.views, entity).read(at);
+        let known = self.known(&views, &tenant, entity, &request.entity_ids, at).await?;
+        let empty = State::new(&views, entity).read(at);
         let vectors = request.entity_ids.into_iter().zip(known).map(|(entity_id, known)| {
             let found = known.is_some();
             let (values, newest, version) = known.unwrap_or_else(|| (empty.clone(), None, 0));
@@ -198,7 +205,7 @@ impl FeatureStore for FeatureService {
                 version,
             }
         });
-        let names = self.views.names(entity);
+        let names = views.names(entity);
         Ok(self.rebuilding.on(GetFeaturesResponse {
             vectors: vectors.collect(),
             names: columns.iter().filter_map(|&i| names.get(i).cloned()).collect(),
@@ -231,7 +238,8 @@ impl FeatureStore for FeatureService {
     }
 
     async fn list_views(&self, _: Request<ListViewsRequest>) -> Result<Response<ListViewsResponse>, Status> {
-        let views = self.views.views().iter().map(|view| View {
+        let in_force = self.views();
+        let views = in_force.views().iter().map(|view| View {
             name: view.name.clone(),
             entity: view.entity.name().to_owned(),
             description: view.description.clone(),
@@ -246,7 +254,19 @@ impl FeatureStore for FeatureService {
                 })
                 .collect(),
         });
-        let (views, schema_hash) = (views.collect(), self.views.schema_hash().to_owned());
+        let (views, schema_hash) = (views.collect(), in_force.schema_hash().to_owned());
         Ok(Response::new(ListViewsResponse { views, schema_hash }))
+    }
+
+    async fn plan_views(&self, request: Request<PlanViewsRequest>) -> Result<Response<PlanViewsResponse>, Status> {
+        Ok(Response::new(evolve::plan(&self.generations, request.into_inner().yaml).await?))
+    }
+
+    async fn apply_views(&self, request: Request<ApplyViewsRequest>) -> Result<Response<ApplyViewsResponse>, Status> {
+        Ok(Response::new(evolve::apply(&self.generations, request.into_inner().yaml).await?))
+    }
+
+    async fn get_backfill(&self, _: Request<GetBackfillRequest>) -> Result<Response<GetBackfillResponse>, Status> {
+        Ok(Response::new(evolve::progress(&self.generations).await?))
     }
 }

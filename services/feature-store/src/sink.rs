@@ -3,11 +3,15 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender},
+    },
     time::{Duration, Instant},
 };
 
 use rapport_events::{LoggedEvent, Position};
+use rapport_features::{State, Views};
 use rapport_offline::LogWriter;
 use rapport_online::Ledger;
 use rapport_runtime::Component;
@@ -29,6 +33,10 @@ pub(crate) enum ToSink {
     Skip(Position),
     /// The partition is ours from now on.
     TakeOver(i32),
+    /// States are folded by these views from now on, which are of this generation.
+    Adopt(Arc<Views>, u32),
+    /// What new features of a partition's items missed, and who waits to hear how many are left.
+    Fill { partition: i32, missed: Vec<(String, i64, State)>, left: SyncSender<usize> },
     /// Finish what these partitions have here, forget them, and say up to where each is done.
     Release(Vec<i32>, SyncSender<Vec<Position>>),
 }
@@ -126,6 +134,14 @@ impl Sink {
                 match self.writer.take_over(partition) {
                     Ok(committed) => tracing::info!(partition, committed, "partition taken over"),
                     Err(error) => tracing::warn!(partition, %error, "the end of the log cannot be read yet"),
+                }
+            }
+            ToSink::Adopt(views, generation) => self.aggregates.adopt(&views, generation),
+            ToSink::Fill { partition, missed, left } => {
+                match self.runtime.block_on(self.aggregates.fill(partition, &missed)) {
+                    // Its asker waits for a bounded time.
+                    Ok(of_chunk) => drop(left.try_send(of_chunk)),
+                    Err(error) => tracing::warn!(%error, "the new features wait"),
                 }
             }
             ToSink::Release(partitions, answer) => {

@@ -110,7 +110,9 @@ impl State {
     /// common by definition. Events count as they did.
     pub fn fill(&mut self, missed: &Self) {
         for (slot, feature) in missed.slots.iter().zip(&missed.plan.features) {
-            let (Some(theirs), Some(&at)) = (slot, self.plan.by_fingerprint.get(&feature.fingerprint)) else { continue };
+            let (Some(theirs), Some(&at)) = (slot, self.plan.by_fingerprint.get(&feature.fingerprint)) else {
+                continue;
+            };
             match self.slots.get_mut(at) {
                 Some(Some(ours)) => ours.merge(theirs, feature),
                 Some(ours) => *ours = Some(theirs.clone()),

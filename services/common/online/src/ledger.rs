@@ -11,7 +11,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use redis::{Pipeline, Value, aio::ConnectionManager};
 
-use crate::{Error, OnlineArgs, record::{parse_fence, partial_fields}};
+use crate::{
+    Error, OnlineArgs,
+    record::{parse_fence, partial_fields},
+};
 
 /// Keys of one page of a walk over all keys.
 const PAGE: usize = 1_000;

@@ -87,13 +87,7 @@ impl Write {
     }
 
     /// A partial of an item or a trend; `key` from [`Keys::item`] or [`Keys::trends`].
-    pub fn partial(
-        key: String,
-        expected: Option<Position>,
-        fence: Position,
-        marked: Marked,
-        bytes: Vec<u8>,
-    ) -> Self {
+    pub fn partial(key: String, expected: Option<Position>, fence: Position, marked: Marked, bytes: Vec<u8>) -> Self {
         let [fence_field, state_field, marker_field] = partial_fields(fence.partition);
         Self::of(key, [fence_field, marker_field], expected, fence, marked, vec![(state_field, bytes)])
     }

@@ -4,11 +4,11 @@ use rapport_events::EventTime;
 use rapport_proto::features::GetFeaturesRequest;
 use serde_json::{Map, Value, json};
 
-use super::{number, right, time_text};
+use crate::commands::{number, right, time_text};
 use crate::{context::Context, error::Usage, output};
 
 #[derive(Debug, Args)]
-pub struct Features {
+pub struct Show {
     /// The customer's id (or an item's, with --entity item)
     id: String,
     /// Only these views
@@ -22,7 +22,7 @@ pub struct Features {
     at: Option<String>,
 }
 
-impl Features {
+impl Show {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
         let at = match &self.at {
             None => None,
