@@ -15,7 +15,8 @@
 //! A Redis that has forgotten is made anew from the log ([`rebuild`]) before the stream goes on.
 //!
 //! [`served`] keeps the lists that scorers served in a log beside it: with the events, the feedback
-//! loop. [`serve`] answers reads over gRPC. When Redis or the offline store is away, the stream waits;
+//! loop. [`serve`] answers reads over gRPC, and [`doors`] those of other people's clients, all of them
+//! through [`read`]. When Redis or the offline store is away, the stream waits;
 //! nothing is skipped.
 
 mod aggregates;
@@ -24,10 +25,13 @@ mod config;
 mod consume;
 mod customers;
 mod dead;
+mod doors;
 mod error;
 mod group;
 mod hot;
+mod read;
 mod rebuild;
+mod rebuilding;
 mod record;
 mod serve;
 mod served;
@@ -44,8 +48,8 @@ pub use config::Config;
 pub use error::Error;
 
 use crate::{
-    announce::Announcer, consume::Consume, customers::Customers, dead::DeadLetters, rebuild::Rebuilder,
-    serve::FeatureService, served::ServedLog, sink::Sink,
+    announce::Announcer, consume::Consume, customers::Customers, dead::DeadLetters, read::Reads, rebuild::Rebuilder,
+    rebuilding::Rebuilding, serve::FeatureService, served::ServedLog, sink::Sink,
 };
 
 /// Batches that may wait between the consumer and the sink; then the consumer waits.
@@ -114,11 +118,13 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         resting: std::cell::Cell::new(false),
     };
     let features = FeatureService {
-        reader: OnlineReader::new(&config.online)?,
-        views,
+        reads: Arc::new(Reads {
+            reader: OnlineReader::new(&config.online)?,
+            views,
+            pseudonymiser: config.pseudonymiser()?,
+        }),
         default_tenant: config.default_tenant.clone(),
-        pseudonymiser: config.pseudonymiser()?,
-        rebuilding: serve::Rebuilding::default(),
+        rebuilding: Rebuilding::default(),
     };
 
     // Reads are served while Kafka is still awaited; the threads end with the drain.
