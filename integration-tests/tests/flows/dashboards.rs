@@ -97,7 +97,7 @@ async fn the_running_services_export_what_the_dashboards_ask_for_with_their_kind
     .await;
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/grafana");
-    for (dashboard, at_least) in [("overview", 20), ("feature-store", 10), ("scorer", 12)] {
+    for (dashboard, at_least) in [("overview", 15), ("feature-store", 8), ("scorer", 8)] {
         let json: Json =
             serde_json::from_str(&fs::read_to_string(folder.join(format!("{dashboard}.json"))).unwrap()).unwrap();
         let mut seen = BTreeSet::new();

@@ -3,15 +3,20 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use rapport_integration_tests::harness::{
     Service, Stack,
     service::program,
     stack::{API_KEY, TENANT},
+    wait::check,
+    wait_until,
 };
 
-use crate::doors::make_a_trend;
+use crate::doors::{make_a_trend, recommend};
+
+const WITHIN: Duration = Duration::from_secs(30);
 
 fn cached(path: &str) -> PathBuf {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
@@ -25,6 +30,11 @@ async fn shows_what_it_is_there_for(language: &str, mut command: Command) {
     let mut stack = Stack::new(&format!("example-{language}"));
     stack.start(&[Service::Collector, Service::Cleaner, Service::FeatureStore, Service::Scorer]).await;
     make_a_trend(&stack).await;
+    wait_until("twelve trending items for a stranger", WITHIN, async || {
+        let items = recommend(&stack, "a-stranger", 50).await?.items.len();
+        check(items == 12, || format!("{items} items"))
+    })
+    .await;
     let address = |service| format!("127.0.0.1:{}", stack.ports(service).grpc);
     let customer = format!("somebody-in-{language}");
     let output = command

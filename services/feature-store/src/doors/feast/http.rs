@@ -25,7 +25,7 @@ use tracing::Instrument as _;
 
 use super::{
     FeastDoor, Unanswered, VALUES_AT_ONCE,
-    plan::{Kinds, Refusal},
+    plan::{Refusal, Wrong},
     wire,
 };
 use crate::{Error, read::RETRY_AFTER, rebuilding::REBUILDING};
@@ -112,8 +112,8 @@ async fn call(house: House, tenant: Option<String>, request: Request) -> Respons
         Ok(Ok(body)) => (StatusCode::OK, false, body),
         Ok(Err(Unanswered::Refused(refusal))) => {
             let status = match refusal.kind {
-                Kinds::NoSuchView | Kinds::NoSuchService | Kinds::NoSuchEntity => StatusCode::NOT_FOUND,
-                Kinds::Collision | Kinds::Other => StatusCode::BAD_REQUEST,
+                Wrong::NoSuchView | Wrong::NoSuchService | Wrong::NoSuchEntity => StatusCode::NOT_FOUND,
+                Wrong::Collision | Wrong::Other => StatusCode::BAD_REQUEST,
             };
             (status, false, wire::refusal(refusal.kind.feasts_class(), &refusal.to_string()))
         }

@@ -29,7 +29,7 @@ const JOIN_KEYS: [&str; 3] = [CUSTOMER_ID, ITEM_ID, CATEGORY];
 
 /// What kind of thing is wrong: Feast's clients have an exception for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kinds {
+pub(super) enum Wrong {
     NoSuchView,
     NoSuchService,
     NoSuchEntity,
@@ -41,18 +41,18 @@ pub(super) enum Kinds {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}")]
 pub(super) struct Refusal {
-    pub kind: Kinds,
+    pub kind: Wrong,
     pub field: String,
     pub reason: String,
 }
 
 impl Refusal {
-    pub(super) fn new(kind: Kinds, field: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(super) fn new(kind: Wrong, field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { kind, field: field.into(), reason: reason.into() }
     }
 
     pub(super) fn other(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::new(Kinds::Other, field, reason)
+        Self::new(Wrong::Other, field, reason)
     }
 }
 
@@ -135,7 +135,7 @@ impl Plan {
         for (_, view, feature) in &chosen {
             if let Some(missing) = join_keys(view.entity).iter().find(|key| !ids.contains_key(**key)) {
                 let reason = format!("is missing, {}:{feature} needs it", view.name);
-                return Err(Refusal::new(Kinds::NoSuchEntity, format!("entities.{missing}"), reason));
+                return Err(Refusal::new(Wrong::NoSuchEntity, format!("entities.{missing}"), reason));
             }
         }
         let reads = |entity| chosen.iter().any(|(_, view, _)| view.entity == entity);
@@ -160,7 +160,7 @@ impl Plan {
                 if question.full_feature_names { format!("{}__{feature}", view.name) } else { (*feature).to_owned() };
             if !taken.insert(name.clone()) {
                 let reason = format!("two are named {name:?}; set full_feature_names, or ask for one of them");
-                return Err(Refusal::new(Kinds::Collision, "features", reason));
+                return Err(Refusal::new(Wrong::Collision, "features", reason));
             }
             plan.names.push(name);
             let max_age_ms = view.max_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
@@ -262,7 +262,7 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
         Some(Kind::FeatureService(name)) => {
             let entity = Entity::parse(&name).ok_or_else(|| {
                 let reason = format!("must be customer, item or customer_category, is {}", shown(&name));
-                Refusal::new(Kinds::NoSuchService, "feature_service", reason)
+                Refusal::new(Wrong::NoSuchService, "feature_service", reason)
             })?;
             let of_entity = views.views().iter().filter(|view| view.entity == entity);
             let features = of_entity.flat_map(|view| view.features.iter().map(move |f| (view, f.name.as_str())));
@@ -295,13 +295,13 @@ fn feature<'a>(views: &'a Views, n: usize, reference: &str) -> Result<(usize, &'
     let view = views.views().iter().find(|view| view.name == view_name).ok_or_else(|| {
         let known: Vec<&str> = views.views().iter().map(|view| view.name.as_str()).collect();
         let reason = format!("{} is no view; there are {}", shown(view_name), known.join(", "));
-        Refusal::new(Kinds::NoSuchView, field(), reason)
+        Refusal::new(Wrong::NoSuchView, field(), reason)
     })?;
     let info = view.features.iter().find(|feature| feature.name == name);
     let placed = info.and_then(|info| Some((place(views, view, &info.name)?, view, info.name.as_str())));
     placed.ok_or_else(|| {
         let reason = format!("view {view_name} has no feature {}", shown(name));
-        Refusal::new(Kinds::NoSuchView, field(), reason)
+        Refusal::new(Wrong::NoSuchView, field(), reason)
     })
 }
 
@@ -311,7 +311,7 @@ fn ids(entities: &HashMap<String, RepeatedValue>) -> Result<BTreeMap<&'static st
     for (name, column) in entities {
         let key = JOIN_KEYS.into_iter().find(|key| key == name).ok_or_else(|| {
             let reason = format!("is no join key; there are {}", JOIN_KEYS.join(", "));
-            Refusal::new(Kinds::NoSuchEntity, format!("entities.{}", shown(name).trim_matches('"')), reason)
+            Refusal::new(Wrong::NoSuchEntity, format!("entities.{}", shown(name).trim_matches('"')), reason)
         })?;
         if column.val.len() > IDS {
             let reason = format!("may have {IDS} entries, has {}", column.val.len());

@@ -12,7 +12,7 @@ use rapport_proto::feast::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use super::plan::{Kinds, Refusal};
+use super::plan::{Refusal, Wrong};
 
 /// Fields that are not here are those of newer clients, and not heeded: so does Feast's server.
 #[derive(Debug, Deserialize)]
@@ -137,7 +137,7 @@ pub(super) fn refusal(class: &str, message: &str) -> Vec<u8> {
     Json::String(detail).to_string().into_bytes()
 }
 
-impl Kinds {
+impl Wrong {
     /// The class in `feast.errors`.
     pub(super) const fn feasts_class(self) -> &'static str {
         match self {

@@ -116,12 +116,12 @@ fn a_status_says_why_there_is_no_value() {
 fn full_names_tell_features_apart_that_short_ones_do_not() {
     let both = || question(&["buys:count", "looks:count"], &[("customer_id", &["ann"])]);
     let short = refusal(both());
-    assert_eq!((short.kind, short.field.as_str()), (Kinds::Collision, "features"));
+    assert_eq!((short.kind, short.field.as_str()), (Wrong::Collision, "features"));
     assert!(short.reason.contains("set full_feature_names"), "{short}");
     let plan = Plan::of(&views(), GetOnlineFeaturesRequest { full_feature_names: true, ..both() }).unwrap();
     assert_eq!(names(&plan.answer(&Found::default(), NOW)), ["customer_id", "buys__count", "looks__count"]);
     let twice = question(&["buys:count", "buys:count"], &[("customer_id", &["ann"])]);
-    assert_eq!(refusal(twice).kind, Kinds::Collision);
+    assert_eq!(refusal(twice).kind, Wrong::Collision);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_feature_service_is_everything_of_an_entity() {
     let used = answer.metadata.unwrap().feature_view_metadata;
     assert_eq!(used.iter().map(|view| view.name.as_str()).collect::<Vec<_>>(), ["buys", "looks"]);
     let unknown = refusal(service("driver"));
-    assert_eq!(unknown.kind, Kinds::NoSuchService);
+    assert_eq!(unknown.kind, Wrong::NoSuchService);
     assert_eq!(unknown.to_string(), "feature_service: must be customer, item or customer_category, is \"driver\"");
 }
 
@@ -163,29 +163,29 @@ fn the_same_question_has_the_same_answer_whatever_was_asked_in_between() {
 fn a_refusal_names_the_field_and_what_would_be_right() {
     let ann: &[(&str, &[&str])] = &[("customer_id", &["ann"])];
     for (question, kind, said) in [
-        (question(&[], ann), Kinds::Other, "features: is empty; name <view>:<feature>, or a feature_service"),
-        (question(&["buys.count"], ann), Kinds::Other, "features[0]: must be <view>:<feature>, is \"buys.count\""),
+        (question(&[], ann), Wrong::Other, "features: is empty; name <view>:<feature>, or a feature_service"),
+        (question(&["buys.count"], ann), Wrong::Other, "features[0]: must be <view>:<feature>, is \"buys.count\""),
         (
             question(&["buys:count", "sells:count"], ann),
-            Kinds::NoSuchView,
+            Wrong::NoSuchView,
             "features[1]: \"sells\" is no view; there are buys, looks, shelf, taste",
         ),
-        (question(&["buys:sum"], ann), Kinds::NoSuchView, "features[0]: view buys has no feature \"sum\""),
-        (question(&["shelf:events"], ann), Kinds::NoSuchEntity, "entities.item_id: is missing, shelf:events needs it"),
-        (question(&["taste:weight"], ann), Kinds::NoSuchEntity, "entities.category: is missing, taste:weight needs it"),
+        (question(&["buys:sum"], ann), Wrong::NoSuchView, "features[0]: view buys has no feature \"sum\""),
+        (question(&["shelf:events"], ann), Wrong::NoSuchEntity, "entities.item_id: is missing, shelf:events needs it"),
+        (question(&["taste:weight"], ann), Wrong::NoSuchEntity, "entities.category: is missing, taste:weight needs it"),
         (
             question(&["buys:count"], &[("driver_id", &["1"])]),
-            Kinds::NoSuchEntity,
+            Wrong::NoSuchEntity,
             "entities.driver_id: is no join key; there are customer_id, item_id, category",
         ),
         (
             question(&["buys:count"], &[("customer_id", &["ann"]), ("item_id", &["a", "b"])]),
-            Kinds::Other,
+            Wrong::Other,
             "entities.item_id: has 2 entries, entities.customer_id has 1",
         ),
         (
             question(&["buys:count"], &[("customer_id", &["ann", ""])]),
-            Kinds::Other,
+            Wrong::Other,
             "entities.customer_id[1]: is empty",
         ),
     ] {
