@@ -5,6 +5,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 const FILES: &[&str] = &[
+    "feast/serving/ServingService.proto",
+    "feast/types/Value.proto",
     "rapport/catalog/v1/catalog.proto",
     "rapport/collect/v1/collector.proto",
     "rapport/events/v1/events.proto",

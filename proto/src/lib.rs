@@ -14,6 +14,12 @@ macro_rules! package {
     };
 }
 
+/// Feast's, for the clients that its users have.
+pub mod feast {
+    package!(serving, "feast.serving");
+    package!(types, "feast.types");
+}
+
 pub mod rapport {
     package!(catalog::v1, "rapport.catalog.v1");
     package!(collect::v1, "rapport.collect.v1");

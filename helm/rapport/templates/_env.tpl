@@ -6,7 +6,7 @@
 - {name: RAPPORT_GRPC_ADDR, value: "0.0.0.0:{{ $ports.grpc }}"}
 - {name: RAPPORT_ADMIN_ADDR, value: "0.0.0.0:{{ $ports.admin }}"}
 {{- if $ports.http }}
-- {name: RAPPORT_HTTP_ADDR, value: "0.0.0.0:{{ $ports.http }}"}
+- {name: {{ ternary "RAPPORT_FEAST_HTTP_ADDR" "RAPPORT_HTTP_ADDR" (eq .name "feature-store") }}, value: "0.0.0.0:{{ $ports.http }}"}
 {{- end }}
 - {name: RAPPORT_DRAIN_BUDGET, value: "{{ .component.drainSeconds }}s"}
 - {name: RAPPORT_LOG, value: {{ $values.telemetry.logFilter | quote }}}

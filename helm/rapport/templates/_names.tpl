@@ -35,7 +35,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- define "rapport.ports" -}}
 collector: {grpc: 7101, http: 7102, admin: 7103}
 cleaner: {grpc: 7201, admin: 7203}
-feature-store: {grpc: 7301, admin: 7303}
+feature-store: {grpc: 7301, http: 7302, admin: 7303}
 trainer: {grpc: 7401, admin: 7403}
 scorer: {grpc: 7501, admin: 7503}
 {{- end -}}

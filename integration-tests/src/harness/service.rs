@@ -37,6 +37,14 @@ impl Service {
         }
     }
 
+    /// Services of other people's clients on the same port.
+    pub const fn other_grpc_services(self) -> &'static [&'static str] {
+        match self {
+            Self::FeatureStore => &["feast.serving.ServingService"],
+            Self::Collector | Self::Cleaner | Self::Trainer | Self::Scorer => &[],
+        }
+    }
+
     /// The program, built beside this one: cargo puts test binaries into `deps/` below it.
     pub fn program(self) -> PathBuf {
         program(&format!("rapport-{}", self.name()))

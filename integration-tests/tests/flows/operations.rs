@@ -63,11 +63,17 @@ async fn keeps_its_promises_to_the_operator(service: Service) {
     becomes_serving(&stack, service, "").await;
     let reflected = reflected_services(&stack, service).await;
     assert!(reflected.iter().any(|name| name == "grpc.health.v1.Health"), "{reflected:?}");
-    let own = |name: &String| name.starts_with("grpc.") || service.grpc_service() == Some(name.as_str());
+    let others = service.other_grpc_services();
+    let own = |name: &String| {
+        name.starts_with("grpc.") || service.grpc_service() == Some(name) || others.contains(&name.as_str())
+    };
     assert!(reflected.iter().all(own), "it describes what it does not serve: {reflected:?}");
     if let Some(name) = service.grpc_service() {
         assert!(reflected.iter().any(|n| n == name), "{name} is not among {reflected:?}");
         becomes_serving(&stack, service, name).await;
+    }
+    for other in others {
+        assert!(reflected.iter().any(|name| name == other), "{other} is not among {reflected:?}");
     }
     assert!(health(&stack, service, "no.such.Service").await.is_err(), "health of an unknown service is an error");
 

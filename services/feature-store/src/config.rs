@@ -9,14 +9,14 @@ use rapport_rpc::ServerArgs;
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
 
-use crate::Error;
+use crate::{Error, doors::feast::http::FeastArgs};
 
 /// Clean events folded into Redis for serving and kept in Parquet for training.
 ///
 /// Reads the clean topic, folds every event into its customer's features, history and seen items
 /// (declared by the feature views), its item and its tenant's trends, writes them to Redis so that
 /// each event counts exactly once, and appends it to a Parquet log by day. Serves features and
-/// histories over gRPC. Needs Kafka, Redis and the offline folder; when one of them is away it
+/// histories over gRPC, to Feast's clients too. Needs Kafka, Redis and the offline folder; when one of them is away it
 /// waits, and says so on /readyz.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "rapport-feature-store", version)]
@@ -67,6 +67,8 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_ANNOUNCE", default_value_t = true, action = clap::ArgAction::Set)]
     pub announce: bool,
 
+    #[command(flatten)]
+    pub feast: FeastArgs,
     #[command(flatten)]
     pub views: ViewsArgs,
     #[command(flatten)]

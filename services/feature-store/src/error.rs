@@ -11,6 +11,8 @@ pub enum Error {
     Client(#[from] rdkafka::error::KafkaError),
     #[error(transparent)]
     Serve(#[from] rapport_rpc::ServeError),
+    #[error("http server: {0}")]
+    Http(std::io::Error),
     #[error("{0}")]
     Config(String),
     /// A view file that is wrong.

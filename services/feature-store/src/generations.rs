@@ -162,7 +162,7 @@ impl Generations {
         Ok(Plan { difference, reading, planned, events })
     }
 
-    /// Declares a view file as the next generation, unless it declares what reads have. Gives back its number.
+    /// Declares a view file as the next generation, unless it is the newest one. Gives back its number.
     ///
     /// # Errors
     /// As [`Self::plan`]; the views cannot be filled, or others are being filled.
@@ -176,7 +176,8 @@ impl Generations {
         if let Some(reason) = plan.difference.refusal {
             return Err(Error::NotFilled { reason });
         }
-        if plan.planned.schema_hash() == plan.reading.schema_hash() {
+        // Another text is another generation, if only for its descriptions: then there is nothing to fill.
+        if now.generation > 0 && self.log.generation_text(now.generation)? == yaml {
             return Ok(now.generation);
         }
         let generation = now.generation + 1;

@@ -16,7 +16,8 @@
 //! change ([`generations`]) are filled from the log beside it ([`backfill`]).
 //!
 //! [`served`] keeps the lists that scorers served in a log beside it: with the events, the feedback
-//! loop. [`serve`] answers reads over gRPC. When Redis or the offline store is away, the stream waits;
+//! loop. [`serve`] answers reads over gRPC, and [`doors`] those of other people's clients, all of them
+//! through [`read`]. When Redis or the offline store is away, the stream waits;
 //! nothing is skipped.
 
 mod aggregates;
@@ -26,12 +27,15 @@ mod config;
 mod consume;
 mod customers;
 mod dead;
+mod doors;
 mod error;
 mod evolve;
 mod generations;
 mod group;
 mod hot;
+mod read;
 mod rebuild;
+mod rebuilding;
 mod record;
 mod serve;
 mod served;
@@ -54,7 +58,9 @@ use crate::{
     customers::Customers,
     dead::DeadLetters,
     generations::Generations,
+    read::Reads,
     rebuild::Rebuilder,
+    rebuilding::Rebuilding,
     serve::FeatureService,
     served::ServedLog,
     sink::Sink,
@@ -143,11 +149,13 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         resting: std::cell::Cell::new(false),
     };
     let features = FeatureService {
-        reader: OnlineReader::new(&config.online)?,
-        generations: generations.clone(),
+        reads: Arc::new(Reads {
+            reader: OnlineReader::new(&config.online)?,
+            generations: generations.clone(),
+            pseudonymiser: config.pseudonymiser()?,
+        }),
         default_tenant: config.default_tenant.clone(),
-        pseudonymiser: config.pseudonymiser()?,
-        rebuilding: serve::Rebuilding::default(),
+        rebuilding: Rebuilding::default(),
     };
 
     // Reads are served while Kafka is still awaited; the threads end with the drain.

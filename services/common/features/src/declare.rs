@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use rapport_events::EventType;
@@ -61,6 +62,7 @@ struct View {
     entity: String,
     #[serde(default)]
     description: String,
+    max_age: Option<String>,
     #[serde(rename = "where")]
     filter: Option<Filter>,
     features: Vec<FeatureDeclaration>,
@@ -110,6 +112,7 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
             wrong(&format!("{at}.entity"), format!("must be customer, item or customer_category, is {:?}", view.entity))
         })?;
         let filter = view.filter.as_ref().map(|f| types(&at, f)).transpose()?;
+        let max_age = view.max_age.as_deref().map(|age| duration(&format!("{at}.max_age"), age)).transpose()?;
         let (features, columns) = &mut compiled[entity as usize];
         let mut infos = Vec::new();
         for declaration in &view.features {
@@ -134,6 +137,7 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
             entity,
             description: view.description.clone(),
             features: infos,
+            max_age: max_age.map(|ms| Duration::from_millis(ms.unsigned_abs())),
             types: filter,
         });
     }
@@ -367,6 +371,10 @@ mod tests {
             );
             parse(&yaml).unwrap().schema_hash().to_owned()
         };
+        let aged = "version: 1\nviews: [{name: v, entity: item, max_age: 2d, features: [{name: f, aggregate: count}]}]";
+        let aged = parse(aged).unwrap();
+        assert_eq!(aged.views()[0].max_age, Some(Duration::from_secs(2 * 86_400)));
+        assert_eq!(hash(""), aged.schema_hash());
         assert_eq!(hash(""), hash(", description: how many"));
         assert_ne!(hash(""), hash(", window: 1d"));
     }

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fmt,
     sync::Arc,
+    time::Duration,
 };
 
 use rapport_events::CleanEvent;
@@ -216,6 +217,9 @@ pub struct ViewInfo {
     pub entity: Entity,
     pub description: String,
     pub features: Vec<FeatureInfo>,
+    /// For how long after the entity's newest event a value may be used; `None`: for ever. It is advice
+    /// to readers: no fold and no vector changes with it.
+    pub max_age: Option<Duration>,
     pub(crate) types: Option<BTreeSet<String>>,
 }
 
@@ -299,7 +303,7 @@ impl Views {
     }
 
     /// A hash of every definition and of the format of states: models say which one they were
-    /// trained with. Descriptions do not count.
+    /// trained with. Descriptions and maximal ages do not count.
     pub fn schema_hash(&self) -> &str {
         &self.schema_hash
     }

@@ -1,0 +1,83 @@
+//! Feast's door, so that what reads from a Feast server reads from here: [`plan`] says what a question
+//! means in our views, [`grpc`] and [`http`] take it in and hand the answer out ([`wire`]: its JSON).
+//!
+//! A view of ours is a feature view, a reference is `<view>:<feature>`, an entity is a feature service with
+//! all its features, and ids stand in the columns `customer_id`, `item_id` and `category`.
+
+pub(crate) mod grpc;
+pub(crate) mod http;
+mod plan;
+mod wire;
+
+use std::sync::Arc;
+
+use rapport_events::{EventTime, Tenant};
+use rapport_features::{CustomerState, Entity};
+use rapport_proto::feast::serving::{GetOnlineFeaturesRequest, GetOnlineFeaturesResponse};
+use rapport_rpc::{status, tls::off_the_worker};
+use tonic::Status;
+
+use self::plan::{Found, Plan, Refusal};
+use crate::{
+    read::{Known, Reads},
+    rebuilding::Rebuilding,
+};
+
+/// Values in an answer above which it is made where that does not hold up other tasks: a fifth of a
+/// millisecond of work.
+const VALUES_AT_ONCE: usize = 2_000;
+
+#[derive(Clone)]
+pub(crate) struct FeastDoor {
+    pub reads: Arc<Reads>,
+    pub default_tenant: Tenant,
+    pub rebuilding: Rebuilding,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("{}", .0.message())]
+    Failed(#[from] Status),
+}
+
+impl From<Unanswered> for Status {
+    fn from(error: Unanswered) -> Self {
+        match error {
+            Unanswered::Refused(refusal) => status::invalid(&refusal.field, refusal.reason),
+            Unanswered::Failed(status) => status,
+        }
+    }
+}
+
+impl FeastDoor {
+    async fn answer(
+        &self,
+        tenant: &Tenant,
+        question: GetOnlineFeaturesRequest,
+    ) -> Result<GetOnlineFeaturesResponse, Unanswered> {
+        let views = self.reads.views();
+        let plan = Plan::of(&views, question)?;
+        let (customers, items) = tokio::try_join!(
+            self.reads.customers(&views, tenant, plan.customers.ids()),
+            self.reads.items(&views, tenant, plan.items.ids())
+        )?;
+        let at = EventTime::now();
+        let many = plan.values() > VALUES_AT_ONCE;
+        let make = || {
+            let mut found = Found::default();
+            if plan.reads(Entity::Customer) {
+                let known = |state: &Option<CustomerState>| state.as_ref().map(|s| Known::of_customer(s, at));
+                found.customers = customers.iter().map(known).collect();
+            }
+            found.items = items.iter().map(|state| state.as_ref().map(|s| Known::of_state(s, at))).collect();
+            found.categories = plan.pairs(&customers, |customer, category| {
+                customer.as_ref().and_then(|c| c.category(category)).map(|s| Known::of_state(s, at))
+            });
+            plan.answer(&found, at)
+        };
+        Ok(if many { off_the_worker(make) } else { make() })
+    }
+}

@@ -1,0 +1,248 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use rapport_features::Views;
+
+use super::*;
+
+const NOW: EventTime = EventTime::from_ms(1_764_547_200_000);
+const DAY_MS: i64 = 86_400_000;
+
+fn views() -> Arc<Views> {
+    let yaml = "
+version: 1
+views:
+  - name: buys
+    entity: customer
+    max_age: 30d
+    features: [{ name: count, aggregate: count }, { name: mean, aggregate: mean }]
+  - name: looks
+    entity: customer
+    features: [{ name: count, aggregate: count }]
+  - name: shelf
+    entity: item
+    features: [{ name: events, aggregate: count }]
+  - name: taste
+    entity: customer_category
+    features: [{ name: weight, aggregate: count }]
+";
+    Arc::new(Views::parse(yaml).unwrap())
+}
+
+fn text(id: &str) -> Value {
+    Value { val: Some(Val::StringVal(id.into())) }
+}
+
+fn question(features: &[&str], entities: &[(&str, &[&str])]) -> GetOnlineFeaturesRequest {
+    let column = |ids: &[&str]| RepeatedValue { val: ids.iter().map(|id| text(id)).collect() };
+    GetOnlineFeaturesRequest {
+        kind: Some(Kind::Features(FeatureList { val: features.iter().map(|f| (*f).to_owned()).collect() })),
+        entities: entities.iter().map(|(key, ids)| ((*key).to_owned(), column(ids))).collect(),
+        ..Default::default()
+    }
+}
+
+fn known(values: &[f64], age_ms: i64) -> Option<Known> {
+    let newest = Some(EventTime::from_ms(NOW.as_ms() - age_ms));
+    Some(Known { values: values.to_vec(), newest, version: 1 })
+}
+
+fn names(response: &GetOnlineFeaturesResponse) -> Vec<&str> {
+    let names = response.metadata.as_ref().unwrap().feature_names.as_ref().unwrap();
+    names.val.iter().map(String::as_str).collect()
+}
+
+fn numbers(column: &FeatureVector) -> Vec<Option<f64>> {
+    let number = |value: &Value| match value.val {
+        Some(Val::DoubleVal(number)) => Some(number),
+        _ => None,
+    };
+    column.values.iter().map(number).collect()
+}
+
+fn refusal(question: GetOnlineFeaturesRequest) -> Refusal {
+    Plan::of(&views(), question).unwrap_err()
+}
+
+#[test]
+fn features_of_every_entity_come_in_the_order_asked_for_each_for_its_row() {
+    let question = question(
+        &["shelf:events", "buys:count", "taste:weight"],
+        &[("customer_id", &["ann", "bob", "ann"]), ("item_id", &["i1", "i2", "i3"]), ("category", &["a", "b", "c"])],
+    );
+    let plan = Plan::of(&views(), question).unwrap();
+    assert_eq!(plan.customers.ids(), ["ann", "bob"], "nobody is read twice");
+    let pairs = plan.pairs(&["ANN", "BOB"], |customer, category| Some(format!("{customer}/{category}")));
+    assert_eq!(pairs, ["ANN/a", "BOB/b", "ANN/c"].map(|pair| Some(pair.to_owned())));
+    let found = Found {
+        customers: vec![known(&[3.0, 1.0, 0.0], 0), known(&[7.0, 1.0, 0.0], 0)],
+        items: vec![known(&[10.0], 0), None, known(&[30.0], 0)],
+        categories: vec![known(&[0.5], 0), known(&[0.25], 0), None],
+    };
+    let answer = plan.answer(&found, NOW);
+    assert_eq!(names(&answer), ["category", "customer_id", "item_id", "events", "count", "weight"]);
+    assert_eq!(answer.results[1].values, ["ann", "bob", "ann"].map(text), "ids come back as they were sent");
+    assert_eq!(numbers(&answer.results[3]), [Some(10.0), None, Some(30.0)]);
+    assert_eq!(numbers(&answer.results[4]), [Some(3.0), Some(7.0), Some(3.0)]);
+    assert_eq!(numbers(&answer.results[5]), [Some(0.5), Some(0.25), None]);
+}
+
+#[test]
+fn a_status_says_why_there_is_no_value() {
+    let plan = |question| Plan::of(&views(), question).unwrap();
+    let asked = || question(&["buys:mean", "looks:count"], &[("customer_id", &["ann", "bob", "cid", "dan"])]);
+    let found = Found {
+        customers: vec![
+            known(&[1.0, 4.5, 2.0], 30 * DAY_MS),
+            known(&[1.0, f64::NAN, 2.0], DAY_MS),
+            None,
+            known(&[1.0, 4.5, 2.0], 30 * DAY_MS + 1),
+        ],
+        ..Found::default()
+    };
+    let answer = plan(asked()).answer(&found, NOW);
+    use FieldStatus::{NotFound, NullValue, OutsideMaxAge, Present};
+    let statuses = |column: usize| answer.results[column].statuses().collect::<Vec<_>>();
+    assert_eq!(statuses(1), [Present, NullValue, NotFound, OutsideMaxAge]);
+    assert_eq!(statuses(2), [Present, Present, NotFound, Present], "the other view is for ever");
+    assert_eq!(numbers(&answer.results[1]), [Some(4.5), None, None, None]);
+    let times: Vec<i64> = answer.results[1].event_timestamps.iter().map(|t| t.seconds).collect();
+    let seconds = |age_ms: i64| (NOW.as_ms() - age_ms).div_euclid(1000);
+    assert_eq!(times, [seconds(30 * DAY_MS), seconds(DAY_MS), 0, seconds(30 * DAY_MS + 1)]);
+    assert_eq!(names(&answer), ["customer_id", "mean", "count"]);
+}
+
+#[test]
+fn full_names_tell_features_apart_that_short_ones_do_not() {
+    let both = || question(&["buys:count", "looks:count"], &[("customer_id", &["ann"])]);
+    let short = refusal(both());
+    assert_eq!((short.kind, short.field.as_str()), (Wrong::Collision, "features"));
+    assert!(short.reason.contains("set full_feature_names"), "{short}");
+    let plan = Plan::of(&views(), GetOnlineFeaturesRequest { full_feature_names: true, ..both() }).unwrap();
+    assert_eq!(names(&plan.answer(&Found::default(), NOW)), ["customer_id", "buys__count", "looks__count"]);
+    let twice = question(&["buys:count", "buys:count"], &[("customer_id", &["ann"])]);
+    assert_eq!(refusal(twice).kind, Wrong::Collision);
+}
+
+#[test]
+fn a_feature_service_is_everything_of_an_entity() {
+    let service = |name: &str| GetOnlineFeaturesRequest {
+        kind: Some(Kind::FeatureService(name.into())),
+        full_feature_names: true,
+        include_feature_view_version_metadata: true,
+        ..question(&[], &[("customer_id", &["ann"]), ("item_id", &["i1"])])
+    };
+    let answer = Plan::of(&views(), service("customer")).unwrap().answer(&Found::default(), NOW);
+    assert_eq!(names(&answer), ["customer_id", "item_id", "buys__count", "buys__mean", "looks__count"]);
+    let used = answer.metadata.unwrap().feature_view_metadata;
+    assert_eq!(used.iter().map(|view| view.name.as_str()).collect::<Vec<_>>(), ["buys", "looks"]);
+    let unknown = refusal(service("driver"));
+    assert_eq!(unknown.kind, Wrong::NoSuchService);
+    assert_eq!(unknown.to_string(), "feature_service: must be customer, item or customer_category, is \"driver\"");
+}
+
+#[test]
+fn the_same_question_has_the_same_answer_whatever_was_asked_in_between() {
+    // feast-dev/feast#6841: a read changed a list that the next read was given.
+    let views = views();
+    let service = || GetOnlineFeaturesRequest {
+        kind: Some(Kind::FeatureService("customer".into())),
+        full_feature_names: true,
+        ..question(&[], &[("customer_id", &["ann", "bob"])])
+    };
+    let found = || Found { customers: vec![known(&[1.0, 2.0, 3.0], 0), None], ..Found::default() };
+    let ask = |question| Plan::of(&views, question).unwrap().answer(&found(), NOW);
+    let first = ask(service());
+    for features in [["looks:count"].as_slice(), &["buys:mean", "buys:count"], &["looks:count", "buys:mean"]] {
+        ask(question(features, &[("customer_id", &["bob", "ann"])]));
+        assert_eq!(ask(service()), first);
+    }
+}
+
+#[test]
+fn a_refusal_names_the_field_and_what_would_be_right() {
+    let ann: &[(&str, &[&str])] = &[("customer_id", &["ann"])];
+    for (question, kind, said) in [
+        (question(&[], ann), Wrong::Other, "features: is empty; name <view>:<feature>, or a feature_service"),
+        (question(&["buys.count"], ann), Wrong::Other, "features[0]: must be <view>:<feature>, is \"buys.count\""),
+        (
+            question(&["buys:count", "sells:count"], ann),
+            Wrong::NoSuchView,
+            "features[1]: \"sells\" is no view; there are buys, looks, shelf, taste",
+        ),
+        (question(&["buys:sum"], ann), Wrong::NoSuchView, "features[0]: view buys has no feature \"sum\""),
+        (question(&["shelf:events"], ann), Wrong::NoSuchEntity, "entities.item_id: is missing, shelf:events needs it"),
+        (question(&["taste:weight"], ann), Wrong::NoSuchEntity, "entities.category: is missing, taste:weight needs it"),
+        (
+            question(&["buys:count"], &[("driver_id", &["1"])]),
+            Wrong::NoSuchEntity,
+            "entities.driver_id: is no join key; there are customer_id, item_id, category",
+        ),
+        (
+            question(&["buys:count"], &[("customer_id", &["ann"]), ("item_id", &["a", "b"])]),
+            Wrong::Other,
+            "entities.item_id: has 2 entries, entities.customer_id has 1",
+        ),
+        (
+            question(&["buys:count"], &[("customer_id", &["ann", ""])]),
+            Wrong::Other,
+            "entities.customer_id[1]: is empty",
+        ),
+    ] {
+        let refused = refusal(question);
+        assert_eq!((refused.kind, refused.to_string().as_str()), (kind, said));
+    }
+}
+
+#[test]
+fn what_is_too_much_is_refused_with_the_limit() {
+    let many: Vec<String> = (0..IDS + 1).map(|n| n.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let rows = refusal(question(&["buys:count"], &[("customer_id", &many)]));
+    assert_eq!(rows.to_string(), "entities.customer_id: may have 1000 entries, has 1001");
+    let features = vec!["buys:count"; FEATURES + 1];
+    let features = refusal(question(&features, &[("customer_id", &["ann"])]));
+    assert_eq!(features.to_string(), "features: may have 1536 entries, has 1537");
+    let long = "x".repeat(200);
+    let id = refusal(question(&["buys:count"], &[("customer_id", &[&long])]));
+    assert_eq!(id.to_string(), "entities.customer_id[0]: may have 128 bytes, has 200");
+    let view = refusal(question(&[&format!("{long}:count")], &[("customer_id", &["ann"])]));
+    assert!(view.reason.len() < 200, "{view}");
+    let values = vec!["buys:count"; 251];
+    let values = refusal(question(&values, &[("customer_id", &many[..1000])]));
+    assert_eq!(values.to_string(), "entities: 1000 rows of 251 features are 251000 values, may be 250000");
+}
+
+#[test]
+fn ids_are_text_or_whole_numbers_and_nothing_else() {
+    let with = |val: Option<Val>| {
+        let mut asked = question(&["buys:count"], &[]);
+        asked.entities.insert("customer_id".into(), RepeatedValue { val: vec![Value { val }] });
+        Plan::of(&views(), asked).map(|plan| plan.customers.ids().to_vec())
+    };
+    assert_eq!(with(Some(Val::Int64Val(196))).unwrap(), ["196"]);
+    assert_eq!(with(Some(Val::Int32Val(-7))).unwrap(), ["-7"]);
+    for bad in [None, Some(Val::DoubleVal(1.0)), Some(Val::BoolVal(true)), Some(Val::BytesVal(b"a".to_vec()))] {
+        assert_eq!(with(bad).unwrap_err().to_string(), "entities.customer_id[0]: must be text or a whole number");
+    }
+    let mut asked = question(&["buys:count"], &[("customer_id", &["ann"])]);
+    asked.request_context.insert("x".into(), RepeatedValue::default());
+    assert_eq!(refusal(asked).field, "request_context");
+}
+
+proptest! {
+    #[test]
+    fn an_answer_has_a_column_for_each_name_and_an_entry_for_each_row(rows in 0usize..20, full in any::<bool>()) {
+        let ids: Vec<String> = (0..rows).map(|n| format!("c{}", n % 7)).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let asked = question(&["buys:mean", "shelf:events"], &[("customer_id", &ids), ("item_id", &ids)]);
+        let plan = Plan::of(&views(), GetOnlineFeaturesRequest { full_feature_names: full, ..asked }).unwrap();
+        let answer = plan.answer(&Found::default(), NOW);
+        prop_assert_eq!(answer.results.len(), names(&answer).len());
+        for column in &answer.results {
+            prop_assert_eq!(column.values.len(), rows);
+            prop_assert_eq!(column.statuses.len(), rows);
+            prop_assert_eq!(column.event_timestamps.len(), rows);
+        }
+    }
+}
