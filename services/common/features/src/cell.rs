@@ -3,6 +3,7 @@
 use crate::{
     Error,
     distinct::{Distinct, Precision},
+    quantile::Sketch,
     views::Aggregate,
     wire::{self, Reader},
 };
@@ -18,6 +19,7 @@ pub(crate) enum Cell {
     First { time: i64, value: f64 },
     Last { time: i64, value: f64 },
     Distinct(Distinct),
+    Quantile(Sketch),
 }
 
 /// What an event brings to a cell.
@@ -41,7 +43,7 @@ impl Cell {
         Some(match (aggregate, input) {
             (Aggregate::Count, Input::Number { .. }) => Self::Count(1),
             (Aggregate::Sum, Input::Number { value, .. }) => Self::Sum(value),
-            (Aggregate::Mean, Input::Number { value, .. }) => Self::Mean { n: 1, sum: value },
+            (Aggregate::Mean | Aggregate::Ratio, Input::Number { value, .. }) => Self::Mean { n: 1, sum: value },
             (Aggregate::Min, Input::Number { value, .. }) => Self::Min(value),
             (Aggregate::Max, Input::Number { value, .. }) => Self::Max(value),
             (Aggregate::First, Input::Number { time, value }) => Self::First { time, value },
@@ -50,6 +52,11 @@ impl Cell {
                 let mut distinct = Distinct::default();
                 distinct.insert(hash, precision);
                 Self::Distinct(distinct)
+            }
+            (Aggregate::Quantile { .. }, Input::Number { value, .. }) => {
+                let mut sketch = Sketch::default();
+                sketch.insert(value);
+                Self::Quantile(sketch)
             }
             _ => return None,
         })
@@ -74,6 +81,7 @@ impl Cell {
                 (*time, *value) = (t, v);
             }
             (Self::Distinct(distinct), Input::Hash(hash)) => distinct.insert(hash, precision),
+            (Self::Quantile(sketch), Input::Number { value, .. }) => sketch.insert(value),
             _ => {}
         }
     }
@@ -101,17 +109,22 @@ impl Cell {
                 (*time, *value) = (*t, *v);
             }
             (Self::Distinct(a), Self::Distinct(b)) => a.merge(b, precision),
+            (Self::Quantile(a), Self::Quantile(b)) => a.merge(b),
             _ => {}
         }
     }
 
-    pub(crate) fn value(&self) -> f64 {
+    pub(crate) fn value(&self, aggregate: Aggregate) -> f64 {
         match self {
             Self::Count(n) => *n as f64,
             Self::Sum(x) | Self::Min(x) | Self::Max(x) => *x,
             Self::Mean { n, sum } => sum / *n as f64,
             Self::First { value, .. } | Self::Last { value, .. } => *value,
             Self::Distinct(distinct) => distinct.count(),
+            Self::Quantile(sketch) => match aggregate {
+                Aggregate::Quantile { permille } => sketch.quantile(f64::from(permille) / 1_000.0),
+                _ => f64::NAN,
+            },
         }
     }
 
@@ -128,6 +141,7 @@ impl Cell {
                 wire::put_f64(out, *value);
             }
             Self::Distinct(distinct) => distinct.put(out),
+            Self::Quantile(sketch) => sketch.put(out),
         }
     }
 
@@ -135,12 +149,13 @@ impl Cell {
         Ok(match aggregate {
             Aggregate::Count => Self::Count(reader.varint()?),
             Aggregate::Sum => Self::Sum(reader.f64()?),
-            Aggregate::Mean => Self::Mean { n: reader.varint()?, sum: reader.f64()? },
+            Aggregate::Mean | Aggregate::Ratio => Self::Mean { n: reader.varint()?, sum: reader.f64()? },
             Aggregate::Min => Self::Min(reader.f64()?),
             Aggregate::Max => Self::Max(reader.f64()?),
             Aggregate::First => Self::First { time: reader.signed()?, value: reader.f64()? },
             Aggregate::Last => Self::Last { time: reader.signed()?, value: reader.f64()? },
             Aggregate::Distinct => Self::Distinct(Distinct::get(reader, precision)?),
+            Aggregate::Quantile { .. } => Self::Quantile(Sketch::get(reader)?),
             Aggregate::DecayedSum { .. } | Aggregate::TimeSince => {
                 return Err(reader.corrupt("has a cell where there is none"));
             }

@@ -14,8 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     Error,
     views::{
-        Aggregate, DAY_MS, Entity, Feature, FeatureInfo, HOUR_MS, Measure, Plan, TILES, TrendRules, ViewInfo, Views,
-        Window,
+        Aggregate, DAY_MS, Entity, Feature, FeatureInfo, HOUR_MS, MINUTE_MS, Measure, Plan, TILES, TrendRules,
+        ViewInfo, Views, Window,
     },
 };
 
@@ -77,6 +77,10 @@ struct FeatureDeclaration {
     window: Option<String>,
     windows: Option<Vec<String>>,
     half_life: Option<String>,
+    /// Of a quantile: the share of the values that lie below it.
+    quantile: Option<f64>,
+    /// Of a ratio: what is counted among the events.
+    part: Option<Filter>,
     #[serde(rename = "where")]
     filter: Option<Filter>,
     #[serde(default)]
@@ -157,8 +161,9 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
 
 /// Everything that decides a feature's values, as a line of text.
 fn definition(entity: Entity, name: &str, feature: &Feature) -> String {
-    let Feature { aggregate, measure, window, types, .. } = feature;
-    format!("{entity} {name} {aggregate:?} {measure:?} {window:?} {types:?}\n")
+    let Feature { aggregate, measure, window, types, part, .. } = feature;
+    let part = part.as_ref().map(|part| format!(" part {part:?}")).unwrap_or_default();
+    format!("{entity} {name} {aggregate:?} {measure:?} {window:?} {types:?}{part}\n")
 }
 
 fn check_name(at: &str, name: &str) -> Result<(), Error> {
@@ -172,7 +177,11 @@ fn check_name(at: &str, name: &str) -> Result<(), Error> {
 }
 
 fn types(at: &str, filter: &Filter) -> Result<BTreeSet<String>, Error> {
-    let at = format!("{at}.where.type");
+    types_of(&format!("{at}.where"), filter)
+}
+
+fn types_of(at: &str, filter: &Filter) -> Result<BTreeSet<String>, Error> {
+    let at = format!("{at}.type");
     if filter.types.is_empty() {
         return Err(wrong(&at, "is empty; leave the filter out to take every type"));
     }
@@ -197,9 +206,11 @@ fn trend_rules(trends: Option<Trends>) -> Result<TrendRules, Error> {
     })
 }
 
-/// A whole number of hours (`12h`), days (`7d`) or weeks (`2w`), from 1h to 365d, in milliseconds.
+/// A whole number of minutes (`5m`), hours (`12h`), days (`7d`) or weeks (`2w`), from 1m to 365d, in
+/// milliseconds.
 fn duration(at: &str, text: &str) -> Result<i64, Error> {
     let unit = match text.chars().last() {
+        Some('m') => MINUTE_MS,
         Some('h') => HOUR_MS,
         Some('d') => DAY_MS,
         Some('w') => 7 * DAY_MS,
@@ -207,8 +218,8 @@ fn duration(at: &str, text: &str) -> Result<i64, Error> {
     };
     let number = text.get(..text.len().saturating_sub(1)).and_then(|n| n.parse::<u32>().ok());
     let ms = number.map(|n| i64::from(n).saturating_mul(unit));
-    ms.filter(|ms| (HOUR_MS..=365 * DAY_MS).contains(ms))
-        .ok_or_else(|| wrong(at, format!("must be whole hours, days or weeks from 1h to 365d, is {text:?}")))
+    ms.filter(|ms| (MINUTE_MS..=365 * DAY_MS).contains(ms))
+        .ok_or_else(|| wrong(at, format!("must be whole minutes, hours, days or weeks from 1m to 365d, is {text:?}")))
 }
 
 fn window(at: &str, text: &str) -> Result<Window, Error> {
@@ -229,29 +240,49 @@ fn aggregate(at: &str, declaration: &FeatureDeclaration) -> Result<Aggregate, Er
         "last" => Aggregate::Last,
         "distinct" => Aggregate::Distinct,
         "time_since" => Aggregate::TimeSince,
+        "ratio" => Aggregate::Ratio,
+        "quantile" => {
+            let at = format!("{at}.quantile");
+            let share = declaration.quantile.ok_or_else(|| wrong(&at, "is needed by quantile, for example 0.9"))?;
+            let permille = (share * 1_000.0).round();
+            if !(0.0..=1_000.0).contains(&permille) || (permille / 1_000.0 - share).abs() > 1e-9 {
+                return Err(wrong(&at, format!("must be 0 to 1 in steps of 0.001, is {share}")));
+            }
+            Aggregate::Quantile { permille: permille as u16 }
+        }
         "decayed_sum" => {
             let half_life = declaration.half_life.as_deref();
             let at = format!("{at}.half_life");
             let half_life = half_life.ok_or_else(|| wrong(&at, "is needed by decayed_sum, for example 7d"))?;
-            return Ok(Aggregate::DecayedSum { half_life_ms: duration(&at, half_life)? });
+            Aggregate::DecayedSum { half_life_ms: duration(&at, half_life)? }
         }
         other => {
             let reason = format!(
-                "must be count, sum, mean, min, max, first, last, distinct, decayed_sum or time_since, is {other:?}"
+                "must be count, sum, mean, min, max, first, last, distinct, decayed_sum, time_since, ratio or quantile, is \
+                 {other:?}"
             );
             return Err(wrong(&format!("{at}.aggregate"), reason));
         }
     };
-    match declaration.half_life {
-        Some(_) => Err(wrong(&format!("{at}.half_life"), "belongs to decayed_sum only")),
-        None => Ok(aggregate),
+    let FeatureDeclaration { half_life, quantile, part, .. } = declaration;
+    for (field, given, of, belongs) in [
+        ("half_life", half_life.is_some(), "decayed_sum", matches!(aggregate, Aggregate::DecayedSum { .. })),
+        ("quantile", quantile.is_some(), "quantile", matches!(aggregate, Aggregate::Quantile { .. })),
+        ("part", part.is_some(), "ratio", aggregate == Aggregate::Ratio),
+    ] {
+        match (given, belongs) {
+            (true, false) => return Err(wrong(&format!("{at}.{field}"), format!("belongs to {of} only"))),
+            (false, true) => return Err(wrong(&format!("{at}.{field}"), format!("is needed by {of}"))),
+            _ => {}
+        }
     }
+    Ok(aggregate)
 }
 
 fn measure(at: &str, entity: Entity, aggregate: Aggregate, of: Option<&str>) -> Result<Measure, Error> {
     use Measure::{Category, Customer, Events, Item, Value};
     let allowed: &[Measure] = match (aggregate, entity) {
-        (Aggregate::Count | Aggregate::TimeSince, _) => &[Events],
+        (Aggregate::Count | Aggregate::TimeSince | Aggregate::Ratio, _) => &[Events],
         (Aggregate::DecayedSum { .. }, _) => &[Value, Events],
         (Aggregate::Distinct, Entity::Customer) => &[Item, Category],
         (Aggregate::Distinct, Entity::Item) => &[Customer, Category],
@@ -290,6 +321,13 @@ fn expand(
         (view, own) => own.or_else(|| view.cloned()),
     };
 
+    let part = declaration.part.as_ref().map(|part| types_of(&format!("{at}.part"), part)).transpose()?;
+    if let (Some(types), Some(part)) = (&types, &part)
+        && !part.is_subset(types)
+    {
+        return Err(wrong(&format!("{at}.part.type"), "names a type that is not among the events that are counted"));
+    }
+
     let windowless = matches!(aggregate, Aggregate::DecayedSum { .. } | Aggregate::TimeSince);
     let windows: Vec<(String, Window)> = match (&declaration.window, &declaration.windows) {
         (None, None) => vec![(String::new(), Window::Lifetime)],
@@ -317,7 +355,8 @@ fn expand(
             },
             description: declaration.description.clone(),
         };
-        let mut feature = Feature { aggregate, measure, window, fingerprint: 0, types: types.clone() };
+        let mut feature =
+            Feature { aggregate, measure, window, fingerprint: 0, types: types.clone(), part: part.clone() };
         feature.fingerprint = xxh3_64(definition(entity, &name, &feature).as_bytes()) as u32;
         (name, info, feature)
     };
@@ -352,13 +391,18 @@ mod tests {
     #[test]
     fn a_refusal_names_the_view_the_feature_and_the_field() {
         assert_eq!(
-            refusal("name: spend, aggregate: sum, window: 90m"),
-            "views.buys.spend.window: must be whole hours, days or weeks from 1h to 365d, is \"90m\""
+            refusal("name: spend, aggregate: sum, window: 90s"),
+            "views.buys.spend.window: must be whole minutes, hours, days or weeks from 1m to 365d, is \"90s\""
         );
         assert!(refusal("name: spend, aggregate: total").starts_with("views.buys.spend.aggregate: must be count"));
         assert!(refusal("name: x, aggregate: decayed_sum").starts_with("views.buys.x.half_life: is needed"));
         assert!(refusal("name: x, aggregate: distinct, of: value").starts_with("views.buys.x.of: distinct of a"));
         assert!(refusal("name: x, aggregate: count, where: { type: [view] }").starts_with("views.buys.x.where.type"));
+        assert!(refusal("name: x, aggregate: ratio").starts_with("views.buys.x.part: is needed by ratio"));
+        assert!(refusal("name: x, aggregate: ratio, part: { type: [view] }").starts_with("views.buys.x.part.type"));
+        assert!(refusal("name: x, aggregate: quantile").starts_with("views.buys.x.quantile: is needed"));
+        assert!(refusal("name: x, aggregate: quantile, quantile: 1.5").contains("must be 0 to 1"));
+        assert!(refusal("name: x, aggregate: count, quantile: 0.5").contains("belongs to quantile only"));
         assert!(refusal("name: X-1, aggregate: count").contains("may hold a-z"));
         assert!(refusal("name: x, agregate: count").contains("agregate"));
     }

@@ -17,6 +17,7 @@ mod distinct;
 mod error;
 mod evolve;
 mod history;
+mod quantile;
 mod replay;
 mod state;
 mod trends;

@@ -188,7 +188,7 @@ impl State {
 impl Slot {
     fn apply(slot: &mut Option<Self>, feature: &Feature, event: &CleanEvent) {
         let time = event.time.as_ms();
-        let number = feature.measure.number(event);
+        let number = feature.number(event);
         match (feature.aggregate, slot.as_mut()) {
             (Aggregate::TimeSince, None) => *slot = Some(Self::Newest(time)),
             (Aggregate::TimeSince, Some(Self::Newest(newest))) => *newest = time.max(*newest),
@@ -234,11 +234,13 @@ impl Slot {
             | Aggregate::Max
             | Aggregate::First
             | Aggregate::Last
-            | Aggregate::TimeSince => f64::NAN,
+            | Aggregate::TimeSince
+            | Aggregate::Ratio
+            | Aggregate::Quantile { .. } => f64::NAN,
         };
         match (slot, feature.window) {
             (None, _) => nothing,
-            (Some(Self::Lifetime(cell)), _) => cell.value(),
+            (Some(Self::Lifetime(cell)), _) => cell.value(feature.aggregate),
             (Some(Self::Newest(time)), _) => now.saturating_sub(*time).max(0) as f64 / 1000.0,
             (Some(Self::Decayed { at, sum }), _) => match feature.aggregate {
                 Aggregate::DecayedSum { half_life_ms } => sum * decay::weight(now.saturating_sub(*at), half_life_ms),
@@ -251,7 +253,7 @@ impl Slot {
                 let Some(first) = cells.next() else { return nothing };
                 let mut total = first.clone();
                 cells.for_each(|cell| total.merge(cell, Precision::TILE));
-                total.value()
+                total.value(feature.aggregate)
             }
             (Some(Self::Tiles(_)), Window::Lifetime) => nothing,
         }

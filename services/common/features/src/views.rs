@@ -11,11 +11,11 @@ use rapport_events::CleanEvent;
 
 use crate::{Error, item_hash};
 
-const MINUTE_MS: i64 = 60_000;
+pub(crate) const MINUTE_MS: i64 = 60_000;
 pub(crate) const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub(crate) const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// How many tiles a window has. Every window is whole hours, so a tile is whole 150 seconds.
+/// How many tiles a window has. Every window is whole minutes, so a tile is whole 2.5 seconds.
 pub const TILES: i64 = 24;
 
 /// What a view is about.
@@ -66,6 +66,12 @@ pub enum Aggregate {
     },
     /// Seconds since the newest matching event.
     TimeSince,
+    /// The share of the events that are of some types.
+    Ratio,
+    /// The value below which so many thousandths of the values lie.
+    Quantile {
+        permille: u16,
+    },
 }
 
 impl Aggregate {
@@ -81,6 +87,8 @@ impl Aggregate {
             Self::Distinct => "distinct",
             Self::DecayedSum { .. } => "decayed_sum",
             Self::TimeSince => "time_since",
+            Self::Ratio => "ratio",
+            Self::Quantile { .. } => "quantile",
         }
     }
 }
@@ -143,8 +151,12 @@ impl fmt::Display for Window {
         match self {
             Self::Lifetime => f.write_str("lifetime"),
             Self::Tiles { tile_ms } => {
-                let hours = tile_ms * TILES / HOUR_MS;
-                if hours % 24 == 0 { write!(f, "{}d", hours / 24) } else { write!(f, "{hours}h") }
+                let minutes = tile_ms * TILES / MINUTE_MS;
+                match (minutes % (24 * 60), minutes % 60) {
+                    (0, _) => write!(f, "{}d", minutes / (24 * 60)),
+                    (_, 0) => write!(f, "{}h", minutes / 60),
+                    _ => write!(f, "{minutes}m"),
+                }
             }
         }
     }
@@ -160,6 +172,18 @@ pub(crate) struct Feature {
     pub fingerprint: u32,
     /// `None`: events of every type.
     pub types: Option<BTreeSet<String>>,
+    /// Of a ratio: the types that are counted among them.
+    pub part: Option<BTreeSet<String>>,
+}
+
+impl Feature {
+    /// What an event brings to a sum, a mean or the like.
+    pub(crate) fn number(&self, event: &CleanEvent) -> Option<f64> {
+        match &self.part {
+            Some(part) => Some(f64::from(u8::from(part.contains(&event.kind)))),
+            None => self.measure.number(event),
+        }
+    }
 }
 
 /// All features of one entity kind, in the order of their declaration.

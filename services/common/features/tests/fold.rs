@@ -64,6 +64,43 @@ fn a_windowed_count_forgets_what_left_the_window() {
 }
 
 #[test]
+fn a_ratio_is_the_share_of_a_type_a_quantile_that_of_values_and_a_window_may_be_minutes() {
+    let yaml = "
+version: 1
+views:
+  - name: shop
+    entity: customer
+    where: {type: [view, purchase]}
+    features:
+      - {name: buys, aggregate: ratio, part: {type: [purchase]}, windows: [5m, lifetime]}
+      - {name: price, aggregate: quantile, quantile: 0.9}
+      - {name: n, aggregate: count, windows: [1m, 90m]}
+";
+    let views = Arc::new(Views::parse(yaml).unwrap());
+    let mut ann = CustomerState::new(&views);
+    assert!(
+        value_of(&views, &ann, "shop.buys_lifetime", 0).is_nan() && value_of(&views, &ann, "shop.price", 0).is_nan()
+    );
+    for n in 0..100 {
+        let kind = if n % 4 == 0 { "purchase" } else { "view" };
+        ann.apply(&event(n * 30_000, kind, "a", Some(n as f64)));
+    }
+    ann.apply(&event(100 * 30_000, "rating", "a", Some(5.0)));
+    let now = 99 * 30_000;
+    let value = |name| value_of(&views, &ann, name, now);
+    assert_eq!(value("shop.buys_lifetime"), 0.25);
+    // The tile of now and the 23 before it: 287.5 seconds, the events 90 to 99.
+    assert_eq!((value("shop.buys_5m"), value("shop.n_1m"), value("shop.n_90m")), (0.2, 2.0, 100.0));
+    assert!((value("shop.price") / 89.0 - 1.0).abs() <= 0.02, "{}", value("shop.price"));
+    let read = CustomerState::from_bytes(&views, &ann.to_bytes()).unwrap();
+    assert_eq!(bits(&read.read(EventTime::from_ms(now))), bits(&ann.read(EventTime::from_ms(now))));
+    assert_eq!(
+        views.views()[0].features.iter().map(|f| f.window.as_str()).collect::<Vec<_>>(),
+        ["5m", "lifetime", "lifetime", "1m", "90m"]
+    );
+}
+
+#[test]
 fn money_and_ratings_add_up() {
     let views = views();
     let mut ann = CustomerState::new(&views);
