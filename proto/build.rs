@@ -5,6 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 
 const FILES: &[&str] = &[
+    "inference/open_inference.proto",
     "rapport/catalog/v1/catalog.proto",
     "rapport/collect/v1/collector.proto",
     "rapport/events/v1/events.proto",

@@ -14,7 +14,7 @@ use axum::{
     routing::any,
     serve::IncomingStream,
 };
-use rapport_rpc::{Incoming, Tls};
+use rapport_rpc::{BoundedListener, Incoming, Tls};
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -22,7 +22,6 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use super::{
     House, bulk, cloudevents,
     cors::Cors,
-    listener::BoundedListener,
     observe, posthog, segment,
     shape::{self, Endpoint, Head, Serves, Shape},
     snowplow,

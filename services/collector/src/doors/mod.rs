@@ -10,7 +10,6 @@ mod cors;
 pub mod grpc;
 pub mod grpc_server;
 pub mod http;
-pub mod listener;
 mod posthog;
 mod segment;
 mod shape;

@@ -1,6 +1,7 @@
 //! gRPC as every service speaks it: servers with health, reflection, limits and traces; clients
 //! with deadlines; one mapping of errors to statuses.
 
+mod bounded_listener;
 mod client;
 pub mod incoming;
 mod server;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use rapport_events::Tenant;
 use tonic::{Status, metadata::MetadataMap};
 
+pub use bounded_listener::{BoundedListener, Connection};
 pub use client::{ConnectError, connect};
 pub use incoming::Incoming;
 pub use server::{ServeError, serve};

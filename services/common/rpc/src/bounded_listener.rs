@@ -1,4 +1,4 @@
-//! Connections of the HTTP door: so many at once, and none that says nothing for ever.
+//! Connections of an HTTP door: so many at once, and none that says nothing for ever.
 
 use std::{
     io,
@@ -10,12 +10,13 @@ use std::{
 };
 
 use axum::serve::Listener;
-use rapport_rpc::{Incoming, incoming::Stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep},
 };
+
+use crate::{Incoming, incoming::Stream};
 
 /// Accepts at most `connections` at once; the next ones wait in the system's queue.
 pub struct BoundedListener {
