@@ -22,6 +22,8 @@ mod doors;
 mod exactly_once;
 #[path = "flows/feedback.rs"]
 mod feedback;
+#[path = "flows/gorse.rs"]
+mod gorse;
 #[path = "flows/harness_itself.rs"]
 mod harness_itself;
 #[path = "flows/import.rs"]
@@ -36,6 +38,8 @@ mod operations;
 mod placements;
 #[path = "flows/policies.rs"]
 mod policies;
+#[path = "flows/raw_models.rs"]
+mod raw_models;
 #[path = "flows/replay.rs"]
 mod replay;
 #[path = "flows/same_features.rs"]

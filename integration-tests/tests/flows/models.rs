@@ -32,7 +32,8 @@ use crate::doors::{collect, recommend};
 const MODEL: &str = "next-item";
 const WITHIN: Duration = Duration::from_secs(60);
 
-const WALKS: Walks = Walks { items: 120, events_per_customer: 30, noise: 0.15, start_ms: 1_767_225_600_000, seed: 11 };
+pub const WALKS: Walks =
+    Walks { items: 120, events_per_customer: 30, noise: 0.15, start_ms: 1_767_225_600_000, seed: 11 };
 
 /// Sends the walks of these customers and waits until the offline log has them.
 async fn walk(stack: &Stack, customers: std::ops::Range<usize>) {
@@ -48,7 +49,7 @@ async fn walk(stack: &Stack, customers: std::ops::Range<usize>) {
     .await;
 }
 
-async fn train(stack: &Stack, config: TrainingConfig) -> RunResult {
+pub async fn train(stack: &Stack, config: TrainingConfig) -> RunResult {
     train_and_listen(stack, config).await.0
 }
 
@@ -71,11 +72,11 @@ async fn train_and_listen(stack: &Stack, config: TrainingConfig) -> (RunResult, 
     (result, said)
 }
 
-fn version(result: &RunResult) -> &str {
+pub fn version(result: &RunResult) -> &str {
     &result.versions[0].version
 }
 
-fn only(kind: &str) -> TrainingConfig {
+pub fn only(kind: &str) -> TrainingConfig {
     TrainingConfig { kinds: vec![kind.to_owned()], seed: 1, ..Default::default() }
 }
 
@@ -86,7 +87,7 @@ async fn live(stack: &Stack) -> Option<ModelVersion> {
 }
 
 /// Waits until answers are made by this version.
-async fn served_by(stack: &Stack, version: &str) {
+pub async fn served_by(stack: &Stack, version: &str) {
     wait_until(&format!("answers by {version}"), WITHIN, async || {
         let provenance = recommend(stack, &Walks::customer(0), 10).await?.provenance.unwrap_or_default();
         check(provenance.model_version == version, || format!("{provenance:?}"))
