@@ -7,6 +7,7 @@ use prost::Message;
 const FILES: &[&str] = &[
     "feast/serving/ServingService.proto",
     "feast/types/Value.proto",
+    "inference/open_inference.proto",
     "rapport/catalog/v1/catalog.proto",
     "rapport/collect/v1/collector.proto",
     "rapport/events/v1/events.proto",

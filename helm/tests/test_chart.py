@@ -376,6 +376,22 @@ class Ingestion(unittest.TestCase):
         mounts = pods(docs)["Deployment/rapport-scorer"]["spec"]["containers"][0]["volumeMounts"]
         self.assertIn("/etc/rapport/placements", {mount["mountPath"] for mount in mounts})
 
+    def test_the_scorers_other_doors_are_closed_until_they_are_opened(self):
+        doors = ("RAPPORT_GORSE_ADDR", "RAPPORT_RAW_MODELS", "RAPPORT_RAW_MODELS_ADDR", "RAPPORT_API_KEYS_FILE")
+        closed = env(pods(rendered(MINIMAL, *self.SET))["Deployment/rapport-scorer"])
+        self.assertEqual([name for name in doors if name in closed], [])
+        more = "components.scorer.gorse.enabled=true,components.scorer.rawModels.enabled=true"
+        docs = rendered(MINIMAL, *self.SET, "--set", more)
+        self.assertEqual(problems(docs), [])
+        pod = pods(docs)["Deployment/rapport-scorer"]
+        opened = env(pod)
+        self.assertEqual([opened[name] for name in doors], ["0.0.0.0:7502", "true", "0.0.0.0:7504", "/etc/rapport/keys/keys.yaml"])
+        self.assertIn("/etc/rapport/keys", {m["mountPath"] for m in pod["spec"]["containers"][0]["volumeMounts"]})
+        ports = {p["name"]: p["port"] for p in of_kind(docs, "Service")["scorer"]["spec"]["ports"]}
+        self.assertEqual((ports["gorse"], ports["raw"]), (7502, 7504))
+        policy = of_kind(docs, "NetworkPolicy")["scorer"]["spec"]["ingress"][0]["ports"]
+        self.assertEqual([p["port"] for p in policy], ["grpc", "gorse", "raw"])
+
     def test_everybody_speaks_to_kafka_with_the_password_from_its_secret(self):
         for name, pod in pods(rendered(MINIMAL, *self.SET)).items():
             with self.subTest(name):

@@ -14,13 +14,13 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use rapport_integration_tests::harness::{
     Service, Stack,
+    others::{self, cache, folder},
     stack::{API_KEY, TENANT},
     wait::check,
     wait_until,
@@ -32,21 +32,8 @@ const APP_ID: &str = "shop-web";
 const EVENTS: usize = 60;
 const WITHIN: Duration = Duration::from_secs(60);
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance")
-}
-
-fn cache() -> PathBuf {
-    let variable = |name| std::env::var_os(name).map(PathBuf::from);
-    variable("RAPPORT_CACHE")
-        .or_else(|| Some(variable("HOME")?.join(".cache/rapport")))
-        .expect("RAPPORT_CACHE or HOME is set")
-}
-
 fn python() -> Command {
-    let python = cache().join("conformance/venv/bin/python");
-    assert!(python.is_file(), "{} is missing: run deploy/dev/setup.sh --tests", python.display());
-    Command::new(python)
+    others::python("conformance/venv")
 }
 
 /// A collector and a cleaner, with a key for the clients that have one and an app id for those that do not.

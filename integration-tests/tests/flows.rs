@@ -28,6 +28,8 @@ mod examples;
 mod feast;
 #[path = "flows/feedback.rs"]
 mod feedback;
+#[path = "flows/gorse.rs"]
+mod gorse;
 #[path = "flows/harness_itself.rs"]
 mod harness_itself;
 #[path = "flows/import.rs"]
@@ -42,6 +44,8 @@ mod operations;
 mod placements;
 #[path = "flows/policies.rs"]
 mod policies;
+#[path = "flows/raw_models.rs"]
+mod raw_models;
 #[path = "flows/replay.rs"]
 mod replay;
 #[path = "flows/same_features.rs"]

@@ -31,6 +31,11 @@ pub mod rapport {
     package!(train::v1, "rapport.train.v1");
 }
 
+/// The Open Inference Protocol, a contract of other people's.
+pub mod inference {
+    tonic::include_proto!("inference");
+}
+
 pub use rapport::{
     catalog::v1 as catalog, collect::v1 as collect, events::v1 as events, features::v1 as features,
     models::v1 as models, privacy::v1 as privacy, recommend::v1 as recommend, train::v1 as train,

@@ -28,6 +28,9 @@
 {{- if not .Values.hashKey.existingSecret -}}
 {{- fail "hashKey.existingSecret is required: kubectl create secret generic rapport-secrets --from-literal=hash-key=\"$(openssl rand -base64 32)\"" -}}
 {{- end -}}
+{{- if and .Values.components.scorer.enabled .Values.components.scorer.gorse.enabled (not .Values.apiKeys.existingSecret) (not .Values.apiKeys.fileSecret) -}}
+{{- fail "apiKeys.existingSecret or apiKeys.fileSecret is required while components.scorer.gorse is enabled" -}}
+{{- end -}}
 {{- if and .Values.components.collector.enabled (not .Values.apiKeys.existingSecret) (not .Values.apiKeys.fileSecret) -}}
 {{- fail "apiKeys.existingSecret or apiKeys.fileSecret is required while the collector is enabled: a Secret with api-keys=\"<key>=<tenant>,...\", or one with keys.yaml" -}}
 {{- end -}}

@@ -25,7 +25,7 @@
 - name: RAPPORT_HASH_KEY
   valueFrom: {secretKeyRef: {name: {{ $values.hashKey.existingSecret | quote }}, key: {{ $values.hashKey.existingSecretKey | quote }}}}
 {{- end }}
-{{- if eq .name "collector" }}
+{{- if or (eq .name "collector") (and (eq .name "scorer") .component.gorse.enabled) }}
 {{- if $values.apiKeys.existingSecret }}
 - name: RAPPORT_API_KEYS
   valueFrom: {secretKeyRef: {name: {{ $values.apiKeys.existingSecret | quote }}, key: {{ $values.apiKeys.existingSecretKey | quote }}}}
@@ -33,6 +33,15 @@
 {{- if $values.apiKeys.fileSecret }}
 - {name: RAPPORT_API_KEYS_FILE, value: /etc/rapport/keys/keys.yaml}
 {{- end }}
+{{- end }}
+{{- if $ports.gorse }}
+- {name: RAPPORT_GORSE_ADDR, value: "0.0.0.0:{{ $ports.gorse }}"}
+{{- end }}
+{{- if $ports.raw }}
+- {name: RAPPORT_RAW_MODELS, value: "true"}
+- {name: RAPPORT_RAW_MODELS_ADDR, value: "0.0.0.0:{{ $ports.raw }}"}
+{{- end }}
+{{- if eq .name "collector" }}
 {{- if .component.tls.secret }}
 - {name: RAPPORT_TLS_CERT, value: /etc/rapport/tls/tls.crt}
 - {name: RAPPORT_TLS_KEY, value: /etc/rapport/tls/tls.key}

@@ -37,7 +37,8 @@ collector: {grpc: 7101, http: 7102, admin: 7103}
 cleaner: {grpc: 7201, admin: 7203}
 feature-store: {grpc: 7301, http: 7302, admin: 7303}
 trainer: {grpc: 7401, admin: 7403}
-scorer: {grpc: 7501, admin: 7503}
+{{- $scorer := .Values.components.scorer }}
+scorer: {grpc: 7501, admin: 7503{{ if $scorer.gorse.enabled }}, gorse: 7502{{ end }}{{ if $scorer.rawModels.enabled }}, raw: 7504{{ end }}}
 {{- end -}}
 
 {{/* `default` with what the component says laid over it, as YAML. */}}

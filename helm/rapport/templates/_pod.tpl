@@ -135,10 +135,10 @@ spec:
         {{- if $values.kafka.tlsSecret }}
         - {name: kafka-tls, mountPath: /etc/rapport/kafka-tls, readOnly: true}
         {{- end }}
-        {{- if eq .name "collector" }}
-        {{- if $values.apiKeys.fileSecret }}
+        {{- if and $values.apiKeys.fileSecret (or (eq .name "collector") $ports.gorse) }}
         - {name: keys, mountPath: /etc/rapport/keys, readOnly: true}
         {{- end }}
+        {{- if eq .name "collector" }}
         {{- if $c.tls.secret }}
         - {name: tls, mountPath: /etc/rapport/tls, readOnly: true}
         {{- end }}
@@ -173,11 +173,11 @@ spec:
     - name: kafka-tls
       secret: {secretName: {{ $values.kafka.tlsSecret | quote }}}
     {{- end }}
-    {{- if eq .name "collector" }}
-    {{- if $values.apiKeys.fileSecret }}
+    {{- if and $values.apiKeys.fileSecret (or (eq .name "collector") $ports.gorse) }}
     - name: keys
       secret: {secretName: {{ $values.apiKeys.fileSecret | quote }}}
     {{- end }}
+    {{- if eq .name "collector" }}
     {{- if $c.tls.secret }}
     - name: tls
       secret: {secretName: {{ $c.tls.secret | quote }}}

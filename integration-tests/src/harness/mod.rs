@@ -4,6 +4,7 @@ pub mod clients;
 pub mod cluster;
 pub mod kafka;
 pub mod kafka_admin;
+pub mod others;
 pub mod ports;
 pub mod process;
 pub mod reaper;

@@ -144,7 +144,7 @@ impl Config {
     /// # Errors
     /// As [`Keys::load`].
     pub fn keys(&self) -> Result<Keys, KeysError> {
-        Keys::load(self.api_keys.as_ref(), self.api_keys_file.as_deref(), self.insecure_tenant.clone())
+        Keys::load("collector", self.api_keys.as_ref(), self.api_keys_file.as_deref(), self.insecure_tenant.clone())
     }
 }
 

@@ -5,18 +5,12 @@
 //! [`wire`]), becomes a record ([`publish`]), and when Kafka has acknowledged that, its sender is told;
 //! or, while Kafka is away, when it is on a disk ([`spool`]).
 
-pub mod admit;
 pub mod config;
-pub mod credential;
 pub mod doors;
 pub mod error;
 pub mod hooks;
 pub mod hot_keys;
-pub mod key_file;
-pub mod key_list;
-pub mod keys;
 pub mod publish;
-pub mod quota;
 pub mod quota_share;
 pub mod spool;
 pub mod wire;
@@ -28,6 +22,7 @@ pub use error::Error;
 
 use doors::{House, grpc::GrpcDoor, grpc_server::GrpcServer, http};
 use publish::Publish;
+pub use rapport_admission::{admit, credential, keys, quota};
 use rapport_policy::Watched;
 use rapport_proto::collect::collector_server::SERVICE_NAME;
 use rapport_rpc::Tls;

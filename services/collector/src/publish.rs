@@ -15,7 +15,6 @@ use prost::Message as _;
 use rapport_events::{EventTime, FieldError, Tenant};
 use rapport_kafka::{
     Batch, DeliveryError, KafkaArgs, OwnedRecord, Publisher, PublisherSettings, Refused, Topics, Waiting, headers,
-    trace,
 };
 use rapport_proto::{
     catalog::Item,
@@ -201,13 +200,8 @@ impl Publish {
 
     /// Begins a submission of about `records` records.
     pub fn submit<'a>(&'a self, origin: &Origin<'_>, records: usize) -> Submission<'a> {
-        let received_at = origin.received_at.as_ms().to_string();
         let headers_of = |content_type: &str| {
-            let mut common = OwnedHeaders::new_with_capacity(8);
-            common = headers::with(common, headers::CONTENT_TYPE, content_type);
-            common = headers::with(common, headers::TENANT, origin.tenant.as_str());
-            common = headers::with(common, headers::RECEIVED_AT, &received_at);
-            trace::inject_context(common, origin.trace)
+            headers::of_door(content_type, origin.tenant.as_str(), origin.received_at.as_ms(), origin.trace)
         };
         let key = format!("{}/", origin.tenant);
         Submission {

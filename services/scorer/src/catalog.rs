@@ -2,7 +2,8 @@
 //! leaves every answer as soon as its record is here, without touching a single cached list.
 
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -20,6 +21,8 @@ pub struct Entry {
     /// Most specific first.
     pub categories: Vec<String>,
     pub available: bool,
+    /// Everything else that the record says; `None` where nothing is said or nobody asks for it.
+    pub attributes: Option<Box<HashMap<String, String>>>,
 }
 
 /// One tenant's items. Read under a lock that writers hold for one insertion.
@@ -52,14 +55,45 @@ impl TenantCatalog {
         self.kept.store(true, Relaxed);
     }
 
+    /// The items after `cursor` in the order of their ids, at most `limit`. It looks at every item under
+    /// the lock: a call for an operator's page, not for a customer's.
+    pub fn page(&self, cursor: &str, limit: usize) -> Vec<(String, Entry)> {
+        let items = self.items.read().unwrap_or_else(PoisonError::into_inner);
+        let after = items.keys().map(AsRef::as_ref).filter(|id: &&str| *id > cursor);
+        let ids = smallest(after, limit);
+        ids.into_iter().filter_map(|id| Some((id.to_owned(), items.get(id)?.clone()))).collect()
+    }
+
+    /// The available items with the highest `rank`, highest first, equal ones in the order of their ids.
+    /// As [`TenantCatalog::page`], it looks at every item.
+    pub fn highest<R: Ord + Copy>(&self, limit: usize, rank: impl Fn(&str, &Entry) -> Option<R>) -> Vec<(String, R)> {
+        let items = self.items.read().unwrap_or_else(PoisonError::into_inner);
+        let ranked = items.iter().filter(|(_, entry)| entry.available);
+        let ranked = ranked.filter_map(|(id, entry)| Some((Reverse(rank(id, entry)?), id.as_ref())));
+        smallest(ranked, limit).into_iter().map(|(Reverse(rank), id): (_, &str)| (id.to_owned(), rank)).collect()
+    }
+
     fn len(&self) -> usize {
         self.items.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
+/// The `limit` smallest, in order, in memory for no more than those.
+fn smallest<T: Ord>(all: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
+    let mut heap = BinaryHeap::with_capacity(limit.saturating_add(1).min(1024));
+    for one in all {
+        heap.push(one);
+        if heap.len() > limit {
+            heap.pop();
+        }
+    }
+    heap.into_sorted_vec()
+}
+
 /// All tenants' items.
 #[derive(Debug, Default)]
 pub struct Catalog {
+    keep_attributes: bool,
     tenants: RwLock<HashMap<Tenant, Arc<TenantCatalog>>>,
     /// What a tenant without a catalog gets.
     none: Arc<TenantCatalog>,
@@ -67,6 +101,11 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// One that keeps what its records say beside what answers need, for a door that gives it back.
+    pub fn keeping_attributes(keep_attributes: bool) -> Self {
+        Self { keep_attributes, ..Self::default() }
+    }
+
     pub fn of(&self, tenant: &Tenant) -> Arc<TenantCatalog> {
         let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
         tenants.get(tenant).unwrap_or(&self.none).clone()
@@ -97,12 +136,13 @@ impl Catalog {
             self.show(&tenant);
             return Ok(());
         };
-        let Item { item_id, title, categories, available, .. } =
+        let Item { item_id, title, categories, available, attributes, .. } =
             Item::decode(value).map_err(|e| FieldError::decode("value", format!("is no catalog item: {e}")))?;
         if item_id != item {
             return Err(FieldError::schema("item_id", format!("is {item_id:?} under the key {key:?}")));
         }
-        self.tenant(&tenant).put(item, Entry { title, categories, available });
+        let attributes = (self.keep_attributes && !attributes.is_empty()).then(|| Box::new(attributes));
+        self.tenant(&tenant).put(item, Entry { title, categories, available, attributes });
         self.show(&tenant);
         Ok(())
     }
@@ -141,6 +181,32 @@ mod tests {
         catalog.apply(b"acme/a/1", None).unwrap();
         assert!(catalog.of(&acme).look("a/1", |e| e.is_none()));
         assert!(catalog.of(&acme).kept(), "a tenant that removed its last item still keeps a catalog");
+    }
+
+    #[test]
+    fn pages_follow_the_ids_and_the_highest_come_first() {
+        let catalog = TenantCatalog::default();
+        for (id, title, available) in [("c", "1", true), ("a", "3", true), ("b", "2", false), ("d", "3", true)] {
+            catalog.put(id, Entry { title: title.into(), categories: vec![], available, attributes: None });
+        }
+        let ids = |page: Vec<(String, Entry)>| page.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!(ids(catalog.page("", 3)), ["a", "b", "c"]);
+        assert_eq!(ids(catalog.page("c", 3)), ["d"]);
+        let highest = catalog.highest(2, |_, entry| entry.title.parse::<u8>().ok());
+        assert_eq!(highest, [("a".to_owned(), 3), ("d".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn attributes_are_kept_only_where_somebody_asks_for_them() {
+        let item = Item { item_id: "a".into(), attributes: [("k".into(), "v".into())].into(), ..Item::default() };
+        let tenant = Tenant::parse("acme").unwrap();
+        let kept = |keep| {
+            let catalog = Catalog::keeping_attributes(keep);
+            catalog.apply(b"acme/a", Some(&item.encode_to_vec())).unwrap();
+            catalog.of(&tenant).look("a", |entry| entry.unwrap().attributes.clone())
+        };
+        assert_eq!(kept(false), None);
+        assert_eq!(kept(true).unwrap()["k"], "v");
     }
 
     #[test]

@@ -5,11 +5,14 @@ use rapport_kafka::KafkaArgs;
 use rapport_online::{OnlineArgs, ViewsArgs};
 use rapport_placements::Folder;
 use rapport_registry::RegistryArgs;
-use rapport_rpc::ServerArgs;
+use rapport_rpc::{ServerArgs, Tls};
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
 
-use crate::models::loader::LoaderSettings;
+use crate::{
+    doors::{gorse::GorseArgs, raw::RawArgs},
+    models::loader::LoaderSettings,
+};
 
 /// The scorer answers "what should this customer see now?" over gRPC (rapport.recommend.v1).
 ///
@@ -45,6 +48,12 @@ pub struct Config {
 
     #[command(flatten)]
     pub models: ModelArgs,
+
+    #[command(flatten)]
+    pub gorse: GorseArgs,
+
+    #[command(flatten)]
+    pub raw: RawArgs,
 
     #[command(flatten)]
     pub registry: RegistryArgs,
@@ -181,6 +190,10 @@ impl ServiceConfig for Config {
         if let Some(dir) = &self.placements {
             Folder::open(dir).map_err(|mistakes| format!("--placements: {mistakes}"))?;
         }
+        if self.gorse.gorse_addr.is_some() {
+            self.gorse.keys().map_err(|error| format!("--gorse-addr: {error}"))?;
+            Tls::load(&self.server.tls).map_err(|error| format!("TLS: {error}"))?;
+        }
         if self.answers.list_ttl < Duration::from_secs(10) {
             return Err(format!("--list-ttl must be at least 10s, is {:?}", self.answers.list_ttl));
         }
@@ -219,6 +232,8 @@ mod tests {
         assert!(refused(&["--redis-read-timeout-ms", "2000"]).contains("--redis-read-timeout-ms"));
         assert!(refused(&["--list-ttl", "1s"]).contains("--list-ttl"));
         assert!(refused(&["--model-name", "a/b"]).contains("--model-name"));
+        assert!(refused(&["--gorse-addr", "127.0.0.1:7502"]).contains("--gorse-addr: no API keys"));
+        assert_eq!(parsed(&["--gorse-addr", "127.0.0.1:7502", "--api-keys", "k=acme"]).check(), Ok(()));
     }
 
     #[test]

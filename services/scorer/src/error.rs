@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, net::SocketAddr};
 
 /// Why the scorer cannot start or go on. What goes wrong with one call is never here: that is
 /// degraded, or a status.
@@ -12,6 +12,10 @@ pub enum Error {
     Serve(#[from] rapport_rpc::ServeError),
     #[error(transparent)]
     Online(#[from] rapport_online::Error),
+    #[error("{addr} cannot be opened for HTTP: {source}")]
+    Bind { addr: SocketAddr, source: io::Error },
+    #[error("http server: {0}")]
+    Http(#[source] io::Error),
     #[error("the operating system gives no thread: {0}")]
     Thread(#[source] io::Error),
     #[error("{0}")]

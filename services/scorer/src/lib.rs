@@ -3,7 +3,7 @@
 //! The road of a call: [`serve`] checks it -> [`recommender`] hydrates it with one read of the
 //! [`store`] -> the cached list, if its versions allow that ([`cache`]) -> else the [`pipeline`]:
 //! sources, merge, filters, scores, selection -> the answer, with how it came about. Behind the
-//! answers: lists are written and refreshed ([`cache::keeper`]), what was shown is published
+//! answers (other [`doors`] than gRPC ask there too): lists are written and refreshed ([`cache::keeper`]), what was shown is published
 //! ([`served`]), a version on trial makes lists that nobody sees ([`shadow`]), [`models`] are swapped, [`catalog`] and [`trends`] are kept in memory.
 
 pub mod arrange;
@@ -12,6 +12,7 @@ pub mod cache;
 pub mod catalog;
 mod config;
 pub mod degraded;
+pub mod doors;
 mod error;
 pub mod meters;
 pub mod models;
@@ -25,13 +26,16 @@ pub mod shadow;
 pub mod store;
 pub mod trends;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 pub use config::Config;
 pub use error::Error;
 use rapport_kafka::compacted;
-use rapport_proto::recommend::recommender_server::RecommenderServer;
-use rapport_runtime::Lifecycle;
+use rapport_proto::{
+    inference::grpc_inference_service_server::{self, GrpcInferenceServiceServer},
+    recommend::recommender_server::{self, RecommenderServer},
+};
+use rapport_runtime::{Component, Lifecycle};
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 
@@ -52,7 +56,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let patience = config.online.redis_read_timeout_ms;
     let store = Arc::new(store::Guarded::new(Box::new(redis), patience, config.answers.list_ttl));
     let models = Arc::new(models::Models::default());
-    let catalog = Arc::new(catalog::Catalog::default());
+    let catalog = Arc::new(catalog::Catalog::keeping_attributes(config.gorse.gorse_addr.is_some()));
     let board = Arc::new(trends::Board::default());
     let (trials, tried) = shadow::Trials::new();
     let (keep, jobs) = cache::keeper::Keeper::new(config.answers.refresh_queue as usize);
@@ -109,22 +113,41 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         config.answers.trends_every,
         lifecycle.clone(),
     ));
-    let following = tokio::spawn(follow(config.kafka.clone(), config.loader(), models, catalog, lifecycle.clone()));
+    let following =
+        tokio::spawn(follow(config.kafka.clone(), config.loader(), models.clone(), catalog, lifecycle.clone()));
 
     // The answers, until a drain is asked for and the calls in flight have ended.
-    let service = serve::Service {
+    let service = Arc::new(serve::Service {
         recommender,
         placements,
         served,
         default_tenant: config.default_tenant.clone(),
         hash,
         answer_timeout: config.answers.answer_timeout,
+    });
+    // Registered before the first await: readiness must not pass in between.
+    let wanted = config.gorse.gorse_addr.map(|addr| (addr, lifecycle.component(doors::gorse::NAME)));
+    let gorse = gorse_door(wanted, &config, service.clone(), lifecycle.clone());
+    let server = RecommenderServer::from_arc(service).max_decoding_message_size(config.server.max_request_bytes);
+    let raw = doors::raw::RawModels {
+        models: models.clone(),
+        default_tenant: config.default_tenant.clone(),
+        timeout: config.answers.answer_timeout,
+        lifecycle: lifecycle.clone(),
     };
-    let server = RecommenderServer::new(service).max_decoding_message_size(config.server.max_request_bytes);
-    let routes = Routes::new(server);
-    let outcome =
-        rapport_rpc::serve(config.grpc_addr, &config.server, routes, &["rapport.recommend.v1.Recommender"], &lifecycle)
-            .await;
+    let (mut routes, mut services) = (Routes::new(server), vec![recommender_server::SERVICE_NAME]);
+    if config.raw.raw_models {
+        let server = GrpcInferenceServiceServer::new(raw.clone());
+        routes = routes.add_service(server.max_decoding_message_size(config.server.max_request_bytes));
+        services.push(grpc_inference_service_server::SERVICE_NAME);
+    }
+    let raw = raw_door(
+        config.raw.raw_models_addr.map(|addr| (addr, lifecycle.component(doors::raw::http::NAME))),
+        &config,
+        raw,
+    );
+    let grpc = async { Ok(rapport_rpc::serve(config.grpc_addr, &config.server, routes, &services, &lifecycle).await?) };
+    let outcome = tokio::try_join!(grpc, gorse, raw).map(drop);
 
     // A server that failed takes the rest with it.
     lifecycle.drain();
@@ -141,7 +164,37 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         Ok(followed) => followed?,
         Err(error) => tracing::error!(task = "follow", %error, "a task failed"),
     }
-    Ok(outcome?)
+    outcome
+}
+
+/// Gorse's REST API until a drain, where it is asked for.
+async fn gorse_door(
+    wanted: Option<(SocketAddr, Component)>,
+    config: &Config,
+    service: Arc<serve::Service>,
+    lifecycle: Lifecycle,
+) -> Result<(), Error> {
+    let Some((addr, ready)) = wanted else { return Ok(()) };
+    let gorse = Arc::new(doors::gorse::Gorse::new(&config.gorse, &config.kafka, service, lifecycle.clone())?);
+    let router = doors::gorse::router(gorse.clone(), &config.gorse);
+    let serving = doors::http::serve(doors::gorse::NAME, addr, config, router, ready, &lifecycle);
+    let follow_keys = rapport_admission::keys::follow(&gorse.keys, &lifecycle);
+    let served = async { serving.await.inspect_err(|_| lifecycle.drain()) };
+    let (served, ()) = tokio::join!(served, follow_keys);
+    gorse.flush().await;
+    served
+}
+
+/// Raw model calls over HTTP until a drain, where they are asked for.
+async fn raw_door(
+    wanted: Option<(SocketAddr, Component)>,
+    config: &Config,
+    raw: doors::raw::RawModels,
+) -> Result<(), Error> {
+    let Some((addr, ready)) = wanted else { return Ok(()) };
+    let lifecycle = raw.lifecycle.clone();
+    let router = doors::raw::http::router(raw);
+    doors::http::serve(doors::raw::http::NAME, addr, config, router, ready, &lifecycle).await
 }
 
 /// Follows catalog and models until a drain is asked for.

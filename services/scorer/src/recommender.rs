@@ -77,6 +77,14 @@ pub struct Visit {
     pub times: Vec<EventTime>,
 }
 
+/// A question about one item, checked.
+#[derive(Debug, Clone, Default)]
+pub struct Similar {
+    pub item: String,
+    pub limit: usize,
+    pub category: Option<String>,
+}
+
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Served {
@@ -270,15 +278,33 @@ impl Recommender {
     }
 
     /// What goes with an item; `None` for one that neither catalog nor model knows.
-    pub async fn similar(&self, tenant: &Tenant, item: &str, limit: usize, deadline: Instant) -> Option<Answer> {
+    pub async fn similar(&self, tenant: &Tenant, asked: &Similar, deadline: Instant) -> Option<Answer> {
         let standing = self.models.of(tenant);
         let mut query = self.query(tenant, &standing, deadline);
+        let item = asked.item.as_str();
         let in_model = standing.model.as_ref().is_some_and(|model| model.knows(item));
         if !in_model && query.catalog.look(item, |entry| entry.is_none()) {
             return None;
         }
+        query.category.clone_from(&asked.category);
         query.purpose = Purpose::SimilarTo(item.into());
-        Some(self.compute(query, limit, &standing, Facts::default()).await.0)
+        Some(self.compute(query, asked.limit, &standing, Facts::default()).await.0)
+    }
+
+    /// What everybody likes now; without what the customer has, where the question names one.
+    pub async fn popular(&self, tenant: &Tenant, ask: &Ask, deadline: Instant) -> Answer {
+        let standing = Standing::default();
+        let mut query = self.query(tenant, &standing, deadline);
+        query.narrow(ask);
+        let mut facts = Facts::default();
+        if !ask.customer.is_empty() {
+            match self.hydrate(tenant, &ask.customer, With::List).await {
+                Hydrated::Known(known) => query.seen = known.seen,
+                Hydrated::Stranger => {}
+                Hydrated::Down => facts = Facts::features_down(),
+            }
+        }
+        self.compute(query, ask.limit, &standing, facts).await.0
     }
 
     /// A new list for a customer's cache; `None` when there is none worth keeping.

@@ -15,6 +15,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use rapport_events::{EventTime, Tenant};
+use rapport_inference::raw::{RawInput, RawOutput, Signature};
 use rapport_runtime::Lifecycle;
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     meters::Meters,
     models::{LiveModel, Models, Standing},
     pipeline::{Pipeline, Tag},
-    recommender::{Answer, Ask, Recommender, Rules, Served},
+    recommender::{Answer, Ask, Recommender, Rules, Served, Similar},
     shadow::{self, Trials},
     store::{Guarded, Known, SeenItems, Store, StoreError, With},
     trends::{self, Board, Trends},
@@ -320,7 +321,7 @@ async fn an_item_that_sells_out_leaves_cached_lists_at_once() {
     assert_eq!((answer.served, items(&answer)), (Served::Hit, vec!["d", "e"]));
     let category = Ask { category: Some("none".into()), ..ann(2) };
     assert!(house.ask(category).await.items.is_empty());
-    let entry = Entry { title: String::new(), categories: vec!["x".into()], available: true };
+    let entry = Entry { title: String::new(), categories: vec!["x".into()], available: true, attributes: None };
     house.recommender.catalog.of(&house.tenant).put("f", entry);
     let category = house.ask(Ask { category: Some("x".into()), ..ann(2) }).await;
     assert_eq!(items(&category), ["f"]);
@@ -390,6 +391,15 @@ impl crate::models::Ranker for Broken {
     ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
         Box::pin(std::future::ready(Err(rapport_inference::Error::Run("no memory".into()))))
     }
+
+    fn signature(&self) -> &Signature {
+        static NONE: Signature = Signature { inputs: Vec::new(), outputs: Vec::new(), width: 0 };
+        &NONE
+    }
+
+    fn raw(&self, _: Vec<RawInput>, _: Instant) -> BoxFuture<'_, Result<Vec<RawOutput>, rapport_inference::Error>> {
+        Box::pin(std::future::ready(Err(rapport_inference::Error::Stopped)))
+    }
 }
 
 #[tokio::test]
@@ -410,8 +420,9 @@ async fn ranking_orders_what_the_caller_gave_and_similar_items_need_a_known_item
     let given = ["zz", "f", "c", "hit"].map(Arc::from).to_vec();
     let ranked = house.recommender.rank(&house.tenant, "ann", given, deadline).await;
     assert_eq!(items(&ranked), ["c", "f", "hit", "zz"]);
-    assert!(house.recommender.similar(&house.tenant, "zz", 5, deadline).await.is_none());
-    let cold = house.recommender.similar(&house.tenant, "a", 5, deadline).await.unwrap();
+    let similar = |item: &str| Similar { item: item.into(), limit: 5, category: None };
+    assert!(house.recommender.similar(&house.tenant, &similar("zz"), deadline).await.is_none());
+    let cold = house.recommender.similar(&house.tenant, &similar("a"), deadline).await.unwrap();
     assert_eq!(items(&cold), ["hit", "f"], "no neighbours yet: what is trending");
 }
 

@@ -18,6 +18,9 @@ pub enum Error {
     Load { path: PathBuf, reason: String },
     #[error("{path} does not follow the contract of next-item models: {reason}")]
     Contract { path: PathBuf, reason: String },
+    /// Of a run with the graph's own tensors.
+    #[error("{name}: {reason}")]
+    Input { name: String, reason: String },
     #[error("the history holds item index {index}, the model knows 1 to {last}")]
     ItemIndex { index: i64, last: usize },
     #[error("ONNX Runtime failed: {0}")]

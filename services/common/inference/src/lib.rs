@@ -1,7 +1,7 @@
 //! ONNX Runtime on threads of its own.
 //!
 //! [`init`] loads the library once; [`NextItemModel`] is one session that follows the contract of
-//! next-item models and blocks its caller; [`Workers`] owns named threads with a session each,
+//! next-item models and blocks its caller; [`raw`] runs one with tensors as its graph names them; [`Workers`] owns named threads with a session each,
 //! gathers waiting requests into batches under a latency bound, and answers async callers.
 //!
 //! The contract (docs/trainer.md): input `items`, int64 `[batch, length]`, item indexes, padded on
@@ -13,6 +13,7 @@ mod error;
 mod library;
 mod model;
 mod queue;
+pub mod raw;
 mod workers;
 
 pub use error::Error;

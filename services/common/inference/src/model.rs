@@ -7,12 +7,15 @@ use ort::{
     value::{Outlet, TensorElementType, TensorRef, ValueType},
 };
 
-use crate::{Error, library};
+use crate::{
+    Error, library,
+    raw::{RawInput, RawOutput, Signature},
+};
 
 /// ONNX metadata property that holds how many of the newest items the model looks at.
 pub const SEQUENCE_LENGTH_PROPERTY: &str = "rapport.sequence_length";
 
-const INPUT: &str = "items";
+pub(crate) const INPUT: &str = "items";
 /// Both or neither: for models that look at time.
 const TIMES: &str = "times";
 const NOW: &str = "now";
@@ -199,6 +202,35 @@ impl NextItemModel {
                 row
             })
             .collect())
+    }
+}
+
+impl NextItemModel {
+    /// What the graph takes and gives.
+    pub fn signature(&self) -> Signature {
+        Signature::of(&self.session, self.width)
+    }
+
+    /// Runs the graph with its own tensors. They must have passed [`Signature::check`].
+    ///
+    /// # Errors
+    /// ONNX Runtime refuses them.
+    pub fn run(&mut self, inputs: &[RawInput]) -> Result<Vec<RawOutput>, Error> {
+        let signature = self.signature();
+        let failed = |error: ort::Error| Error::Run(error.to_string());
+        let mut tensors = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let tensor = TensorRef::from_array_view((input.shape.clone(), input.values.as_slice())).map_err(failed)?;
+            tensors.push((input.name.as_str(), tensor));
+        }
+        let given = self.session.run(tensors).map_err(failed)?;
+        let outputs = signature.outputs.into_iter().map(|output| {
+            let value = given.get(&output.name).ok_or_else(|| Error::Run(format!("no output {}", output.name)))?;
+            let (shape, values) = value.try_extract_tensor::<f32>().map_err(failed)?;
+            let shape = shape.iter().map(|axis| usize::try_from(*axis).unwrap_or(0)).collect();
+            Ok(RawOutput { name: output.name, shape, values: values.to_vec() })
+        });
+        outputs.collect()
     }
 }
 

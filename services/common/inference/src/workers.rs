@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::{
     Asked, Error, NextItemModel,
     queue::{BatchQueue, Refused},
+    raw::{RawInput, RawOutput, Signature},
 };
 
 /// How requests are gathered into one run of the model.
@@ -31,11 +32,18 @@ impl Default for BatchSettings {
 }
 
 type Answer = Result<Arc<Vec<f32>>, Error>;
+type RawAnswer = Result<Vec<RawOutput>, Error>;
 
 struct Request {
-    history: Asked,
     deadline: Instant,
-    answer: oneshot::Sender<Answer>,
+    work: Work,
+}
+
+enum Work {
+    /// Scores after a history; those that wait together run together.
+    Scores(Asked, oneshot::Sender<Answer>),
+    /// A run of its own.
+    Raw(Vec<RawInput>, oneshot::Sender<RawAnswer>),
 }
 
 /// Worker threads with one session each behind a bounded queue. Dropping it answers what waits and
@@ -46,6 +54,7 @@ pub struct Workers {
     name: Arc<str>,
     width: usize,
     sequence_length: Option<usize>,
+    signature: Signature,
 }
 
 impl Workers {
@@ -70,6 +79,7 @@ impl Workers {
             name: Arc::clone(&name),
             width: 0,
             sequence_length: None,
+            signature: Signature::default(),
         };
         let (loaded, results) = mpsc::channel();
         for i in 0..threads.max(1) {
@@ -83,7 +93,7 @@ impl Workers {
                     let model = NextItemModel::load(&path, 1);
                     let loaded_model = match model {
                         Ok(model) => {
-                            let facts = (model.width(), model.sequence_length());
+                            let facts = (model.width(), model.sequence_length(), model.signature());
                             // The receiver is gone when another worker failed to load: then the queue closes.
                             loaded.send(Ok(facts)).ok().map(|()| model)
                         }
@@ -105,7 +115,8 @@ impl Workers {
         }
         drop(loaded);
         for _ in 0..workers.threads.len() {
-            (workers.width, workers.sequence_length) = results.recv().unwrap_or(Err(Error::Stopped))?;
+            (workers.width, workers.sequence_length, workers.signature) =
+                results.recv().unwrap_or(Err(Error::Stopped))?;
         }
         Ok(workers)
     }
@@ -135,18 +146,34 @@ impl Workers {
             history = history.newest(length);
         }
         let (answer, answered) = oneshot::channel();
-        self.queue.push(Request { history, deadline, answer }).map_err(|refused| match refused {
+        self.ask(Request { deadline, work: Work::Scores(history, answer) })?;
+        answer_by(deadline, answered).await
+    }
+
+    /// What the graph takes and gives.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Runs the graph with its own tensors, in turn with everything else that is asked of it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a tensor that does not fit, and as [`Self::scores`].
+    pub async fn raw(&self, inputs: Vec<RawInput>, deadline: Instant) -> RawAnswer {
+        self.signature.check(&inputs)?;
+        let (answer, answered) = oneshot::channel();
+        self.ask(Request { deadline, work: Work::Raw(inputs, answer) })?;
+        answer_by(deadline, answered).await
+    }
+
+    fn ask(&self, request: Request) -> Result<(), Error> {
+        self.queue.push(request).map_err(|refused| match refused {
             Refused::Full => {
                 metrics::counter!("rapport_inference_refused_total", "model" => self.name.to_string()).increment(1);
                 Error::QueueFull { bound: self.queue.bound() }
             }
             Refused::Closed => Error::Stopped,
-        })?;
-        match tokio::time::timeout_at(deadline.into(), answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_dropped)) => Err(Error::Stopped),
-            Err(_elapsed) => Err(Error::DeadlineExceeded),
-        }
+        })
     }
 
     /// Answers what waits, then ends the threads. Blocks until they have ended, as dropping does.
@@ -167,6 +194,30 @@ impl Drop for Workers {
     }
 }
 
+impl Work {
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Scores(_, answer) => answer.is_closed(),
+            Self::Raw(_, answer) => answer.is_closed(),
+        }
+    }
+
+    fn fail(self, error: Error) {
+        match self {
+            Self::Scores(_, answer) => answer.send(Err(error)).is_ok(),
+            Self::Raw(_, answer) => answer.send(Err(error)).is_ok(),
+        };
+    }
+}
+
+async fn answer_by<T>(deadline: Instant, answered: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout_at(deadline.into(), answered).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_dropped)) => Err(Error::Stopped),
+        Err(_elapsed) => Err(Error::DeadlineExceeded),
+    }
+}
+
 struct CloseOnPanic<'a>(&'a BatchQueue<Request>);
 
 impl Drop for CloseOnPanic<'_> {
@@ -182,21 +233,33 @@ fn run(model: &mut NextItemModel, batch: Vec<(Instant, Request)>, name: &Arc<str
     let now = Instant::now();
     let mut waiting = Vec::with_capacity(batch.len());
     let mut histories = Vec::with_capacity(batch.len());
-    for (arrived, request) in batch {
+    for (arrived, Request { deadline, work }) in batch {
         metrics::histogram!("rapport_inference_queue_seconds", "model" => name.to_string()).record(now - arrived);
-        if request.answer.is_closed() || request.deadline <= now {
+        if work.is_abandoned() || deadline <= now {
             metrics::counter!("rapport_inference_expired_total", "model" => name.to_string()).increment(1);
-            request.answer.send(Err(Error::DeadlineExceeded)).ok(); // mostly, its caller has gone already
+            work.fail(Error::DeadlineExceeded); // mostly, its caller has gone already
             continue;
         }
-        histories.push(request.history);
-        waiting.push(request.answer);
+        match work {
+            Work::Scores(history, answer) => {
+                histories.push(history);
+                waiting.push(answer);
+            }
+            Work::Raw(inputs, answer) => {
+                let started = Instant::now();
+                let outputs = model.run(&inputs);
+                metrics::histogram!("rapport_inference_run_seconds", "model" => name.to_string())
+                    .record(started.elapsed());
+                answer.send(outputs).ok(); // a caller that gave up needs no answer
+            }
+        }
     }
     if waiting.is_empty() {
         return;
     }
+    let started = Instant::now();
     let result = model.scores(&histories);
-    metrics::histogram!("rapport_inference_run_seconds", "model" => name.to_string()).record(now.elapsed());
+    metrics::histogram!("rapport_inference_run_seconds", "model" => name.to_string()).record(started.elapsed());
     metrics::histogram!("rapport_inference_batch_requests", "model" => name.to_string()).record(waiting.len() as f64);
     match result {
         Ok(rows) => {

@@ -23,6 +23,21 @@ pub const PROTOBUF: &str = "application/x-protobuf";
 /// Content type of a CloudEvent in structured mode.
 pub const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
 
+/// What a record of a door carries, whatever it holds: its content type, whose it is, when the door had it
+/// (milliseconds since 1970) and the trace that it belongs to.
+pub fn of_door(
+    content_type: &str,
+    tenant: &str,
+    received_at_ms: i64,
+    context: &opentelemetry::Context,
+) -> OwnedHeaders {
+    let mut carried = OwnedHeaders::new_with_capacity(8);
+    carried = with(carried, CONTENT_TYPE, content_type);
+    carried = with(carried, TENANT, tenant);
+    carried = with(carried, RECEIVED_AT, received_at_ms.to_string());
+    crate::trace::inject_context(carried, context)
+}
+
 /// The first header of this name, whatever its letter case.
 pub fn get<'a, H: Headers>(headers: &'a H, name: &str) -> Option<&'a [u8]> {
     headers.iter().find(|h| h.key.eq_ignore_ascii_case(name)).and_then(|h| h.value)

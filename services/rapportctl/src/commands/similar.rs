@@ -16,7 +16,12 @@ pub struct Similar {
 
 impl Similar {
     pub async fn run(self, context: &Context) -> anyhow::Result<()> {
-        let request = SimilarItemsRequest { item_id: self.item.clone(), limit: self.limit, with_titles: true };
+        let request = SimilarItemsRequest {
+            item_id: self.item.clone(),
+            limit: self.limit,
+            with_titles: true,
+            ..SimilarItemsRequest::default()
+        };
         let answer = context.scorer()?.similar_items(context.request(request)?).await;
         let answer = answer.map_err(|status| context.scorer_refused(&status))?.into_inner();
         context.output.answer(

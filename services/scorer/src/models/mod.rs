@@ -8,7 +8,10 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use rapport_events::{EventTime, Tenant};
-use rapport_inference::{Asked, Workers};
+use rapport_inference::{
+    Asked, Workers,
+    raw::{RawInput, RawOutput, Signature},
+};
 
 use crate::{cache::list::ModelStamp, pipeline::Tag};
 
@@ -21,6 +24,16 @@ pub trait Ranker: Send + Sync {
         history: Asked,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>>;
+
+    /// What the graph takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// Runs the graph with its own tensors.
+    fn raw(
+        &self,
+        inputs: Vec<RawInput>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<RawOutput>, rapport_inference::Error>>;
 }
 
 impl Ranker for Workers {
@@ -30,6 +43,18 @@ impl Ranker for Workers {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
         Box::pin(Workers::scores(self, history, deadline))
+    }
+
+    fn signature(&self) -> &Signature {
+        Workers::signature(self)
+    }
+
+    fn raw(
+        &self,
+        inputs: Vec<RawInput>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<RawOutput>, rapport_inference::Error>> {
+        Box::pin(Workers::raw(self, inputs, deadline))
     }
 }
 
@@ -178,7 +203,9 @@ impl LiveModel {
 
     /// The same with types of events that it looks at; `scores` is told all that is asked.
     pub fn told(ids: &[&str], types: &[&str], scores: impl Fn(&Asked) -> Vec<f32> + Send + Sync + 'static) -> Self {
-        struct Said<F>(F);
+        use rapport_inference::raw::{Element, TensorInfo};
+
+        struct Said<F>(F, Signature);
         impl<F: Fn(&Asked) -> Vec<f32> + Send + Sync> Ranker for Said<F> {
             fn scores(
                 &self,
@@ -187,9 +214,34 @@ impl LiveModel {
             ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
                 Box::pin(std::future::ready(Ok(Arc::new(self.0(&history)))))
             }
+
+            fn signature(&self) -> &Signature {
+                &self.1
+            }
+
+            fn raw(
+                &self,
+                inputs: Vec<RawInput>,
+                _: Instant,
+            ) -> BoxFuture<'_, Result<Vec<RawOutput>, rapport_inference::Error>> {
+                let run = || {
+                    self.1.check(&inputs)?;
+                    let rows = inputs[0].values.chunks(inputs[0].shape[1]);
+                    let values: Vec<f32> = rows.flat_map(|row| self.0(&Asked::of(row.to_vec()))).collect();
+                    Ok(vec![RawOutput { name: "scores".into(), shape: vec![inputs[0].shape[0], self.1.width], values }])
+                };
+                Box::pin(std::future::ready(run()))
+            }
         }
         let items: Vec<Arc<str>> = [""].iter().chain(ids).map(|id| Arc::from(*id)).collect();
         let index = items.iter().cloned().zip(0..).skip(1).collect();
+        let tensor = |name: &str, element, last| TensorInfo { name: name.into(), element, shape: vec![-1, last] };
+        let width = items.len();
+        let signature = Signature {
+            inputs: vec![tensor("items", Element::Int64, -1)],
+            outputs: vec![tensor("scores", Element::Float32, width as i64)],
+            width,
+        };
         Self {
             name: "next-item".into(),
             version: "v1".into(),
@@ -200,7 +252,7 @@ impl LiveModel {
             index,
             types: types.iter().map(|name| (*name).to_owned()).zip(1..).collect(),
             sequence_length: 3,
-            ranker: Box::new(Said(scores)),
+            ranker: Box::new(Said(scores, signature)),
         }
     }
 }

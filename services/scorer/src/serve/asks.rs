@@ -8,7 +8,7 @@ use rapport_proto::recommend::{
     ExplainRequest, RankRequest, RecommendPageRequest, RecommendRequest, SessionRecommendRequest, SimilarItemsRequest,
 };
 
-use crate::recommender::{Ask, Visit};
+use crate::recommender::{Ask, Similar, Visit};
 
 /// Items of one answer when the caller does not say.
 pub const DEFAULT_LIMIT: usize = 10;
@@ -64,14 +64,14 @@ pub fn recommend(request: RecommendRequest, around: &Around<'_>) -> Result<Ask, 
     let limit = limit(request.limit)?;
     let excluded = ids("exclude_item_ids", &request.exclude_item_ids, MAX_EXCLUDED)
         .map(|()| request.exclude_item_ids.into_iter().collect::<HashSet<String>>())?;
-    check_id("category", &request.category, limits::ID_BYTES)?;
+    let category = category(request.category)?;
     check_id("outcome", &request.outcome, limits::TYPE_BYTES)?;
     Ok(Ask {
         customer,
         limit,
         include_seen: request.include_seen,
         excluded,
-        category: Some(request.category).filter(|category| !category.is_empty()),
+        category,
         fresh: request.fresh,
         placement,
         outcome: Some(request.outcome).filter(|outcome| !outcome.is_empty()),
@@ -122,6 +122,7 @@ pub fn session(request: SessionRecommendRequest, around: &Around<'_>) -> Result<
     let times = request.times.iter().enumerate().map(time).collect::<Result<Vec<_>, _>>()?;
     let ask = Ask {
         limit: limit(request.limit)?,
+        category: category(request.category)?,
         include_seen: request.include_seen,
         excluded: request.exclude_item_ids.into_iter().collect(),
         // Nobody is known here whom an experiment could count.
@@ -148,16 +149,16 @@ pub fn explain(request: ExplainRequest, around: &Around<'_>) -> Result<(Ask, Vec
     Ok((recommend(list, around)?, items))
 }
 
-/// Checks a `SimilarItemsRequest`: the item and how many.
+/// Checks a `SimilarItemsRequest`: the item, how many, and of which category.
 ///
 /// # Errors
 /// The first field that is wrong, with its limit.
-pub fn similar(request: SimilarItemsRequest) -> Result<(String, usize), FieldError> {
+pub fn similar(request: SimilarItemsRequest) -> Result<Similar, FieldError> {
     if request.item_id.is_empty() {
         return Err(FieldError::schema("item_id", "is empty; name the item that others should go with"));
     }
     check_id("item_id", &request.item_id, limits::ID_BYTES)?;
-    Ok((request.item_id, limit(request.limit)?))
+    Ok(Similar { limit: limit(request.limit)?, category: category(request.category)?, item: request.item_id })
 }
 
 /// Checks a `RankRequest`: the customer and the items, each once, in the caller's order.
@@ -177,7 +178,10 @@ pub fn rank(
 }
 
 /// The customer's id as it is stored: the cleaner trims ids, and hashes those that name a person.
-fn customer(id: String, tenant: &Tenant, hash: Option<&Pseudonymiser>) -> Result<String, FieldError> {
+///
+/// # Errors
+/// It is empty or too long.
+pub fn customer(id: String, tenant: &Tenant, hash: Option<&Pseudonymiser>) -> Result<String, FieldError> {
     let id = if id.trim().len() == id.len() { id } else { id.trim().to_owned() };
     if id.is_empty() {
         return Err(FieldError::identity("customer_id", "is empty; any id will do, a new one gets what is trending"));
@@ -187,6 +191,12 @@ fn customer(id: String, tenant: &Tenant, hash: Option<&Pseudonymiser>) -> Result
         Some(hash) => hash.customer_id(tenant, &id),
         None => id,
     })
+}
+
+/// A category, where one is asked for.
+fn category(category: String) -> Result<Option<String>, FieldError> {
+    check_id("category", &category, limits::ID_BYTES)?;
+    Ok(Some(category).filter(|category| !category.is_empty()))
 }
 
 fn limit(limit: u32) -> Result<usize, FieldError> {

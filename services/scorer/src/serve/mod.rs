@@ -1,7 +1,7 @@
-//! The gRPC side: checks a request, asks the recommender within the caller's deadline, and says how
-//! the answer came about.
+//! The answers, and their gRPC side: checks a request, asks the recommender within the caller's deadline,
+//! and says how the answer came about. Other doors ask here too: there is one road.
 
-mod asks;
+pub(crate) mod asks;
 mod wire;
 
 use std::{
@@ -42,14 +42,18 @@ pub struct Service {
 /// How long a call may take: for its caller, and for the stages, which stop a little earlier so
 /// that what they have so far still arrives in time.
 #[derive(Debug, Clone, Copy)]
-struct Time {
+pub(crate) struct Time {
     caller: Instant,
-    stages: Instant,
+    pub(crate) stages: Instant,
 }
 
 impl Time {
     fn of(metadata: &MetadataMap, most: Duration, now: Instant) -> Self {
-        let allowed = deadline_of(metadata).map_or(most, |caller| caller.min(most));
+        Self::from(now, deadline_of(metadata).map_or(most, |caller| caller.min(most)))
+    }
+
+    /// For a call that may take as long as this.
+    pub(crate) fn from(now: Instant, allowed: Duration) -> Self {
         Self { caller: now + allowed, stages: now + allowed.mul_f64(0.9) }
     }
 }
@@ -62,7 +66,7 @@ impl Service {
     }
 
     /// A request, checked with what stands around it.
-    fn checked<R>(
+    pub(crate) fn checked<R>(
         &self,
         tenant: &Tenant,
         check: impl FnOnce(&Around<'_>) -> Result<R, FieldError>,
@@ -73,7 +77,7 @@ impl Service {
     }
 
     /// What every answer ends with. `shown_to`: the customer whose list it is, for the feedback loop.
-    fn finish(
+    pub(crate) fn finish(
         &self,
         tenant: &Tenant,
         mut answer: Answer,
@@ -93,10 +97,57 @@ impl Service {
         }
         (items, Some(provenance))
     }
+
+    /// The best items for a customer, without the first `skip`.
+    pub(crate) async fn recommended(
+        &self,
+        tenant: &Tenant,
+        time: Time,
+        request: RecommendRequest,
+        skip: usize,
+    ) -> Result<RecommendResponse, Status> {
+        let with_titles = request.with_titles;
+        let ask = self.checked(tenant, |around| asks::recommend(request, around))?;
+        let customer = ask.customer.clone();
+        let mut answer = within(time, self.recommender.recommend(tenant, ask, time.stages)).await?;
+        answer.items.drain(..skip.min(answer.items.len()));
+        let (items, provenance) = self.finish(tenant, answer, Some(&customer), with_titles);
+        Ok(RecommendResponse { items, provenance })
+    }
+
+    /// The next items of a visit.
+    pub(crate) async fn next_of_visit(
+        &self,
+        tenant: &Tenant,
+        time: Time,
+        request: SessionRecommendRequest,
+    ) -> Result<SessionRecommendResponse, Status> {
+        let with_titles = request.with_titles;
+        let (visit, ask) = self.checked(tenant, |around| asks::session(request, around))?;
+        let answer = within(time, self.recommender.session(tenant, visit, ask, time.stages)).await?;
+        let (items, provenance) = self.finish(tenant, answer, None, with_titles);
+        Ok(SessionRecommendResponse { items, provenance })
+    }
+
+    /// What goes with an item.
+    pub(crate) async fn going_with(
+        &self,
+        tenant: &Tenant,
+        time: Time,
+        request: SimilarItemsRequest,
+    ) -> Result<SimilarItemsResponse, Status> {
+        let with_titles = request.with_titles;
+        let asked = asks::similar(request).map_err(|e| from_field_error(&e))?;
+        let answer = within(time, self.recommender.similar(tenant, &asked, time.stages))
+            .await?
+            .ok_or_else(|| Status::not_found(format!("item_id: neither catalog nor model knows {:?}", asked.item)))?;
+        let (items, provenance) = self.finish(tenant, answer, None, with_titles);
+        Ok(SimilarItemsResponse { items, provenance })
+    }
 }
 
 /// Every stage has its own bound below this: it ends a call only when the machine is overloaded.
-async fn within<T>(time: Time, work: impl Future<Output = T>) -> Result<T, Status> {
+pub(crate) async fn within<T>(time: Time, work: impl Future<Output = T>) -> Result<T, Status> {
     tokio::time::timeout_at(time.caller.into(), work)
         .await
         .map_err(|_| Status::deadline_exceeded("no answer within the deadline"))
@@ -106,13 +157,7 @@ async fn within<T>(time: Time, work: impl Future<Output = T>) -> Result<T, Statu
 impl RecommenderRpc for Service {
     async fn recommend(&self, request: Request<RecommendRequest>) -> Result<Response<RecommendResponse>, Status> {
         let (tenant, time) = self.begin(request.metadata())?;
-        let request = request.into_inner();
-        let with_titles = request.with_titles;
-        let ask = self.checked(&tenant, |around| asks::recommend(request, around))?;
-        let customer = ask.customer.clone();
-        let answer = within(time, self.recommender.recommend(&tenant, ask, time.stages)).await?;
-        let (items, provenance) = self.finish(&tenant, answer, Some(&customer), with_titles);
-        Ok(Response::new(RecommendResponse { items, provenance }))
+        self.recommended(&tenant, time, request.into_inner(), 0).await.map(Response::new)
     }
 
     async fn recommend_page(
@@ -141,12 +186,7 @@ impl RecommenderRpc for Service {
         request: Request<SessionRecommendRequest>,
     ) -> Result<Response<SessionRecommendResponse>, Status> {
         let (tenant, time) = self.begin(request.metadata())?;
-        let request = request.into_inner();
-        let with_titles = request.with_titles;
-        let (visit, ask) = self.checked(&tenant, |around| asks::session(request, around))?;
-        let answer = within(time, self.recommender.session(&tenant, visit, ask, time.stages)).await?;
-        let (items, provenance) = self.finish(&tenant, answer, None, with_titles);
-        Ok(Response::new(SessionRecommendResponse { items, provenance }))
+        self.next_of_visit(&tenant, time, request.into_inner()).await.map(Response::new)
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
@@ -162,14 +202,7 @@ impl RecommenderRpc for Service {
         request: Request<SimilarItemsRequest>,
     ) -> Result<Response<SimilarItemsResponse>, Status> {
         let (tenant, time) = self.begin(request.metadata())?;
-        let request = request.into_inner();
-        let with_titles = request.with_titles;
-        let (item, limit) = asks::similar(request).map_err(|e| from_field_error(&e))?;
-        let answer = within(time, self.recommender.similar(&tenant, &item, limit, time.stages))
-            .await?
-            .ok_or_else(|| Status::not_found(format!("item_id: neither catalog nor model knows {item:?}")))?;
-        let (items, provenance) = self.finish(&tenant, answer, None, with_titles);
-        Ok(Response::new(SimilarItemsResponse { items, provenance }))
+        self.going_with(&tenant, time, request.into_inner()).await.map(Response::new)
     }
 
     async fn rank(&self, request: Request<RankRequest>) -> Result<Response<RankResponse>, Status> {

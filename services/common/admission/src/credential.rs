@@ -10,7 +10,7 @@ use base64::{
 use crate::keys::{KEY_BYTES, Unauthenticated};
 
 /// Clients differ in whether they pad.
-pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );

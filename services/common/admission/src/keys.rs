@@ -39,6 +39,8 @@ pub enum Door {
     CloudEvents,
     Bulk,
     Webhook,
+    /// The scorer's: Gorse's REST API.
+    Gorse,
 }
 
 impl Door {
@@ -52,6 +54,7 @@ impl Door {
             Self::CloudEvents => "cloudevents",
             Self::Bulk => "bulk",
             Self::Webhook => "webhook",
+            Self::Gorse => "gorse",
         }
     }
 
@@ -65,6 +68,7 @@ impl Door {
             Self::CloudEvents => "collector/cloudevents",
             Self::Bulk => "collector/bulk",
             Self::Webhook => "collector/webhook",
+            Self::Gorse => "scorer/gorse",
         }
     }
 }
@@ -151,6 +155,7 @@ type ByName = HashMap<String, Arc<Quota>>;
 
 /// Hands out the quotas of the next table, those of the table before where the name is the same.
 struct Quotas<'a> {
+    service: &'static str,
     before: &'a ByName,
     now: ByName,
 }
@@ -162,7 +167,7 @@ impl Quotas<'_> {
                 quota.set_limits(limits);
                 Arc::clone(quota)
             }
-            None => Arc::new(Quota::new(name, limits)),
+            None => Arc::new(Quota::new(self.service, name, limits)),
         });
         Arc::clone(quota)
     }
@@ -182,6 +187,8 @@ struct Table {
 /// The keys that open the door, and who is behind each.
 #[derive(Debug)]
 pub struct Keys {
+    /// Whose metrics count what its keys send: "collector", "scorer".
+    service: &'static str,
     table: ArcSwap<Table>,
     list: HashMap<[u8; 32], Tenant>,
     anyone: Option<Tenant>,
@@ -200,18 +207,29 @@ pub enum Reload {
 }
 
 impl Keys {
-    /// Reads all keys: `list` (see [`KeyList::parse`]), `file` (see [`key_file`]), and, for development,
+    /// Reads all keys of a service: `list` (see [`KeyList::parse`]), `file` (see [`key_file`]), and, for development,
     /// who `anyone` without a known key is.
     ///
     /// # Errors
     /// A file that cannot be read, an entry that is wrong, or no key at all.
-    pub fn load(list: Option<&KeyList>, file: Option<&Path>, anyone: Option<Tenant>) -> Result<Self, KeysError> {
+    pub fn load(
+        service: &'static str,
+        list: Option<&KeyList>,
+        file: Option<&Path>,
+        anyone: Option<Tenant>,
+    ) -> Result<Self, KeysError> {
         let list = list.map(KeyList::parse).transpose()?.unwrap_or_default();
         if list.is_empty() && file.is_none() && anyone.is_none() {
             return Err(KeysError::None);
         }
-        let keys =
-            Self { table: ArcSwap::default(), list, anyone, file: file.map(Path::to_owned), seen: Mutex::new(0) };
+        let keys = Self {
+            service,
+            table: ArcSwap::default(),
+            list,
+            anyone,
+            file: file.map(Path::to_owned),
+            seen: Mutex::new(0),
+        };
         let text = keys.file.as_deref().map(key_file::read).transpose()?;
         *keys.seen.lock().unwrap_or_else(PoisonError::into_inner) = hash_of_text(text.as_deref());
         let grants = text.map(|text| key_file::parse(&text)).transpose()?.unwrap_or_default();
@@ -221,7 +239,7 @@ impl Keys {
 
     fn replace(&self, grants: Vec<Grant>) -> Result<(), KeysError> {
         let before = self.table.load();
-        let mut quotas = Quotas { before: &before.quotas, now: HashMap::new() };
+        let mut quotas = Quotas { service: self.service, before: &before.quotas, now: HashMap::new() };
         let mut table = Table::default();
         for grant in grants {
             if self.list.contains_key(&grant.hash) {
@@ -268,7 +286,8 @@ impl Keys {
             }
         };
         let label = if outcome == Reload::Reloaded { "reloaded" } else { "failed" };
-        metrics::counter!("rapport_collector_key_reloads_total", "outcome" => label).increment(1);
+        let name = format!("rapport_{}_key_reloads_total", self.service);
+        metrics::counter!(name, "outcome" => label).increment(1);
         outcome
     }
 
@@ -346,7 +365,7 @@ pub async fn follow(keys: &Keys, lifecycle: &Lifecycle) {
     }
 }
 
-pub(crate) fn hash_of(key: &str) -> [u8; 32] {
+pub fn hash_of(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 

@@ -3,7 +3,7 @@ use std::fs;
 use super::*;
 
 fn list(keys: &str) -> Keys {
-    Keys::load(Some(&keys.parse().unwrap()), None, None).unwrap()
+    Keys::load("test", Some(&keys.parse().unwrap()), None, None).unwrap()
 }
 
 fn tenant_of(keys: &Keys, key: &str) -> Result<String, Unauthenticated> {
@@ -30,7 +30,7 @@ impl KeyFile {
     }
 
     fn keys(&self) -> Keys {
-        Keys::load(None, Some(self.0.path()), None).unwrap()
+        Keys::load("test", None, Some(self.0.path()), None).unwrap()
     }
 }
 
@@ -45,9 +45,9 @@ fn a_key_opens_the_door_to_its_own_tenant_only() {
 
 #[test]
 fn no_key_at_all_is_refused_unless_insecurity_is_asked_for() {
-    assert!(matches!(Keys::load(None, None, None), Err(KeysError::None)));
-    assert!(matches!(Keys::load(Some(&" , ".parse().unwrap()), None, None), Err(KeysError::None)));
-    let open = Keys::load(None, None, Some(Tenant::parse("demo").unwrap())).unwrap();
+    assert!(matches!(Keys::load("test", None, None, None), Err(KeysError::None)));
+    assert!(matches!(Keys::load("test", Some(&" , ".parse().unwrap()), None, None), Err(KeysError::None)));
+    let open = Keys::load("test", None, None, Some(Tenant::parse("demo").unwrap())).unwrap();
     assert_eq!(open.caller(None, Door::Bulk).unwrap().tenant().as_str(), "demo");
     assert_eq!(tenant_of(&open, "whatever").unwrap(), "demo");
     assert_eq!(open.by_app_id("any", Door::Snowplow).unwrap().tenant().as_str(), "demo");

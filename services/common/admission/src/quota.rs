@@ -138,8 +138,12 @@ struct State {
 }
 
 impl Quota {
-    pub fn new(name: &str, limits: Limits) -> Self {
-        let counter = |outcome: &'static str| metrics::counter!("rapport_collector_key_events_total", "key" => name.to_owned(), "outcome" => outcome);
+    /// `service` counts what the key sends: `rapport_<service>_key_events_total{key,outcome}`.
+    pub fn new(service: &str, name: &str, limits: Limits) -> Self {
+        let counter = |outcome: &'static str| {
+            let metric = format!("rapport_{service}_key_events_total");
+            metrics::counter!(metric, "key" => name.to_owned(), "outcome" => outcome)
+        };
         let bucket = Bucket::full(limits.rate.unwrap_or(Rate { events_per_second: 1, burst: 1 }), 0);
         Self {
             name: name.into(),
@@ -295,7 +299,7 @@ mod tests {
     const RATE: Rate = Rate { events_per_second: 100, burst: 50 };
 
     fn quota(rate: Option<Rate>, daily_events: Option<u64>) -> Arc<Quota> {
-        Arc::new(Quota::new("shop", Limits { rate, daily_events }))
+        Arc::new(Quota::new("test", "shop", Limits { rate, daily_events }))
     }
 
     fn on_day(day: i64) -> EventTime {

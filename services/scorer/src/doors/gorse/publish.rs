@@ -1,0 +1,119 @@
+//! Writes on their way to Kafka: the records that the collector's doors would write, and an answer only
+//! once the broker has acknowledged all of them.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message as _;
+use rapport_admission::quota::Charge;
+use rapport_events::{EventTime, Tenant, event_key};
+use rapport_kafka::{KafkaArgs, Publisher, PublisherSettings, Topics, headers};
+use rapport_proto::{catalog::Item, events::Event};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use super::fault::Fault;
+use crate::error::Error;
+
+/// Writes that may be under way at once: with the limit on a body, the bound of their memory.
+const AT_ONCE: usize = 64;
+/// Records are encoded and queued this many at a time before other tasks get the thread.
+const AT_A_TIME: usize = 256;
+
+/// Something to write, admitted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    Event(Event),
+    Item(Item),
+    RemoveItem(String),
+}
+
+pub struct Publish {
+    publisher: Publisher,
+    topics: Topics,
+    ack_timeout: Duration,
+    places: Arc<Semaphore>,
+}
+
+impl Publish {
+    /// # Errors
+    /// A setting that librdkafka does not take.
+    pub fn new(kafka: &KafkaArgs, ack_timeout: Duration) -> Result<Self, Error> {
+        let settings = PublisherSettings {
+            linger: Duration::from_millis(2),
+            delivery_timeout: ack_timeout,
+            ..PublisherSettings::new("rapport-scorer-gorse")
+        };
+        let publisher = Publisher::new(kafka, &settings)?;
+        Ok(Self { publisher, topics: kafka.topics(), ack_timeout, places: Arc::new(Semaphore::new(AT_ONCE)) })
+    }
+
+    /// A place for one write, before its body is read.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub fn place(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| Fault::Overloaded)
+    }
+
+    /// Writes everything and waits for the broker.
+    ///
+    /// # Errors
+    /// Some of it was not acknowledged.
+    pub async fn write(&self, tenant: &Tenant, writes: &[Write], charge: Charge) -> Result<(), Fault> {
+        let deadline = Instant::now() + self.ack_timeout;
+        let (received_at, context) = (EventTime::now().as_ms(), tracing::Span::current().context());
+        let of = |content_type: &str| headers::of_door(content_type, tenant.as_str(), received_at, &context);
+        let (of_event, of_item) = (of(headers::PROTOBUF_EVENT), of(headers::PROTOBUF));
+        let mut batch = self.publisher.batch(writes.len());
+        let mut refused = 0;
+        for some in writes.chunks(AT_A_TIME) {
+            for write in some {
+                let sent = match write {
+                    Write::Event(event) => {
+                        let key = event_key(tenant, &event.customer_id);
+                        let head = headers::with(of_event.clone(), headers::EVENT_ID, &event.event_id);
+                        batch.send(&self.topics.raw, Some(key.as_bytes()), Some(&event.encode_to_vec()), head)
+                    }
+                    Write::Item(item) => {
+                        let key = event_key(tenant, &item.item_id);
+                        let value = item.encode_to_vec();
+                        batch.send(&self.topics.catalog, Some(key.as_bytes()), Some(&value), of_item.clone())
+                    }
+                    Write::RemoveItem(item_id) => {
+                        let key = event_key(tenant, item_id);
+                        batch.send(&self.topics.catalog, Some(key.as_bytes()), None, of_item.clone())
+                    }
+                };
+                if let Err(error) = sent {
+                    tracing::debug!(%error, "a write is refused");
+                    refused += 1;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        let spent = charge.spend();
+        let settled = batch.close().by(deadline).await;
+        let acknowledged = settled.iter().filter(|result| result.is_ok()).count();
+        let count = |outcome: &'static str, number: usize| {
+            metrics::counter!("rapport_scorer_gorse_writes_total", "outcome" => outcome).increment(number as u64);
+        };
+        count("acknowledged", acknowledged);
+        if refused + settled.len() - acknowledged == 0 {
+            return Ok(());
+        }
+        count("retry", writes.len() - acknowledged);
+        spent.refund(writes.len() - acknowledged);
+        Err(Fault::NotAcknowledged { acknowledged, sent: writes.len() })
+    }
+
+    /// Waits for what is on the way: the last thing before a drain ends.
+    pub async fn flush(&self) {
+        let left = self.publisher.flush(self.ack_timeout).await;
+        if left > 0 {
+            tracing::warn!(left, "writes were not acknowledged before the end; nobody was told that they were");
+        }
+    }
+}
