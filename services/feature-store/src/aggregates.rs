@@ -7,7 +7,7 @@ use rapport_features::{Entity, State, TrendState, Views};
 use rapport_online::{Error, Marked, Marker, OnlineWriter, Outcome, StoredPartial, Write};
 
 use crate::{
-    generations::InForce,
+    generations::{Generations, InForce, newer_than, newest},
     group::{Group, by_key, holds},
 };
 
@@ -34,18 +34,32 @@ impl Kind {
 
 pub(crate) struct Aggregates {
     writer: OnlineWriter,
+    generations: Generations,
     views: Arc<Views>,
     generation: u32,
 }
 
 impl Aggregates {
-    pub(crate) fn new(writer: OnlineWriter, in_force: &InForce) -> Self {
-        Self { writer, views: Arc::clone(&in_force.writing), generation: in_force.generation }
+    pub(crate) fn new(writer: OnlineWriter, generations: Generations) -> Self {
+        let in_force = generations.in_force();
+        let (views, generation) = (Arc::clone(&in_force.writing), in_force.generation);
+        Self { writer, generations, views, generation }
     }
 
     /// From now on states are folded by these views.
-    pub(crate) fn adopt(&mut self, views: &Arc<Views>, generation: u32) {
-        (self.views, self.generation) = (Arc::clone(views), generation);
+    pub(crate) fn adopt(&mut self, in_force: &InForce) {
+        (self.views, self.generation) = (Arc::clone(&in_force.writing), in_force.generation);
+    }
+
+    /// What one partition has, by key.
+    async fn load(&mut self, keys: &[(String, i32)]) -> Result<Vec<Result<Option<StoredPartial>, Error>>, Error> {
+        let stored = self.writer.load_partials(keys).await?;
+        let markers = stored.iter().filter_map(|stored| stored.as_ref().ok()?.as_ref()?.marker);
+        if let Some(newer) = newer_than(self.generation, markers) {
+            let in_force = newest(&self.generations, newer)?;
+            self.adopt(&in_force);
+        }
+        Ok(stored)
     }
 
     /// Adds what new features of items missed, in what one partition has of them: to each once, if they begin
@@ -58,7 +72,7 @@ impl Aggregates {
         let mut left = 0;
         while !open.is_empty() {
             let keys: Vec<(String, i32)> = open.iter().map(|(key, ..)| (key.clone(), partition)).collect();
-            let stored = self.writer.load_partials(&keys).await?;
+            let stored = self.load(&keys).await?;
             let (mut writes, mut written) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
             for (entry, stored) in open.into_iter().zip(stored) {
                 let (key, begins, fill) = entry;
@@ -114,7 +128,7 @@ impl Aggregates {
     ) -> Result<(), Error> {
         while !open.is_empty() {
             let keys: Vec<(String, i32)> = open.iter().map(|group| (group.key.clone(), partition)).collect();
-            let stored = self.writer.load_partials(&keys).await?;
+            let stored = self.load(&keys).await?;
             let (mut writes, mut written) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
             for (group, stored) in open.into_iter().zip(stored) {
                 let stored = match stored {

@@ -7,7 +7,7 @@ use rapport_features::{CustomerFill, CustomerState, Views};
 use rapport_online::{Error, Marked, Marker, OnlineWriter, Outcome, StoredCustomer, Write};
 
 use crate::{
-    generations::InForce,
+    generations::{Generations, InForce, newer_than, newest},
     group::{Group, by_key, holds},
     hot::Hot,
     record::Incoming,
@@ -32,21 +32,25 @@ pub(crate) struct Changed {
 
 pub(crate) struct Customers {
     writer: OnlineWriter,
+    generations: Generations,
     views: Arc<Views>,
     generation: u32,
     hot: Hot<Held>,
 }
 
 impl Customers {
-    pub(crate) fn new(writer: OnlineWriter, in_force: &InForce, hot: usize) -> Self {
-        let InForce { writing, generation, .. } = in_force;
-        Self { writer, views: Arc::clone(writing), generation: *generation, hot: Hot::new(hot) }
+    pub(crate) fn new(writer: OnlineWriter, generations: Generations, hot: usize) -> Self {
+        let in_force = generations.in_force();
+        let (views, generation) = (Arc::clone(&in_force.writing), in_force.generation);
+        Self { writer, generations, views, generation, hot: Hot::new(hot) }
     }
 
     /// From now on states are folded by these views.
-    pub(crate) fn adopt(&mut self, views: &Arc<Views>, generation: u32) {
-        (self.views, self.generation) = (Arc::clone(views), generation);
-        self.forget();
+    pub(crate) fn adopt(&mut self, in_force: &InForce) {
+        if self.generation != in_force.generation {
+            (self.views, self.generation) = (Arc::clone(&in_force.writing), in_force.generation);
+            self.forget();
+        }
     }
 
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
@@ -180,15 +184,27 @@ impl Customers {
     /// The states of the groups, from memory or from Redis; none for a key that holds something
     /// foreign, which is left alone.
     async fn load(&mut self, groups: &[Group]) -> Result<Vec<Option<Held>>, Error> {
-        let mut held: Vec<Option<Held>> = groups.iter().map(|group| self.hot.take(&group.key)).collect();
-        let cold: Vec<usize> = (0..groups.len()).filter(|&i| held[i].is_none()).collect();
-        if !cold.is_empty() {
+        loop {
+            let mut held: Vec<Option<Held>> = groups.iter().map(|group| self.hot.take(&group.key)).collect();
+            let cold: Vec<usize> = (0..groups.len()).filter(|&i| held[i].is_none()).collect();
+            if cold.is_empty() {
+                return Ok(held);
+            }
             let keys: Vec<String> = cold.iter().map(|&i| groups[i].key.clone()).collect();
-            for (&i, stored) in cold.iter().zip(self.writer.load_customers(&keys).await?) {
+            let stored = self.writer.load_customers(&keys).await?;
+            let markers = stored.iter().filter_map(|stored| stored.as_ref().ok()?.as_ref()?.marker);
+            if let Some(newer) = newer_than(self.generation, markers) {
+                // Whoever had the partition before knew of views that nobody has told us of. What was in
+                // memory is as it is in Redis.
+                let in_force = newest(&self.generations, newer)?;
+                self.adopt(&in_force);
+                continue;
+            }
+            for (&i, stored) in cold.iter().zip(stored) {
                 held[i] = stored_state(&self.views, self.generation, stored);
             }
+            return Ok(held);
         }
-        Ok(held)
     }
 }
 

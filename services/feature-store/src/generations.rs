@@ -15,6 +15,7 @@ use std::{
 
 use rapport_features::{Difference, Views};
 use rapport_offline::{Generation, OfflineLog};
+use rapport_online::Marker;
 use rapport_runtime::Lifecycle;
 use tokio::sync::watch;
 
@@ -100,7 +101,7 @@ impl Generations {
     }
 
     /// Reads what is declared. Must not be called on an asynchronous thread that others wait for.
-    fn look(&self) -> Result<(), Error> {
+    pub(crate) fn look(&self) -> Result<(), Error> {
         let declared = self.log.generations()?;
         let (generation, filled) =
             declared.last_key_value().map_or((0, true), |(number, generation)| (*number, generation.filled));
@@ -240,6 +241,27 @@ impl Generations {
     }
 }
 
+/// The newest generation among markers, if it is newer than this one.
+pub(crate) fn newer_than(generation: u32, markers: impl Iterator<Item = Marker>) -> Option<u32> {
+    markers.map(|marker| marker.generation).max().filter(|newest| *newest > generation)
+}
+
+/// Looks for a generation by which some state is folded already.
+///
+/// # Errors
+/// It is not to be found yet: try again.
+pub(crate) fn newest(generations: &Generations, wanted: u32) -> Result<Arc<InForce>, rapport_online::Error> {
+    if let Err(error) = generations.look() {
+        tracing::warn!(%error, "the generations of views cannot be read");
+    }
+    let in_force = generations.in_force();
+    if in_force.generation >= wanted {
+        Ok(in_force)
+    } else {
+        Err(rapport_online::Error::NewerViews { generation: wanted })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rapport_offline::OfflineArgs;
@@ -276,6 +298,18 @@ mod tests {
         assert!(now.filled && now.reading.schema_hash() != before);
         assert_eq!(one.apply(NEXT).unwrap(), 1, "they are in force");
         assert_eq!(generations(&folder).in_force().generation, 1, "after a restart too");
+    }
+
+    #[test]
+    fn a_state_of_views_that_nobody_was_told_of_sends_its_owner_to_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (generations(&folder), generations(&folder));
+        one.apply(NEXT).unwrap();
+        let of = |generation| Marker { generation, begins: Some(3) };
+        assert_eq!(newer_than(1, [of(0), of(1)].into_iter()), None);
+        assert_eq!(newer_than(0, [of(0), of(1)].into_iter()), Some(1));
+        assert_eq!(newest(&other, 1).unwrap().generation, 1);
+        assert!(newest(&other, 2).unwrap_err().retryable(), "its file is not there yet");
     }
 
     #[test]

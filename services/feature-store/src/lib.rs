@@ -101,7 +101,10 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     };
     let sink = Sink {
         component: lifecycle.component("sink"),
-        aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &in_force),
+        aggregates: aggregates::Aggregates::new(
+            OnlineWriter::new(&config.online, config.state_ttl())?,
+            generations.clone(),
+        ),
         aggregate_every: config.aggregate_every,
         writer: LogWriter::new(log.clone(), config.writer_settings()),
         ledger: Ledger::new(&config.online)?,
@@ -111,13 +114,16 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     };
     let customers = Customers::new(
         OnlineWriter::new(&config.online, config.state_ttl())?,
-        &in_force,
+        generations.clone(),
         usize::try_from(config.hot_customers).unwrap_or(usize::MAX),
     );
     let rebuilder = Rebuilder {
         ledger: Ledger::new(&config.online)?,
         log: log.clone(),
-        aggregates: aggregates::Aggregates::new(OnlineWriter::new(&config.online, config.state_ttl())?, &in_force),
+        aggregates: aggregates::Aggregates::new(
+            OnlineWriter::new(&config.online, config.state_ttl())?,
+            generations.clone(),
+        ),
         runtime: runtime.clone(),
     };
     let (to_backfill, ready) = std::sync::mpsc::channel();

@@ -11,12 +11,12 @@ use std::{
 };
 
 use rapport_events::{LoggedEvent, Position};
-use rapport_features::{State, Views};
+use rapport_features::State;
 use rapport_offline::LogWriter;
 use rapport_online::Ledger;
 use rapport_runtime::Component;
 
-use crate::{Error, aggregates::Aggregates};
+use crate::{Error, aggregates::Aggregates, backfill::Added, generations::InForce};
 
 /// Events that may wait here; beyond it nothing more is taken in, and the consumer pauses.
 const EVENTS_HELD: usize = 200_000;
@@ -33,10 +33,10 @@ pub(crate) enum ToSink {
     Skip(Position),
     /// The partition is ours from now on.
     TakeOver(i32),
-    /// States are folded by these views from now on, which are of this generation.
-    Adopt(Arc<Views>, u32),
+    /// States are folded by these views from now on.
+    Adopt(Arc<InForce>),
     /// What new features of a partition's items missed, and who waits to hear how many are left.
-    Fill { partition: i32, missed: Vec<(String, i64, State)>, left: SyncSender<usize> },
+    Fill { partition: i32, missed: Vec<(String, i64, State)>, left: SyncSender<Added> },
     /// Finish what these partitions have here, forget them, and say up to where each is done.
     Release(Vec<i32>, SyncSender<Vec<Position>>),
 }
@@ -136,11 +136,11 @@ impl Sink {
                     Err(error) => tracing::warn!(partition, %error, "the end of the log cannot be read yet"),
                 }
             }
-            ToSink::Adopt(views, generation) => self.aggregates.adopt(&views, generation),
+            ToSink::Adopt(in_force) => self.aggregates.adopt(&in_force),
             ToSink::Fill { partition, missed, left } => {
                 match self.runtime.block_on(self.aggregates.fill(partition, &missed)) {
                     // Its asker waits for a bounded time.
-                    Ok(of_chunk) => drop(left.try_send(of_chunk)),
+                    Ok(of_chunk) => drop(left.try_send(Added::But(of_chunk))),
                     Err(error) => tracing::warn!(%error, "the new features wait"),
                 }
             }

@@ -12,13 +12,16 @@ pub enum Error {
     Corrupt { key: String, reason: String },
     #[error("views file {path}: {reason}")]
     Views { path: String, reason: String },
+    /// States are folded by views that are not to be found yet.
+    #[error("states are folded by generation {generation} of the views, which is not to be found yet")]
+    NewerViews { generation: u32 },
 }
 
 impl Error {
     /// Whether waiting and trying again can help.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Timeout(_) => true,
+            Self::Timeout(_) | Self::NewerViews { .. } => true,
             Self::Redis(error) => !matches!(
                 error.kind(),
                 redis::ErrorKind::AuthenticationFailed

@@ -35,7 +35,7 @@ const CHUNK: usize = 256;
 const TICK: Duration = Duration::from_millis(200);
 /// Waits between two attempts at a partition.
 const RETRY: Duration = Duration::from_secs(1);
-/// An owner that has not added a chunk by then has lost the partition, or ends.
+/// An owner that has not added a chunk by then is asked again.
 const ADDED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A partition that may be filled.
@@ -51,20 +51,27 @@ pub(crate) enum Entries {
     Items(Vec<(String, i64, State)>),
 }
 
-/// A chunk for the owner of a partition. It says how many of the states began at another offset than the
-/// chunk was made for; an owner that has lost the partition says nothing.
+/// A chunk for the owner of a partition, which says what became of it, or nothing when it could not.
 pub(crate) struct Fill {
     pub generation: u32,
     pub partition: i32,
     pub entries: Entries,
-    pub left: SyncSender<usize>,
+    pub left: SyncSender<Added>,
+}
+
+/// What an owner did with a chunk.
+pub(crate) enum Added {
+    /// It was added, but for so many states that begin at another offset than the chunk was made for.
+    But(usize),
+    /// The partition is another's.
+    NotOurs,
 }
 
 /// How an attempt at a partition ended.
 enum Attempt {
     Filled,
-    /// States that changed hands meanwhile.
-    Left(usize),
+    /// Not all could be added now.
+    Again,
     /// The partition is another's, or a drain began.
     Lost,
 }
@@ -105,9 +112,7 @@ impl Backfill {
                     return;
                 }
                 Ok(Attempt::Lost) => return,
-                Ok(Attempt::Left(states)) => {
-                    tracing::info!(partition = ready.partition, states, "states began elsewhere; reading again");
-                }
+                Ok(Attempt::Again) => tracing::info!(partition = ready.partition, "reading the log again"),
                 Err(error) => {
                     tracing::warn!(%error, partition = ready.partition, "the new features wait");
                     metrics::counter!("rapport_feature_store_retries_total", "part" => "backfill").increment(1);
@@ -146,21 +151,23 @@ impl Backfill {
             let customers = chunks(customers).map(Entries::Customers);
             for entries in customers.chain(chunks(items).map(Entries::Items)) {
                 match self.hand_over(ready, entries) {
-                    Some(of_chunk) => left += of_chunk,
-                    None => return Ok(Attempt::Lost),
+                    Some(Added::But(of_chunk)) => left += of_chunk,
+                    Some(Added::NotOurs) => return Ok(Attempt::Lost),
+                    None => return Ok(Attempt::Again),
                 }
             }
         }
         if left > 0 {
-            return Ok(Attempt::Left(left));
+            tracing::info!(partition = ready.partition, left, "states began elsewhere");
+            return Ok(Attempt::Again);
         }
         self.generations.partition_filled(ready.generation, ready.partition)?;
         share.set(1.0);
         Ok(Attempt::Filled)
     }
 
-    /// How many states of a chunk are left; `None` when the owner does not take it.
-    fn hand_over(&self, ready: &Ready, entries: Entries) -> Option<usize> {
+    /// What the owner did with a chunk; `None` when it could not add it now.
+    fn hand_over(&self, ready: &Ready, entries: Entries) -> Option<Added> {
         let (left, answer) = sync_channel(1);
         let mut fill = Fill { generation: ready.generation, partition: ready.partition, entries, left };
         let deadline = Instant::now() + ADDED_WITHIN;
@@ -176,7 +183,7 @@ impl Backfill {
         while !self.lifecycle.draining() && Instant::now() < deadline {
             self.component.beat();
             match answer.recv_timeout(TICK) {
-                Ok(left) => return Some(left),
+                Ok(added) => return Some(added),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
             }

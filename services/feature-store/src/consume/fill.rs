@@ -15,7 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use super::{Batch, Consume, Ownership};
 use crate::{
     Error,
-    backfill::{Entries, Fill, Ready},
+    backfill::{Added, Entries, Fill, Ready},
     generations::{Generations, InForce},
     sink::ToSink,
 };
@@ -107,9 +107,9 @@ impl Consume {
         let now = self.filling.generations.in_force();
         if !Arc::ptr_eq(&now, &self.filling.adopted) {
             if now.generation != self.filling.adopted.generation {
-                self.customers.adopt(&now.writing, now.generation);
-                self.rebuilder.aggregates.adopt(&now.writing, now.generation);
-                self.hand_on(consumer, ToSink::Adopt(Arc::clone(&now.writing), now.generation), carried)?;
+                self.customers.adopt(&now);
+                self.rebuilder.aggregates.adopt(&now);
+                self.hand_on(consumer, ToSink::Adopt(Arc::clone(&now)), carried)?;
                 self.filling.waiting.clear();
                 self.filling.given.clear();
             }
@@ -178,12 +178,15 @@ impl Consume {
         let Ok(fill) = self.filling.from_backfill.try_recv() else { return Ok(()) };
         let Fill { generation, partition, entries, left } = fill;
         if generation != self.filling.adopted.generation || !consumer.context().owned().contains(&partition) {
+            // Should it come again, it is filled from the beginning.
+            self.filling.given.remove(&partition);
+            left.try_send(Added::NotOurs).ok();
             return Ok(());
         }
         match entries {
             Entries::Customers(missed) => match self.runtime.block_on(self.customers.fill(&missed)) {
                 // Its asker waits for a bounded time.
-                Ok(of_chunk) => drop(left.try_send(of_chunk)),
+                Ok(of_chunk) => drop(left.try_send(Added::But(of_chunk))),
                 Err(error) => tracing::warn!(%error, "the new features wait"),
             },
             Entries::Items(missed) => self.hand_on(consumer, ToSink::Fill { partition, missed, left }, carried)?,

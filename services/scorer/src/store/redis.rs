@@ -123,7 +123,8 @@ impl Store for RedisStore {
                 rapport_online::Error::Corrupt { .. } => StoreError::Corrupt(error.to_string()),
                 rapport_online::Error::Redis(_)
                 | rapport_online::Error::Timeout(_)
-                | rapport_online::Error::Views { .. } => StoreError::Failed(error.to_string()),
+                | rapport_online::Error::Views { .. }
+                | rapport_online::Error::NewerViews { .. } => StoreError::Failed(error.to_string()),
             })?;
             let ranked = state.top(TREND_ITEMS).into_iter().map(|t| (t.item_id, t.score));
             Ok(Trends { items: strictly_falling(ranked), newest: state.newest() })
