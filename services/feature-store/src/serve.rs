@@ -13,7 +13,7 @@ use rapport_proto::{
         feature_store_server::{self, FeatureStore, FeatureStoreServer},
     },
 };
-use rapport_rpc::{ServeError, Tls, status, tenant_of};
+use rapport_rpc::{status, tenant_of};
 use rapport_runtime::Lifecycle;
 use tonic::{Request, Response, Status, service::Routes};
 
@@ -50,22 +50,8 @@ pub(crate) async fn serve(service: FeatureService, config: &Config, lifecycle: &
     };
     let http = async {
         let Some(addr) = config.feast.feast_http_addr else { return Ok(()) };
-        let tls = Tls::load(&config.server.tls).map_err(ServeError::from)?;
-        let follow = async {
-            if let Some(tls) = &tls {
-                tls.follow(lifecycle).await;
-            }
-        };
-        let served =
-            feast::http::serve(door, addr, &config.feast, config.server.request_timeout, tls.clone(), lifecycle);
-        let (served, ()) = tokio::join!(
-            async {
-                let served = served.await;
-                lifecycle.drain();
-                served
-            },
-            follow
-        );
+        let served = feast::http::serve(door, addr, &config.feast, &config.server, lifecycle).await;
+        lifecycle.drain();
         served
     };
     let (grpc, http) = tokio::join!(grpc, http);

@@ -17,7 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use rapport_events::Tenant;
-use rapport_rpc::{BoundedListener, Incoming, ServeError, TENANT_METADATA, Tls, tls::off_the_worker};
+use rapport_rpc::{BoundedListener, Incoming, ServeError, ServerArgs, TENANT_METADATA, Tls, tls::off_the_worker};
 use rapport_runtime::Lifecycle;
 use tokio::net::TcpListener;
 use tonic::Code;
@@ -63,28 +63,36 @@ struct House {
 /// calls in flight.
 ///
 /// # Errors
-/// The port cannot be opened.
+/// The certificate cannot be used, or the port cannot be opened.
 pub(crate) async fn serve(
     door: FeastDoor,
     addr: SocketAddr,
     args: &FeastArgs,
-    within: Duration,
-    tls: Option<Tls>,
+    server: &ServerArgs,
     lifecycle: &Lifecycle,
 ) -> Result<(), Error> {
+    let within = server.request_timeout;
+    let tls = Tls::load(&server.tls).map_err(ServeError::from)?;
     let listener = TcpListener::bind(addr).await.map_err(|source| ServeError::Bind { addr, source })?;
     tracing::info!(%addr, "serving HTTP for Feast's clients");
     let connections = usize::try_from(args.feast_http_connections).unwrap_or(usize::MAX);
-    let bounded = BoundedListener::new(Incoming::new(listener, tls), connections, within.saturating_add(IDLE));
+    let bounded = BoundedListener::new(Incoming::new(listener, tls.clone()), connections, within.saturating_add(IDLE));
     let drain = lifecycle.clone();
-    let server = axum::serve(bounded, router(House { door, within }))
+    let serving = axum::serve(bounded, router(House { door, within }))
         .with_graceful_shutdown(async move { drain.drain_requested().await });
     let hard_stop = async {
         lifecycle.drain_requested().await;
         tokio::time::sleep(CLOSE_BUDGET).await;
     };
+    let follow_certificates = async {
+        if let Some(tls) = &tls {
+            tls.follow(lifecycle).await;
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
-        served = server => served.map_err(Error::Http),
+        served = serving => served.map_err(Error::Http),
+        () = follow_certificates => Ok(()),
         () = hard_stop => {
             tracing::warn!(budget = ?CLOSE_BUDGET, "closing connections that did not end by themselves");
             Ok(())

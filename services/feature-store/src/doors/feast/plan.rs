@@ -21,6 +21,8 @@ const FEATURES: usize = 3 * 512;
 const VALUES: usize = 250_000;
 /// Of a name that a client sent, what its refusal shows.
 const SHOWN: usize = 80;
+/// Views that a refusal names; a status is sent in headers, which have little room.
+const SHOWN_VIEWS: usize = 20;
 
 const CUSTOMER_ID: &str = "customer_id";
 const ITEM_ID: &str = "item_id";
@@ -257,6 +259,17 @@ fn shown(name: &str) -> String {
 /// Features of the answer: its place in the entity's vector, its view, its name.
 type Chosen<'a> = Vec<(usize, &'a ViewInfo, &'a str)>;
 
+/// The views, each with the place of its first feature in its entity's vector: a vector is the features of
+/// the entity's views, in the order of the file.
+fn placed(views: &Views) -> impl Iterator<Item = (usize, &ViewInfo)> {
+    let mut next = [0; Entity::ALL.len()];
+    views.views().iter().map(move |view| {
+        let start = next[view.entity as usize];
+        next[view.entity as usize] += view.features.len();
+        (start, view)
+    })
+}
+
 fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
     match kind {
         Some(Kind::FeatureService(name)) => {
@@ -264,16 +277,20 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
                 let reason = format!("must be customer, item or customer_category, is {}", shown(&name));
                 Refusal::new(Wrong::NoSuchService, "feature_service", reason)
             })?;
-            let of_entity = views.views().iter().filter(|view| view.entity == entity);
-            let features = of_entity.flat_map(|view| view.features.iter().map(move |f| (view, f.name.as_str())));
-            Ok(features.filter_map(|(view, feature)| Some((place(views, view, feature)?, view, feature))).collect())
+            let of_entity = placed(views).filter(|(_, view)| view.entity == entity);
+            let features = of_entity.flat_map(|(start, view)| {
+                view.features.iter().enumerate().map(move |(n, feature)| (start + n, view, feature.name.as_str()))
+            });
+            Ok(features.collect())
         }
         Some(Kind::Features(list)) if !list.val.is_empty() => {
             if list.val.len() > FEATURES {
                 let reason = format!("may have {FEATURES} entries, has {}", list.val.len());
                 return Err(Refusal::other("features", reason));
             }
-            list.val.iter().enumerate().map(|(n, reference)| feature(views, n, reference)).collect()
+            let known: HashMap<&str, (usize, &ViewInfo)> =
+                placed(views).map(|(start, view)| (view.name.as_str(), (start, view))).collect();
+            list.val.iter().enumerate().map(|(n, reference)| feature(views, &known, n, reference)).collect()
         }
         Some(Kind::Features(_)) | None => {
             Err(Refusal::other("features", "is empty; name <view>:<feature>, or a feature_service"))
@@ -281,25 +298,26 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
     }
 }
 
-fn place(views: &Views, view: &ViewInfo, feature: &str) -> Option<usize> {
-    let full = |name: &str| name.strip_prefix(view.name.as_str()).and_then(|n| n.strip_prefix('.')) == Some(feature);
-    views.names(view.entity).iter().position(|name| full(name))
-}
-
 /// The feature that the n-th reference names.
-fn feature<'a>(views: &'a Views, n: usize, reference: &str) -> Result<(usize, &'a ViewInfo, &'a str), Refusal> {
+fn feature<'a>(
+    views: &Views,
+    known: &HashMap<&str, (usize, &'a ViewInfo)>,
+    n: usize,
+    reference: &str,
+) -> Result<(usize, &'a ViewInfo, &'a str), Refusal> {
     let field = || format!("features[{n}]");
     let (view_name, name) = reference
         .split_once(':')
         .ok_or_else(|| Refusal::other(field(), format!("must be <view>:<feature>, is {}", shown(reference))))?;
-    let view = views.views().iter().find(|view| view.name == view_name).ok_or_else(|| {
-        let known: Vec<&str> = views.views().iter().map(|view| view.name.as_str()).collect();
-        let reason = format!("{} is no view; there are {}", shown(view_name), known.join(", "));
+    let (start, view) = known.get(view_name).copied().ok_or_else(|| {
+        let some: Vec<&str> = views.views().iter().take(SHOWN_VIEWS).map(|view| view.name.as_str()).collect();
+        let more = if views.views().len() > SHOWN_VIEWS { ", ..." } else { "" };
+        let reason = format!("{} is no view; there are {}{more}", shown(view_name), some.join(", "));
         Refusal::new(Wrong::NoSuchView, field(), reason)
     })?;
-    let info = view.features.iter().find(|feature| feature.name == name);
-    let placed = info.and_then(|info| Some((place(views, view, &info.name)?, view, info.name.as_str())));
-    placed.ok_or_else(|| {
+    let found = view.features.iter().position(|feature| feature.name == name);
+    let chosen = found.and_then(|at| Some((start + at, view, view.features.get(at)?.name.as_str())));
+    chosen.ok_or_else(|| {
         let reason = format!("view {view_name} has no feature {}", shown(name));
         Refusal::new(Wrong::NoSuchView, field(), reason)
     })

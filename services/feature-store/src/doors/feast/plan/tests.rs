@@ -142,6 +142,26 @@ fn a_feature_service_is_everything_of_an_entity() {
 }
 
 #[test]
+fn every_feature_is_taken_from_its_own_place_in_the_vector() {
+    // Views of entities in turn, so that a place is none of the file.
+    let mixed = ["customer", "item", "customer", "item"].iter().enumerate().map(|(n, entity)| {
+        format!(" - {{name: v{n}, entity: {entity}, features: [{{name: a, aggregate: count, windows: [1h, 2h]}}]}}\n")
+    });
+    let mixed = format!("version: 1\nviews:\n{}", mixed.collect::<String>());
+    for views in [Views::built_in().unwrap(), Views::parse(&mixed).unwrap()] {
+        for (start, view) in placed(&views) {
+            for (n, feature) in view.features.iter().enumerate() {
+                assert_eq!(views.names(view.entity)[start + n], format!("{}.{}", view.name, feature.name));
+            }
+        }
+        let service = chosen(&views, Some(Kind::FeatureService("customer".into()))).unwrap();
+        let named: Vec<String> = service.iter().map(|(_, view, feature)| format!("{}.{feature}", view.name)).collect();
+        assert_eq!(named, views.names(Entity::Customer));
+        assert!(service.iter().enumerate().all(|(n, (place, ..))| n == *place));
+    }
+}
+
+#[test]
 fn the_same_question_has_the_same_answer_whatever_was_asked_in_between() {
     // feast-dev/feast#6841: a read changed a list that the next read was given.
     let views = views();
