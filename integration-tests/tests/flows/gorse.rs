@@ -9,7 +9,7 @@ use rapport_integration_tests::{
     harness::{
         Service, Stack, heavy,
         others::{Client, Refused},
-        stack::API_KEY,
+        stack::{self, API_KEY},
         wait::check,
         wait_until,
     },
@@ -24,8 +24,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const CUSTOMERS: usize = 60;
 
 fn client(stack: &Stack, key: &str) -> Client {
-    let url = format!("http://127.0.0.1:{}", stack.ports(Service::Scorer).http);
-    Client::start("conformance/venv", "gorse_python.py", &[&url, key])
+    Client::start("conformance/venv", "gorse_python.py", &[&url(stack, ""), key])
 }
 
 /// The ids of a list, in its order.
@@ -35,6 +34,18 @@ fn ids(list: &Value) -> Vec<String> {
 
 fn recommended(gorse: &mut Client, user: &str) -> Vec<String> {
     ids(&gorse.call("get_recommend", json!({"user_id": user, "n": 10})).unwrap())
+}
+
+fn url(stack: &Stack, path: &str) -> String {
+    format!("http://127.0.0.1:{}{path}", stack.ports(Service::Scorer).http)
+}
+
+/// What a GET with the key gives: the status, and the JSON or the text.
+fn get(stack: &Stack, path: &str) -> (u16, Value) {
+    let call = stack::agent().get(url(stack, path)).header("X-API-Key", API_KEY).call();
+    let mut response = call.unwrap();
+    let body = response.body_mut().read_to_string().unwrap();
+    (response.status().as_u16(), serde_json::from_str(&body).unwrap_or(Value::String(body)))
 }
 
 fn status(refused: Result<Value, Refused>) -> String {
@@ -92,6 +103,18 @@ async fn gorses_own_client_fills_the_mesh_and_is_recommended_what_it_wrote() {
     }
     assert_eq!(seen, (0..WALKS.items).map(|n| WALKS.item(n)).collect::<Vec<_>>());
 
+    // The last that appeared, by whoever can speak HTTP; probes need no key.
+    let latest = get(&stack, "/api/latest?n=5").1;
+    let newest = [("item-0027", 28), ("item-0055", 28), ("item-0083", 28), ("item-0111", 28), ("item-0026", 27)];
+    let newest = newest.map(|(id, day)| {
+        let at = EventTime::parse_rfc3339(&format!("2026-01-{day}T00:00:00Z")).unwrap();
+        json!({"Id": id, "Score": (at.as_ms() / 1000) as f64})
+    });
+    assert_eq!(latest, json!(newest));
+    assert_eq!(stack::get(&url(&stack, "/api/health/ready")).unwrap().0, 200);
+    assert_eq!(stack::get(&url(&stack, "/api/latest")).unwrap().0, 401);
+    assert_eq!(get(&stack, "/api/measurements/x").0, 404);
+
     // Feedback, all of it twice: counted once.
     let events = WALKS.events(0..CUSTOMERS);
     let feedback = |event: &rapport_proto::events::Event| {
@@ -139,6 +162,13 @@ async fn gorses_own_client_fills_the_mesh_and_is_recommended_what_it_wrote() {
     .await;
     let even = gorse.call("get_recommend", json!({"user_id": ann, "n": 10, "category": "even"})).unwrap();
     assert!(ids(&even).iter().all(|item| item[5..].parse::<usize>().unwrap() % 2 == 0), "{even}");
+
+    let (status_of, bare) = get(&stack, &format!("/api/recommend/{ann}?n=3"));
+    assert_eq!((status_of, bare), (200, json!(after[..3])));
+    let popular = get(&stack, &format!("/api/popular/odd?n=50&user-id={ann}")).1;
+    let odd = |item: &String| item[5..].parse::<usize>().unwrap() % 2 == 1;
+    assert!(!ids(&popular).is_empty() && ids(&popular).iter().all(odd), "{popular}");
+    assert!(!ids(&popular).contains(&before[0]), "what the user has is left out");
 
     // What goes with an item, and with a visit.
     let neighbors = gorse.call("get_neighbors", json!({"item_id": "item-0050", "n": 4})).unwrap();

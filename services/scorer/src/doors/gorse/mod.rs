@@ -31,7 +31,7 @@ use crate::{error::Error, serve::Service};
 /// The door's name in metrics.
 pub const NAME: &str = "gorse";
 /// Largest body in bytes.
-const BODY_BYTES: usize = 4 << 20;
+const BODY_BYTES: usize = 2 << 20;
 /// What a call may take beside its wait for Kafka.
 const READING: Duration = Duration::from_secs(20);
 

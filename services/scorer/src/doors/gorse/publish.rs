@@ -17,8 +17,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use super::fault::Fault;
 use crate::error::Error;
 
-/// Writes that may be under way at once: with the limit on a body, the bound of their memory.
-const AT_ONCE: usize = 64;
+/// Bodies that may be read and written at once: with the limit on a body, the bound of their memory.
+const AT_ONCE: usize = 32;
 /// Records are encoded and queued this many at a time before other tasks get the thread.
 const AT_A_TIME: usize = 256;
 

@@ -1,7 +1,7 @@
 //! The same over HTTP: JSON, and tensors as bytes behind it where the caller wants that (the protocol's
 //! extension `binary_tensor_data`, which Triton's clients use by default).
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -19,8 +19,9 @@ use rapport_inference::{
 use rapport_rpc::TENANT_METADATA;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{EXTENSIONS, PLATFORM, Question, RawFault, RawModels, SERVER, VERSION, tensors};
+use super::{EXTENSIONS, PLATFORM, Question, RawFault, RawModels, SERVER, VERSION, numbers::Numbers, tensors};
 use crate::doors::http::observed;
 
 /// The door's name in metrics.
@@ -29,8 +30,8 @@ pub const NAME: &str = "raw";
 const JSON_LENGTH: &str = "inference-header-content-length";
 /// Largest body in bytes: every tensor of the bounds fits.
 const BODY_BYTES: usize = 4 << 20;
-/// Tensors nest no deeper than they have axes.
-const DEPTH: usize = 4;
+/// Calls whose bodies may be in memory at once.
+const AT_ONCE: usize = 32;
 
 impl IntoResponse for RawFault {
     fn into_response(self) -> Response {
@@ -45,16 +46,42 @@ impl IntoResponse for RawFault {
     }
 }
 
+/// The models, and the places for bodies.
+struct Door {
+    raw: RawModels,
+    places: Arc<Semaphore>,
+}
+
+impl Deref for Door {
+    type Target = RawModels;
+
+    fn deref(&self) -> &RawModels {
+        &self.raw
+    }
+}
+
 /// Whose models are called: `x-rapport-tenant`, or the default tenant.
 struct OfTenant(Tenant);
 
-impl FromRequestParts<Arc<RawModels>> for OfTenant {
+impl FromRequestParts<Arc<Door>> for OfTenant {
     type Rejection = RawFault;
 
-    async fn from_request_parts(parts: &mut Parts, raw: &Arc<RawModels>) -> Result<Self, RawFault> {
+    async fn from_request_parts(parts: &mut Parts, raw: &Arc<Door>) -> Result<Self, RawFault> {
         let Some(name) = parts.headers.get(TENANT_METADATA) else { return Ok(Self(raw.default_tenant.clone())) };
         let text = name.to_str().map_err(|_| FieldError::schema(TENANT_METADATA, "is not text"))?;
         Ok(Self(Tenant::parse(text)?))
+    }
+}
+
+/// A place for a body: asked for before it is read.
+struct Place(#[expect(dead_code, reason = "held, and given back when the call ends")] OwnedSemaphorePermit);
+
+impl FromRequestParts<Arc<Door>> for Place {
+    type Rejection = RawFault;
+
+    async fn from_request_parts(_: &mut Parts, door: &Arc<Door>) -> Result<Self, RawFault> {
+        let full = InferenceError::QueueFull { bound: AT_ONCE };
+        Arc::clone(&door.places).try_acquire_owned().map(Self).map_err(|_| RawFault::Inference(full))
     }
 }
 
@@ -75,7 +102,7 @@ struct Input {
     shape: Vec<i64>,
     #[serde(default)]
     parameters: Map<String, Value>,
-    data: Option<Value>,
+    data: Option<Numbers>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,7 +127,7 @@ struct Output {
 /// Every path.
 pub fn router(raw: RawModels) -> Router {
     let within = raw.timeout.saturating_mul(2);
-    let routes: Vec<(&'static str, MethodRouter<Arc<RawModels>>)> = vec![
+    let routes: Vec<(&'static str, MethodRouter<Arc<Door>>)> = vec![
         ("/v2/health/live", get(live)),
         ("/v2/health/ready", get(ready)),
         ("/v2", get(server)),
@@ -116,7 +143,10 @@ pub fn router(raw: RawModels) -> Router {
         router = router.route(path, observed(NAME, path, within, methods));
     }
     let nothing = async || RawFault::NotFound("nothing is served at this path; docs/scorer.md lists them".into());
-    router.fallback(nothing).layer(DefaultBodyLimit::max(BODY_BYTES)).with_state(Arc::new(raw))
+    router
+        .fallback(nothing)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(Arc::new(Door { raw, places: Arc::new(Semaphore::new(AT_ONCE)) }))
 }
 
 /// A model's name and, where the path has one, its version.
@@ -127,7 +157,7 @@ struct Named {
     version: String,
 }
 
-type House = State<Arc<RawModels>>;
+type House = State<Arc<Door>>;
 
 fn status(well: bool) -> StatusCode {
     if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
@@ -180,6 +210,7 @@ async fn metadata(
 async fn infer(
     raw: House,
     OfTenant(tenant): OfTenant,
+    _place: Place,
     Path(Named { model, version }): Path<Named>,
     headers: HeaderMap,
     body: Bytes,
@@ -255,11 +286,8 @@ fn read(place: usize, input: Input, bytes: &mut &[u8]) -> Result<RawInput, Field
     let values = match (size, data) {
         (Some(_), Some(_)) => return Err(FieldError::schema(at("data"), "may not stand beside binary_data_size")),
         (None, None) => return Err(FieldError::schema(at("data"), "is missing")),
-        (None, Some(data)) => {
-            let mut values = Vec::new();
-            flattened(&at("data"), &data, DEPTH, &mut values)?;
-            values
-        }
+        (None, Some(Numbers { wrong: Some(wrong), .. })) => return Err(FieldError::schema(at("data"), wrong)),
+        (None, Some(Numbers { values, .. })) => values,
         (Some(size), None) => {
             let field = at("parameters.binary_data_size");
             let size = size.as_u64().and_then(|size| usize::try_from(size).ok());
@@ -271,21 +299,6 @@ fn read(place: usize, input: Input, bytes: &mut &[u8]) -> Result<RawInput, Field
         }
     };
     tensors::input(place, name, &datatype, &shape, values)
-}
-
-/// Values as they stand, nested by their axes or flat.
-fn flattened(field: &str, data: &Value, depth: usize, values: &mut Vec<i64>) -> Result<(), FieldError> {
-    match data {
-        Value::Array(all) if depth > 0 => all.iter().try_for_each(|one| flattened(field, one, depth - 1, values)),
-        Value::Number(number) => {
-            let value = number.as_i64().ok_or_else(|| {
-                FieldError::schema(field, format!("must hold whole numbers of 64 bits, holds {number}"))
-            })?;
-            values.push(value);
-            Ok(())
-        }
-        _ => Err(FieldError::schema(field, "must be a list of numbers, nested no deeper than the tensor's axes")),
-    }
 }
 
 /// The outputs, and the bytes of those that are wanted so.
@@ -375,7 +388,7 @@ mod tests {
         };
         let input = |data: Value| json!({"name": "items", "datatype": "INT64", "shape": [1, 1], "data": data});
         assert!(error(input(json!([1.5]))).await.starts_with("inputs[0].data: must hold whole numbers"));
-        assert!(error(input(json!("a"))).await.starts_with("inputs[0].data: must be a list"));
+        assert!(error(input(json!("a"))).await.starts_with("inputs[0].data: must hold whole numbers"));
         assert_eq!(error(input(json!([9]))).await, "inputs.items: item index 9 is not in 0 to 2");
         assert_eq!(
             error(json!({"name": "items", "datatype": "INT64", "shape": [1, 1]})).await,

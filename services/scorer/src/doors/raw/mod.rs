@@ -4,6 +4,7 @@
 
 pub mod grpc;
 pub mod http;
+mod numbers;
 mod tensors;
 
 use std::{
