@@ -117,3 +117,88 @@ impl Publish {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rapport_admission::quota::{Limits, Quota};
+    use rdkafka::{
+        ClientConfig, Message as _, Offset, TopicPartitionList,
+        consumer::{BaseConsumer, Consumer as _},
+        message::BorrowedMessage,
+    };
+
+    use super::*;
+
+    fn quota() -> Arc<Quota> {
+        Arc::new(Quota::new("test", "shop", Limits { rate: None, daily_events: Some(1) }))
+    }
+
+    fn event() -> Write {
+        let event =
+            Event { event_id: "e1".into(), r#type: "view".into(), customer_id: "ann".into(), ..Event::default() };
+        Write::Event(event)
+    }
+
+    /// Reads a topic's only partition from its beginning.
+    fn reader(brokers: &str, topic: &str) -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("group.id", "test");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&all).unwrap();
+        consumer
+    }
+
+    fn next(consumer: &BaseConsumer) -> BorrowedMessage<'_> {
+        consumer.poll(Duration::from_secs(10)).unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_answered_stands_on_the_topics_as_the_collector_writes_it() {
+        let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+        let args = KafkaArgs::for_brokers(cluster.bootstrap_servers(), "");
+        let Topics { raw, catalog, .. } = args.topics();
+        for topic in [&raw, &catalog] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        let publish = Publish::new(&args, Duration::from_secs(10)).unwrap();
+        let acme = Tenant::parse("acme").unwrap();
+        let item = Item { item_id: "i1".into(), available: true, ..Item::default() };
+        let writes = [event(), Write::Item(item.clone()), Write::RemoveItem("i2".into())];
+        publish.write(&acme, &writes, quota().take(1).unwrap()).await.unwrap();
+
+        let consumer = reader(&cluster.bootstrap_servers(), &raw);
+        let record = next(&consumer);
+        let head = |name: &str| headers::get_str(record.headers().unwrap(), name);
+        assert_eq!(record.key(), Some(b"acme/ann".as_slice()));
+        assert_eq!((head(headers::TENANT), head(headers::EVENT_ID)), (Some("acme"), Some("e1")));
+        assert_eq!(head(headers::CONTENT_TYPE), Some(headers::PROTOBUF_EVENT));
+        assert!(head(headers::RECEIVED_AT).unwrap().parse::<i64>().is_ok());
+        assert_eq!(Write::Event(Event::decode(record.payload().unwrap()).unwrap()), event());
+        let consumer = reader(&cluster.bootstrap_servers(), &catalog);
+        let record = next(&consumer);
+        assert_eq!(record.key(), Some(b"acme/i1".as_slice()));
+        assert_eq!(Item::decode(record.payload().unwrap()).unwrap(), item);
+        let record = next(&consumer);
+        assert_eq!((record.key(), record.payload()), (Some(b"acme/i2".as_slice()), None), "a tombstone");
+    }
+
+    #[tokio::test]
+    async fn what_kafka_does_not_have_in_time_is_told_and_goes_back_to_the_quota() {
+        let publish = Publish::new(&KafkaArgs::for_brokers("127.0.0.1:1", ""), Duration::from_millis(50)).unwrap();
+        let (acme, quota) = (Tenant::parse("acme").unwrap(), quota());
+        let fault = publish.write(&acme, &[event()], quota.take(1).unwrap()).await.unwrap_err();
+        assert!(matches!(fault, Fault::NotAcknowledged { acknowledged: 0, sent: 1 }), "{fault}");
+        assert!(quota.take(1).is_ok(), "the day has room for it again");
+    }
+
+    #[test]
+    fn there_are_only_so_many_places_for_bodies() {
+        let publish = Publish::new(&KafkaArgs::for_brokers("127.0.0.1:1", ""), Duration::from_secs(1)).unwrap();
+        let taken: Vec<_> = (0..AT_ONCE).map(|_| publish.place().unwrap()).collect();
+        assert!(matches!(publish.place(), Err(Fault::Overloaded)));
+        drop(taken);
+        assert!(publish.place().is_ok());
+    }
+}
