@@ -41,7 +41,7 @@ async fn ended(stack: &Stack, why: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_no_longer_what_the_live_model_learned_from_starts_a_run_that_says_so() {
-    let _alone = heavy().await;
+    let alone = heavy().await;
     let mut stack = Stack::new("drift");
     stack.set(Service::Trainer, "RAPPORT_RETRAIN_DRIFT", "0.25");
     stack.set(Service::Trainer, "RAPPORT_TRAIN_BUDGET", "5s");
@@ -49,6 +49,7 @@ async fn a_log_that_is_no_longer_what_the_live_model_learned_from_starts_a_run_t
     walk(&stack, 0..300).await;
     let first = train(&stack, only("ridge")).await;
     assert!(first.promoted, "{first:?}");
+    drop(alone);
 
     // Ten days later customers know a tenth of the items, and walk on.
     let later = Walks { start_ms: WALKS.start_ms + 10 * 86_400_000, seed: 12, items: 12, ..WALKS };
@@ -85,7 +86,7 @@ async fn lists_that_are_acted_on_less_than_at_first_start_a_run_that_says_so() {
     const SPAN: Duration = Duration::from_secs(24);
     /// The last lists come in the middle of their span, whose ends depend on how fast the trainer starts.
     const LAST: Duration = Duration::from_secs(24 + 12);
-    let _alone = heavy().await;
+    let alone = heavy().await;
     let mut stack = Stack::new("hit-rate");
     for (name, value) in [("FALL", "0.2"), ("WINDOW", "4s"), ("SPAN", "24s")] {
         stack.set(Service::Trainer, &format!("RAPPORT_TRAIN_HIT_RATE_{name}"), value);
@@ -96,6 +97,7 @@ async fn lists_that_are_acted_on_less_than_at_first_start_a_run_that_says_so() {
     let first = train(&stack, only("ridge")).await;
     assert!(first.promoted, "{first:?}");
     served_by(&stack, version(&first)).await;
+    drop(alone);
     let served = offline::read_served(&stack).unwrap_or_default().len();
     // It reads what was served when it starts, and then every ten minutes.
     let (status, _) = stack.stop(Service::Trainer);

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,13 +12,15 @@ use std::{
 
 use rapport_integration_tests::{
     events::{interaction, now_ms},
-    harness::{Service, Stack, wait::check, wait_until},
+    harness::{Service, Stack, ports, process::Process, stack::get, wait::check, wait_until},
 };
 use rapport_proto::{
     collect::CollectBatchRequest,
     events::Event,
     features::{GetBackfillRequest, GetFeaturesRequest, GetFeaturesResponse},
 };
+
+use tokio::task::JoinHandle;
 
 use crate::{doors::collect, models::in_the_log};
 
@@ -98,6 +100,50 @@ fn expected(events: &[Event]) -> Known {
     all.into_iter().map(of).collect()
 }
 
+/// Events that keep coming.
+struct Coming {
+    stop: Arc<AtomicBool>,
+    sender: JoinHandle<Vec<Event>>,
+}
+
+impl Coming {
+    /// From number `n` on.
+    fn start(stack: &Stack, mut n: usize, start_ms: i64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, mut collector) = (Arc::clone(&stop), stack.collector());
+        let sender = tokio::spawn(async move {
+            let mut sent = Vec::new();
+            while !told.load(Ordering::Relaxed) {
+                let events: Vec<Event> = (n..n + 10).map(|n| event(n, start_ms + n as i64)).collect();
+                n += events.len();
+                let request = CollectBatchRequest { events: events.clone() };
+                collector.collect_batch(request).await.expect("the collector answers");
+                sent.extend(events);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            sent
+        });
+        Self { stop, sender }
+    }
+
+    /// All that were sent.
+    async fn end(self) -> Vec<Event> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.sender.await.unwrap()
+    }
+}
+
+async fn each_event_counts_once(stack: &Stack, expected: &Known) {
+    wait_until("each feature of each entity to hold each event once", WITHIN, async || {
+        for ((entity, id), expected) in expected {
+            let found = values(stack, entity, std::slice::from_ref(id)).await?.remove(0);
+            check(found == *expected, || format!("{entity} {id}: {found:?}, not {expected:?}"))?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
 /// Reads all customers: whether by the new views. Either way each has what it had at least.
 async fn look(stack: &Stack, ids: &[String], floor: &Known) -> Result<bool, String> {
     let customers = values(stack, "customer", ids).await?;
@@ -147,21 +193,7 @@ async fn new_features_are_filled_beside_the_stream_across_a_kill_and_reads_never
     in_the_log(&stack, BEFORE).await;
 
     // Events keep coming, from now to the end.
-    let (stop, live) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
-    let sender = {
-        let (stop, live, mut collector) = (Arc::clone(&stop), Arc::clone(&live), stack.collector());
-        tokio::spawn(async move {
-            let mut n = BEFORE;
-            while !stop.load(Ordering::Relaxed) {
-                let events: Vec<Event> = (n..n + 10).map(|n| event(n, start + n as i64)).collect();
-                n += events.len();
-                let request = CollectBatchRequest { events: events.clone() };
-                collector.collect_batch(request).await.expect("the collector answers");
-                live.lock().unwrap().extend(events);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-    };
+    let coming = Coming::start(&stack, BEFORE, start);
 
     let (code, plan) = stack.ask(&["features", "plan", &next]);
     assert_eq!(
@@ -192,19 +224,10 @@ async fn new_features_are_filled_beside_the_stream_across_a_kill_and_reads_never
     })
     .await;
 
-    stop.store(true, Ordering::Relaxed);
-    sender.await.unwrap();
-    sent.append(&mut live.lock().unwrap());
+    sent.append(&mut coming.end().await);
     assert!(sent.len() > BEFORE + 500, "too few came meanwhile: {}", sent.len() - BEFORE);
     let expected = expected(&sent);
-    wait_until("each feature of each entity to hold each event once", WITHIN, async || {
-        for ((entity, id), expected) in &expected {
-            let found = values(&stack, entity, std::slice::from_ref(id)).await?.remove(0);
-            check(found == *expected, || format!("{entity} {id}: {found:?}, not {expected:?}"))?;
-        }
-        Ok(())
-    })
-    .await;
+    each_event_counts_once(&stack, &expected).await;
 
     // A restart with the file of before has the generation that was applied.
     let (status, _) = stack.stop(Service::FeatureStore);
@@ -218,4 +241,66 @@ async fn new_features_are_filled_beside_the_stream_across_a_kill_and_reads_never
     );
     let ann = values(&stack, "customer", &["c1".to_owned()]).await.unwrap().remove(0);
     assert_eq!(ann, expected[&("customer", "c1".to_owned())]);
+}
+
+/// A feature store beside the stack's own, in the same group.
+struct Another {
+    process: Process,
+    admin: u16,
+}
+
+impl Another {
+    fn start(stack: &Stack, name: &str) -> Self {
+        let (grpc, admin) = (ports::free(), ports::free());
+        let mut command = stack.command(Service::FeatureStore);
+        command.env("RAPPORT_GRPC_ADDR", format!("127.0.0.1:{grpc}"));
+        command.env("RAPPORT_ADMIN_ADDR", format!("127.0.0.1:{admin}"));
+        let log = stack.folder().join("logs").join(format!("{name}.log"));
+        Self { process: Process::start(name, &mut command, log), admin }
+    }
+
+    /// Partitions that it has.
+    fn owned(&self) -> Result<String, String> {
+        let (_, metrics) = get(&format!("http://127.0.0.1:{}/metrics", self.admin))?;
+        let owned = metrics.lines().find(|line| line.starts_with("rapport_feature_store_partitions_owned "));
+        owned.and_then(|line| line.rsplit(' ').next()).map(str::to_owned).ok_or_else(|| "none yet".to_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_is_lost_or_counted_twice_while_stores_come_and_go_and_views_change() {
+    let mut stack = Stack::new("scaling");
+    let (before, next) = (stack.folder().join("before.yaml"), stack.folder().join("next.yaml"));
+    fs::write(&before, VIEWS).unwrap();
+    fs::write(&next, NEXT).unwrap();
+    stack.set(Service::FeatureStore, "RAPPORT_VIEWS", before.to_str().unwrap());
+    stack.set(Service::FeatureStore, "RAPPORT_FLUSH_AGE", "500ms");
+    stack.start(&[Service::Collector, Service::Cleaner, Service::FeatureStore]).await;
+    let coming = Coming::start(&stack, 0, now_ms() - 3_600_000);
+
+    // From one to three, each with a partition of its own.
+    let mut others = [Another::start(&stack, "second"), Another::start(&stack, "third")];
+    wait_until("three stores to share three partitions", WITHIN, async || {
+        for other in &others {
+            let owned = other.owned()?;
+            check(owned == "1", || owned.clone())?;
+        }
+        Ok(())
+    })
+    .await;
+    let (code, applied) = stack.ask(&["features", "apply", "--no-wait", next.to_str().unwrap()]);
+    assert_eq!((code, &applied["generation"]), (Some(0), &1.into()), "{applied}");
+
+    // And back, while the new features are filled: one is killed, one goes in order.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    others[0].process.kill();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (status, _) = others[1].process.terminate(Duration::from_secs(40));
+    assert!(status.success(), "{status}");
+    let (code, progress) = stack.ask(&["features", "backfill"]);
+    assert_eq!((code, &progress["in_force"]), (Some(0), &true.into()), "{progress}");
+
+    let sent = coming.end().await;
+    assert!(sent.len() > 1_000, "too few came: {}", sent.len());
+    each_event_counts_once(&stack, &expected(&sent)).await;
 }
