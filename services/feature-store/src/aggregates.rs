@@ -7,6 +7,7 @@ use rapport_features::{Entity, State, TrendState, Views};
 use rapport_online::{Error, Marked, Marker, OnlineWriter, Outcome, StoredPartial, Write};
 
 use crate::{
+    backfill::Entry,
     generations::{Generations, InForce, newer_than, newest},
     group::{Group, by_key, holds},
 };
@@ -67,8 +68,8 @@ impl Aggregates {
     ///
     /// # Errors
     /// Redis is away or late: the same call again finishes it.
-    pub(crate) async fn fill(&mut self, partition: i32, missed: &[(String, i64, State)]) -> Result<usize, Error> {
-        let mut open: Vec<&(String, i64, State)> = missed.iter().collect();
+    pub(crate) async fn fill(&mut self, partition: i32, missed: &[Entry<State>]) -> Result<usize, Error> {
+        let mut open: Vec<&Entry<State>> = missed.iter().collect();
         let mut left = 0;
         while !open.is_empty() {
             let keys: Vec<(String, i32)> = open.iter().map(|(key, ..)| (key.clone(), partition)).collect();

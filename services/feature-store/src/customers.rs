@@ -7,6 +7,7 @@ use rapport_features::{CustomerFill, CustomerState, Views};
 use rapport_online::{Error, Marked, Marker, OnlineWriter, Outcome, StoredCustomer, Write};
 
 use crate::{
+    backfill::Entry,
     generations::{Generations, InForce, newer_than, newest},
     group::{Group, by_key, holds},
     hot::Hot,
@@ -123,8 +124,8 @@ impl Customers {
     ///
     /// # Errors
     /// Redis is away or late: the same call again finishes it.
-    pub(crate) async fn fill(&mut self, missed: &[(String, i64, CustomerFill)]) -> Result<usize, Error> {
-        let group = |(index, (key, ..)): (usize, &(String, i64, _))| Group { key: key.clone(), events: vec![index] };
+    pub(crate) async fn fill(&mut self, missed: &[Entry<CustomerFill>]) -> Result<usize, Error> {
+        let group = |(index, (key, ..)): (usize, &Entry<_>)| Group { key: key.clone(), events: vec![index] };
         let mut open: Vec<Group> = missed.iter().enumerate().map(group).collect();
         let mut left = 0;
         while !open.is_empty() {

@@ -1,7 +1,7 @@
 //! Calls that change the views of a running store.
 
 use rapport_proto::features::{ApplyViewsResponse, GetBackfillResponse, PlanViewsResponse};
-use rapport_rpc::status;
+use rapport_rpc::{status, tls::off_the_worker};
 use tonic::Status;
 
 use crate::{Error, generations::Generations};
@@ -19,17 +19,9 @@ fn check(yaml: &str) -> Result<(), Status> {
     }
 }
 
-/// Off the threads that answer: the log blocks.
-async fn beside<T: Send + 'static>(
-    generations: &Generations,
-    work: impl FnOnce(&Generations) -> Result<T, Error> + Send + 'static,
-) -> Result<T, Status> {
-    let generations = generations.clone();
-    match tokio::task::spawn_blocking(move || work(&generations)).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(refused(&error)),
-        Err(_) => Err(Status::internal("the views were not looked at")),
-    }
+/// The log blocks.
+fn beside<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Status> {
+    off_the_worker(work).map_err(|error| refused(&error))
 }
 
 fn refused(error: &Error) -> Status {
@@ -47,9 +39,9 @@ fn refused(error: &Error) -> Status {
     }
 }
 
-pub(crate) async fn plan(generations: &Generations, yaml: String) -> Result<PlanViewsResponse, Status> {
-    check(&yaml)?;
-    let plan = beside(generations, move |generations| generations.plan(&yaml)).await?;
+pub(crate) fn plan(generations: &Generations, yaml: &str) -> Result<PlanViewsResponse, Status> {
+    check(yaml)?;
+    let plan = beside(|| generations.plan(yaml))?;
     let filling = generations.in_force();
     let filling = (!filling.filled).then(|| Error::Filling { generation: filling.generation }.to_string());
     Ok(PlanViewsResponse {
@@ -64,14 +56,14 @@ pub(crate) async fn plan(generations: &Generations, yaml: String) -> Result<Plan
     })
 }
 
-pub(crate) async fn apply(generations: &Generations, yaml: String) -> Result<ApplyViewsResponse, Status> {
-    check(&yaml)?;
-    let generation = beside(generations, move |generations| generations.apply(&yaml)).await?;
+pub(crate) fn apply(generations: &Generations, yaml: &str) -> Result<ApplyViewsResponse, Status> {
+    check(yaml)?;
+    let generation = beside(|| generations.apply(yaml))?;
     Ok(ApplyViewsResponse { generation })
 }
 
-pub(crate) async fn progress(generations: &Generations) -> Result<GetBackfillResponse, Status> {
-    let progress = beside(generations, Generations::progress).await?;
+pub(crate) fn progress(generations: &Generations) -> Result<GetBackfillResponse, Status> {
+    let progress = beside(|| generations.progress())?;
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(GetBackfillResponse {
         generation: progress.in_force.generation,

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::Error;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(100);
 
 /// What holds at a moment.
 #[derive(Debug)]
@@ -130,21 +131,20 @@ impl Generations {
         Ok(())
     }
 
-    /// Looks every two seconds until a drain.
-    pub(crate) async fn keep(self, lifecycle: Lifecycle) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = lifecycle.drain_requested() => return,
-            }
-            let this = self.clone();
-            match tokio::task::spawn_blocking(move || this.look()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the generations of views cannot be read; trying on"),
-                Err(error) => tracing::warn!(%error, "the generations of views were not read; trying on"),
+    /// Looks every two seconds until a drain, on a thread of its own.
+    pub(crate) fn keep(self, lifecycle: &Lifecycle) -> Result<(), Error> {
+        let mut waited = Duration::ZERO;
+        while !lifecycle.draining() {
+            std::thread::sleep(TICK);
+            waited += TICK;
+            if waited >= LOOK_EVERY {
+                waited = Duration::ZERO;
+                if let Err(error) = self.look() {
+                    tracing::warn!(%error, "the generations of views cannot be read; trying on");
+                }
             }
         }
+        Ok(())
     }
 
     /// What a view file would change of what reads have.

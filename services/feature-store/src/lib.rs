@@ -189,7 +189,9 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         lifecycle.drain();
         served
     };
-    let looking = tokio::spawn(generations.keep(lifecycle.clone()));
+    let inside = lifecycle.clone();
+    let looking = spawn_thread::<Error, _>(&lifecycle, "views", move || generations.keep(&inside));
+    let looking = looking.map_err(Error::Thread)?;
     let (streamed, served) = tokio::join!(
         async {
             let streamed = stream.await;
@@ -198,7 +200,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         },
         served
     );
-    looking.await.ok();
+    looking.join_within(JOIN_BUDGET).await;
     publisher.flush(FLUSH_BUDGET).await;
     streamed.and(served)
 }

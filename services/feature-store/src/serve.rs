@@ -191,14 +191,14 @@ impl FeatureStore for FeatureService {
     }
 
     async fn plan_views(&self, request: Request<PlanViewsRequest>) -> Result<Response<PlanViewsResponse>, Status> {
-        Ok(Response::new(evolve::plan(&self.reads.generations, request.into_inner().yaml).await?))
+        Ok(Response::new(evolve::plan(&self.reads.generations, &request.into_inner().yaml)?))
     }
 
     async fn apply_views(&self, request: Request<ApplyViewsRequest>) -> Result<Response<ApplyViewsResponse>, Status> {
-        Ok(Response::new(evolve::apply(&self.reads.generations, request.into_inner().yaml).await?))
+        Ok(Response::new(evolve::apply(&self.reads.generations, &request.into_inner().yaml)?))
     }
 
     async fn get_backfill(&self, _: Request<GetBackfillRequest>) -> Result<Response<GetBackfillResponse>, Status> {
-        Ok(Response::new(evolve::progress(&self.reads.generations).await?))
+        Ok(Response::new(evolve::progress(&self.reads.generations)?))
     }
 }

@@ -16,7 +16,12 @@ use rapport_offline::LogWriter;
 use rapport_online::Ledger;
 use rapport_runtime::Component;
 
-use crate::{Error, aggregates::Aggregates, backfill::Added, generations::InForce};
+use crate::{
+    Error,
+    aggregates::Aggregates,
+    backfill::{Added, Entry},
+    generations::InForce,
+};
 
 /// Events that may wait here; beyond it nothing more is taken in, and the consumer pauses.
 const EVENTS_HELD: usize = 200_000;
@@ -36,7 +41,7 @@ pub(crate) enum ToSink {
     /// States are folded by these views from now on.
     Adopt(Arc<InForce>),
     /// What new features of a partition's items missed, and who waits to hear how many are left.
-    Fill { partition: i32, missed: Vec<(String, i64, State)>, left: SyncSender<Added> },
+    Fill { partition: i32, missed: Vec<Entry<State>>, left: SyncSender<Added> },
     /// Finish what these partitions have here, forget them, and say up to where each is done.
     Release(Vec<i32>, SyncSender<Vec<Position>>),
 }

@@ -36,6 +36,9 @@ impl Pass {
 /// not there.
 type Fold<T> = Option<(i64, T)>;
 
+/// A key, the last offset that is missing, and the fold up to it.
+pub(crate) type Entry<T> = (String, i64, T);
+
 pub(super) struct Missed<'a> {
     pass: Pass,
     missing: &'a Views,
@@ -93,13 +96,13 @@ impl<'a> Missed<'a> {
         entities.iter().any(|entity| !self.missing.names(*entity).is_empty())
     }
 
-    /// What is to be added: customers and items by key.
-    pub(super) fn into_entries(self) -> (Vec<(String, i64, CustomerFill)>, Vec<(String, i64, State)>) {
+    /// What is to be added, to customers and to items.
+    pub(super) fn into_entries(self) -> (Vec<Entry<CustomerFill>>, Vec<Entry<State>>) {
         (entries(self.customers), entries(self.items))
     }
 }
 
-fn entries<T>(folds: HashMap<String, Fold<T>>) -> Vec<(String, i64, T)> {
+fn entries<T>(folds: HashMap<String, Fold<T>>) -> Vec<Entry<T>> {
     folds.into_iter().filter_map(|(key, fold)| fold.map(|(begins, fold)| (key, begins, fold))).collect()
 }
 

@@ -25,6 +25,7 @@ use rapport_offline::{OfflineLog, Selection};
 use rapport_online::OnlineWriter;
 use rapport_runtime::{Component, Lifecycle};
 
+pub(crate) use self::missed::Entry;
 use self::missed::{Missed, Pass};
 use crate::{Error, generations::Generations};
 
@@ -45,10 +46,10 @@ pub(crate) struct Ready {
     pub missing: Arc<Views>,
 }
 
-/// States whose new features missed something: key, the last offset that is missing, and the fold up to it.
+/// States whose new features missed something.
 pub(crate) enum Entries {
-    Customers(Vec<(String, i64, CustomerFill)>),
-    Items(Vec<(String, i64, State)>),
+    Customers(Vec<Entry<CustomerFill>>),
+    Items(Vec<Entry<State>>),
 }
 
 /// A chunk for the owner of a partition, which says what became of it, or nothing when it could not.
