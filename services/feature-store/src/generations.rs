@@ -81,6 +81,16 @@ impl Generations {
         };
         let this = Self { log, first, in_force: watch::Sender::new(Arc::new(nothing)), partitions: Arc::default() };
         this.look()?;
+        let in_force = this.in_force();
+        if in_force.generation > 0 && in_force.reading.schema_hash() != this.first.schema_hash() {
+            let (generation, reads) = (in_force.generation, in_force.reading.schema_hash());
+            tracing::info!(
+                generation,
+                reads,
+                started_with = this.first.schema_hash(),
+                "views were applied since: what the service is started with is not in force"
+            );
+        }
         Ok(this)
     }
 

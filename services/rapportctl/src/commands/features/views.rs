@@ -97,7 +97,7 @@ fn check(files: &[PathBuf], context: &Context) -> anyhow::Result<()> {
             for (file, views) in &checked {
                 page.line(match views {
                     Ok(views) => {
-                        let of = |entity| format!("{} of a {entity}", views.names(entity).len());
+                        let of = |entity| format!("{entity} {}", views.names(entity).len());
                         format!("{file}: features: {} (schema {})", Entity::ALL.map(of).join(", "), views.schema_hash())
                     }
                     Err(error) => format!("wrong: {file}: {error}"),
@@ -191,6 +191,7 @@ fn text(progress: &GetBackfillResponse) -> String {
     match (progress.in_force, generation) {
         (true, 0) => format!("reads have the views that the service was started with (schema {schema_hash})"),
         (true, _) => format!("reads have generation {generation} of the views (schema {schema_hash})"),
+        (false, _) if *partitions == 0 => format!("generation {generation} of the views: not begun"),
         (false, _) => format!("generation {generation} of the views: {partitions_filled} of {partitions} partitions"),
     }
 }
