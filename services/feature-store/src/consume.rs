@@ -35,6 +35,8 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_millis(100);
+/// While a back-fill brings chunk after chunk.
+const SHORT_POLL: Duration = Duration::from_millis(1);
 /// Waits between two attempts while Redis is away.
 const RETRY: Duration = Duration::from_millis(200);
 /// How often an idle stream asks whether Redis is there, so that readiness does not wait for events.
@@ -289,7 +291,6 @@ impl Consume {
                 // They come again, from where the log ends.
                 batch.forget(&moved);
                 carried.forget(&moved);
-                self.look_at_views(&consumer, &mut carried)?;
             }
             if batch.len() > 0 {
                 carried.append(self.apply(&consumer, batch)?);
@@ -299,6 +300,10 @@ impl Consume {
                 redis.asked = Instant::now();
             } else if redis.asked.elapsed() >= ASK_REDIS {
                 self.ask_redis(&mut redis);
+            }
+            // What was polled is handed on, or it would be missed by who reads the log.
+            if due && carried.len() == 0 {
+                self.look_at_views(&consumer, &mut carried)?;
             }
             self.add_what_was_missed(&consumer, &mut carried)?;
             let done: Vec<Position> = self.done.try_iter().collect();
@@ -342,7 +347,8 @@ impl Consume {
     /// What Kafka has ready, and never more than a batch: it waits for a first record only.
     fn next_batch(&self, consumer: &BaseConsumer<Ownership>, mut batch: Batch) -> Batch {
         let now = EventTime::now();
-        let mut wait = if batch.len() > 0 { Duration::ZERO } else { POLL };
+        let idle = if self.filling.adding() { SHORT_POLL } else { POLL };
+        let mut wait = if batch.len() > 0 { Duration::ZERO } else { idle };
         while batch.len() < self.batch {
             match consumer.poll(wait) {
                 None => break,

@@ -6,7 +6,7 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rapport_events::Position;
@@ -21,6 +21,8 @@ use crate::{
 };
 
 const ASK: Duration = Duration::from_secs(5);
+/// After a chunk the next one is expected soon.
+const SOON: Duration = Duration::from_millis(200);
 
 /// A partition whose log does not have yet what was folded by the old views alone.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +45,8 @@ pub(crate) struct Filling {
     /// The last offset of each partition that the sink was handed, and that it has done for good.
     handed: HashMap<i32, i64>,
     done: HashMap<i32, i64>,
+    /// When a chunk came last.
+    came: Option<Instant>,
 }
 
 impl Filling {
@@ -62,7 +66,13 @@ impl Filling {
             given: HashSet::new(),
             handed: HashMap::new(),
             done: HashMap::new(),
+            came: None,
         }
+    }
+
+    /// Whether chunks are coming.
+    pub(super) fn adding(&self) -> bool {
+        self.came.is_some_and(|came| came.elapsed() < SOON)
     }
 
     pub(super) fn note_handed(&mut self, position: Position) {
@@ -176,6 +186,7 @@ impl Consume {
         carried: &mut Batch,
     ) -> Result<(), Error> {
         let Ok(fill) = self.filling.from_backfill.try_recv() else { return Ok(()) };
+        self.filling.came = Some(Instant::now());
         let Fill { generation, partition, entries, left } = fill;
         if generation != self.filling.adopted.generation || !consumer.context().owned().contains(&partition) {
             // Should it come again, it is filled from the beginning.
