@@ -93,7 +93,8 @@ async fn a_network_that_knows_types_categories_and_times_answers_for_the_outcome
     fs::create_dir(&recipes).unwrap();
     let side = "{category: true, action: true, gaps: true, outcome: purchase}";
     fs::write(recipes.join("ligr.yaml"), format!("learning_rate: 0.005\nside: {side}\n")).unwrap();
-    fs::write(recipes.join("hstu.yaml"), "learning_rate: 0.005\ntime_bias: true\n").unwrap();
+    // It learns slower by step: small steps, and more of them.
+    fs::write(recipes.join("hstu.yaml"), "batch_items: 128\ntime_bias: true\n").unwrap();
     stack.set(Service::Trainer, "RAPPORT_TRAIN_RECIPES", recipes.to_str().unwrap());
     stack.start(&Service::ALL).await;
     let events = events();
@@ -120,7 +121,7 @@ async fn a_network_that_knows_types_categories_and_times_answers_for_the_outcome
     assert_eq!(ids(&own), ids(&purchase), "its own outcome is the one that the recipe names");
 
     // The last one is a purchase, so that a view is next for who is not told what is asked for.
-    goes_live(&stack, "hstu", 25).await;
+    goes_live(&stack, "hstu", 30).await;
     let share = found(&stack, &events, "view", "").await;
     assert!(share > 0.6, "{share} of the lists of a network that is told the times hold what comes next");
 }
