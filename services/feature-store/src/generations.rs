@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -62,6 +62,8 @@ pub(crate) struct Generations {
     log: OfflineLog,
     first: Arc<Views>,
     in_force: watch::Sender<Arc<InForce>>,
+    /// One looks at a time: who read earlier must not have the last word.
+    looking: Arc<Mutex<()>>,
     /// Of the clean topic; 0 until somebody has asked Kafka.
     partitions: Arc<AtomicUsize>,
 }
@@ -79,7 +81,13 @@ impl Generations {
             writing: Arc::clone(&first),
             missing: Arc::clone(&first),
         };
-        let this = Self { log, first, in_force: watch::Sender::new(Arc::new(nothing)), partitions: Arc::default() };
+        let this = Self {
+            log,
+            first,
+            in_force: watch::Sender::new(Arc::new(nothing)),
+            looking: Arc::default(),
+            partitions: Arc::default(),
+        };
         this.look()?;
         let in_force = this.in_force();
         if in_force.generation > 0 && in_force.reading.schema_hash() != this.first.schema_hash() {
@@ -113,6 +121,7 @@ impl Generations {
 
     /// Reads what is declared. Must not be called on an asynchronous thread that others wait for.
     pub(crate) fn look(&self) -> Result<(), Error> {
+        let _one_at_a_time = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let declared = self.log.generations()?;
         let (generation, filled) =
             declared.last_key_value().map_or((0, true), |(number, generation)| (*number, generation.filled));
