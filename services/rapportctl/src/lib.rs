@@ -15,6 +15,7 @@ mod error;
 mod evaluate;
 mod experiment;
 mod import;
+mod join;
 mod lane;
 mod movielens;
 mod original;

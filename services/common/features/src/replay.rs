@@ -46,8 +46,8 @@ impl Replay {
     }
 }
 
-/// Partial states in ascending order of their partition, summed up. `None` when there is none.
-fn merged<'a>(views: &Views, partials: impl Iterator<Item = &'a State>) -> Option<State> {
+/// Partial states of an item in ascending order of their partition, summed up. `None` when there is none.
+pub fn merged<'a>(views: &Views, partials: impl Iterator<Item = &'a State>) -> Option<State> {
     partials.fold(None, |sum, partial| {
         let mut sum = sum.unwrap_or_else(|| State::new(views, Entity::Item));
         sum.merge(partial);

@@ -28,7 +28,8 @@ impl Selection {
         Self { tenant: Some(tenant.clone()), ..Self::default() }
     }
 
-    fn takes(&self, file: &ManifestFile) -> bool {
+    /// Whether a file is selected.
+    pub fn takes(&self, file: &ManifestFile) -> bool {
         self.tenant.as_ref().is_none_or(|t| t.as_str() == file.tenant)
             && self.from_day.as_ref().is_none_or(|day| *day <= file.day)
             && self.to_day.as_ref().is_none_or(|day| file.day <= *day)

@@ -3,7 +3,7 @@
 //! path -> [`source`] (inflated, counted, without a byte-order mark) -> [`delimited`], [`lines`] or
 //! [`parquet`] -> [`Row`]s with their numbers.
 
-mod cell;
+pub mod cell;
 mod delimited;
 mod lines;
 mod parquet;

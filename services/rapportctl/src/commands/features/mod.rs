@@ -1,5 +1,6 @@
 //! What the feature store knows of an entity, and the views that say what it keeps.
 
+mod join;
 mod show;
 mod views;
 

@@ -31,6 +31,8 @@ pub enum ViewsCommand {
     Apply(Apply),
     /// How far the newest views are; waits until reads have them
     Backfill(Backfill),
+    /// Training rows: what was known of customers and items at the moments of a file, from the offline log
+    Join(super::join::Join),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +68,7 @@ impl ViewsCommand {
             Self::Plan(File { file }) => plan(&file, context).await,
             Self::Apply(apply) => apply.run(context).await,
             Self::Backfill(Backfill { no_wait, within }) => wait(context, no_wait, within).await,
+            Self::Join(join) => join.run(context).await,
         }
     }
 }

@@ -1,0 +1,234 @@
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use rapport_events::{Tenant, pseudonym::Pseudonymiser};
+use rapport_features::{Known, Views};
+use rapport_offline::{OfflineArgs, OfflineLog, Selection};
+use serde_json::json;
+
+use crate::{
+    blocking::on_thread,
+    context::Context,
+    error::Usage,
+    evaluate::whole_file,
+    join::{
+        past::{EVENTS_AT_ONCE, Past},
+        spine::{Columns, Spine},
+        table,
+    },
+    output::{self, Progress},
+    rows::Format,
+};
+
+/// From when on an event is known
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum By {
+    /// From its own time: what came late counts where it belongs
+    EventTime,
+    /// From when it had been received: what serving could have had at that moment
+    Arrival,
+}
+
+#[derive(Debug, Args)]
+pub struct Join {
+    /// The spine: a CSV, NDJSON or Parquet file with a row for each example. It names a moment and a customer, an
+    /// item or both (with a category: the customer's features of it too); all other columns, labels above all,
+    /// are kept
+    #[arg(long)]
+    spine: PathBuf,
+    /// Where the rows go: .parquet, .csv or .ndjson
+    #[arg(long)]
+    output: PathBuf,
+    /// Only these views
+    #[arg(long, value_delimiter = ',')]
+    views: Vec<String>,
+    /// The file of views [default: the newest that `features apply` put in force, else the built-in ones]
+    #[arg(long, env = "RAPPORT_VIEWS")]
+    view_file: Option<PathBuf>,
+    #[arg(long, default_value = "customer_id")]
+    customer_column: String,
+    #[arg(long, default_value = "item_id")]
+    item_column: String,
+    #[arg(long, default_value = "category")]
+    category_column: String,
+    #[arg(long, default_value = "event_timestamp")]
+    at_column: String,
+    /// From when on an event is known
+    #[arg(long, value_enum, default_value_t = By::EventTime)]
+    known: By,
+    /// Leave out events of the very moment: for spines that are made of events
+    #[arg(long)]
+    before: bool,
+    /// The cleaner's key, when the spine has e-mail addresses or phone numbers as customers: the log has their hashes
+    #[arg(long, env = "RAPPORT_HASH_KEY", hide_env_values = true)]
+    hash_key: Option<String>,
+    /// Folder of the offline log, as a path or file:// URL [default: the running stack's, else .rapport/offline]
+    #[arg(long, env = "RAPPORT_OFFLINE_URL")]
+    offline_url: Option<String>,
+}
+
+impl Join {
+    pub async fn run(self, context: &Context) -> anyhow::Result<()> {
+        let formats = (Format::of(&self.spine)?, Format::of(&self.output)?);
+        whole_file::check(&self.output)?;
+        let pseudonymiser = self.hash_key.as_deref().map(Pseudonymiser::from_config).transpose();
+        let pseudonymiser = pseudonymiser.map_err(|error| Usage(format!("--hash-key: {error}")))?;
+        let offline_url = self.offline_url.clone().or_else(|| context.of_address_file("RAPPORT_OFFLINE_URL"));
+        let offline = OfflineArgs::at(offline_url.unwrap_or_else(|| ".rapport/offline".to_owned()));
+        let (tenant, output) = (context.tenant.clone(), context.output);
+        let told = on_thread("join", move || self.join(formats, &offline, &tenant, pseudonymiser, output)).await?;
+        context.output.answer(
+            || told.json(),
+            |page| {
+                page.line(format!(
+                    "{} rows with {} features each, from {} events in {} (schema {})",
+                    output::thousands(told.rows as u64),
+                    told.features,
+                    output::thousands(told.events),
+                    output::human(told.took),
+                    told.schema_hash
+                ));
+                page.line(format!("written: {}", told.written.display()));
+            },
+        );
+        Ok(())
+    }
+
+    fn join(
+        self,
+        (format, out): (Format, Format),
+        offline: &OfflineArgs,
+        tenant: &Tenant,
+        pseudonymiser: Option<Pseudonymiser>,
+        output: output::Output,
+    ) -> anyhow::Result<Told> {
+        let since = Instant::now();
+        if !Path::new(offline.offline_url.trim_start_matches("file://")).is_dir() {
+            return Err(Usage(format!(
+                "there is no offline log at {}; name it with --offline-url",
+                offline.offline_url
+            ))
+            .into());
+        }
+        let log = OfflineLog::open(offline)?;
+        let views = self.declared(&log, output)?;
+        let columns = Columns {
+            customer: self.customer_column,
+            item: self.item_column,
+            category: self.category_column,
+            at: self.at_column,
+        };
+        let mut spine = Spine::read(&self.spine, format, &columns)?;
+        if let Some(pseudonymiser) = pseudonymiser {
+            for id in spine.keys.iter_mut().filter_map(|key| key.customer.as_mut()) {
+                *id = pseudonymiser.customer_id(tenant, id);
+            }
+        }
+        let selection = Selection::of(tenant);
+        let files = log.manifests()?.into_iter().flat_map(|manifest| manifest.files);
+        let total: u64 = files.filter(|file| selection.takes(file)).map(|file| file.rows as u64).sum();
+        if total == 0 {
+            return Err(Usage(format!(
+                "the offline log at {} has no event of the tenant {tenant}",
+                offline.offline_url
+            ))
+            .into());
+        }
+
+        let past = Past {
+            log: &log,
+            tenant,
+            views: &views,
+            known: match self.known {
+                By::EventTime => Known::ByTime,
+                By::Arrival => Known::ByArrival,
+            },
+            before: self.before,
+            events_at_once: EVENTS_AT_ONCE,
+        };
+        let progress = Progress::start("reading the log", total, "events");
+        let mut joined = past.join(&spine.keys, |read| progress.at(read.min(total)))?;
+        progress.clear();
+        narrow(&mut joined.vectors, &views, &self.views)?;
+        let joined_table = table::beside(&spine.table, &joined.vectors)?;
+        let features = joined_table.num_columns() - spine.table.num_columns();
+        let about = [("rapport.schema_hash", views.schema_hash().to_owned()), ("rapport.tenant", tenant.to_string())];
+        whole_file::write(&self.output, &table::written(&joined_table, out, &about)?)?;
+        Ok(Told {
+            rows: joined_table.num_rows(),
+            features,
+            events: joined.events,
+            passes: joined.passes,
+            newest: joined.newest.map(|time| time.to_string()),
+            schema_hash: views.schema_hash().to_owned(),
+            written: self.output,
+            took: since.elapsed(),
+        })
+    }
+
+    /// The views of the file, or those in force, or the built-in ones.
+    fn declared(&self, log: &OfflineLog, output: output::Output) -> anyhow::Result<Arc<Views>> {
+        let parsed = |of: String, yaml: &str| Views::parse(yaml).map_err(|error| Usage(format!("{of}: {error}")));
+        if let Some(file) = &self.view_file {
+            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            return Ok(Arc::new(parsed(file.display().to_string(), &text)?));
+        }
+        let filled = log.generations()?.into_iter().rev().find(|(_, generation)| generation.filled);
+        if let Some((number, _)) = filled {
+            output.note(format!("with generation {number} of the views, which is in force"));
+            return Ok(Arc::new(parsed(format!("generation {number}"), &log.generation_text(number)?)?));
+        }
+        output.note("with the built-in views; others go with --view-file");
+        Ok(Arc::new(Views::built_in()?))
+    }
+}
+
+/// Down to the columns of the views that were asked for.
+fn narrow(vectors: &mut Vec<crate::join::past::Vectors>, views: &Views, wanted: &[String]) -> Result<(), Usage> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    for name in wanted {
+        let view = views.views().iter().find(|view| view.name == *name);
+        let view = view.ok_or_else(|| Usage(format!("--views {name}: there is no such view")))?;
+        if !vectors.iter().any(|vectors| vectors.entity == view.entity) {
+            return Err(Usage(format!("--views {name}: the spine names no {}", view.entity)));
+        }
+    }
+    for of_entity in vectors.iter_mut() {
+        let theirs =
+            |view: &&rapport_features::ViewInfo| view.entity == of_entity.entity && wanted.contains(&view.name);
+        let names: Vec<String> = views.views().iter().filter(theirs).map(|view| view.name.clone()).collect();
+        let columns =
+            if names.is_empty() { Vec::new() } else { views.columns(of_entity.entity, &names).map_err(Usage)? };
+        of_entity.keep(&columns);
+    }
+    vectors.retain(|vectors| !vectors.names.is_empty());
+    Ok(())
+}
+
+struct Told {
+    rows: usize,
+    features: usize,
+    events: u64,
+    passes: u32,
+    newest: Option<String>,
+    schema_hash: String,
+    written: PathBuf,
+    took: std::time::Duration,
+}
+
+impl Told {
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "rows": self.rows, "features": self.features, "events": self.events, "passes": self.passes,
+            "newest_event_time": self.newest, "schema_hash": self.schema_hash, "written": self.written,
+            "seconds": self.took.as_secs_f64(),
+        })
+    }
+}

@@ -1,0 +1,8 @@
+//! Training rows: a spine of entities and moments, each joined with what the feature store knew by then.
+//!
+//! A file -> [`spine`] (a table, and of each row whose features and when) -> [`past`] (the offline log, folded
+//! to each moment by the code that serves) -> [`table`] (the spine's columns and the features beside them).
+
+pub mod past;
+pub mod spine;
+pub mod table;
