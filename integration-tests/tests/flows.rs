@@ -60,3 +60,5 @@ mod spool;
 mod triggers;
 #[path = "flows/views.rs"]
 mod views;
+#[path = "flows/watched_features.rs"]
+mod watched_features;

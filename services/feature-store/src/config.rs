@@ -68,6 +68,8 @@ pub struct Config {
     pub announce: bool,
 
     #[command(flatten)]
+    pub watched: WatchedArgs,
+    #[command(flatten)]
     pub feast: FeastArgs,
     #[command(flatten)]
     pub views: ViewsArgs,
@@ -83,6 +85,32 @@ pub struct Config {
     pub runtime: RuntimeArgs,
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+}
+
+/// How closely features are watched.
+#[derive(Debug, Clone, Parser)]
+#[command(next_help_heading = "Watching features")]
+pub struct WatchedArgs {
+    /// Share of the events whose customer's vector is counted, for statistics and drift; 0 counts none
+    #[arg(long, env = "RAPPORT_STATISTICS_SHARE", default_value_t = 0.05, value_parser = share)]
+    pub statistics_share: f64,
+
+    /// How often they are compared with the reference, where there is one
+    #[arg(long, env = "RAPPORT_DRIFT_EVERY", default_value = "1m", value_parser = parse_duration)]
+    pub drift_every: Duration,
+
+    /// Share of the customers that are read whose vectors are folded again from the log; 0 folds none
+    #[arg(long, env = "RAPPORT_SKEW_SHARE", default_value_t = 0.001, value_parser = share)]
+    pub skew_share: f64,
+
+    /// How often a partition's log is read for that, at most; never more than a twentieth of the time
+    #[arg(long, env = "RAPPORT_SKEW_EVERY", default_value = "5m", value_parser = parse_duration)]
+    pub skew_every: Duration,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{text:?} is no share from 0 to 1"))
 }
 
 impl Config {
@@ -122,6 +150,8 @@ impl ServiceConfig for Config {
         for (flag, time, most) in [
             ("--aggregate-every", self.aggregate_every, Duration::from_secs(60)),
             ("--flush-age", self.flush_age, Duration::from_secs(3600)),
+            ("--drift-every", self.watched.drift_every, Duration::from_secs(24 * 3600)),
+            ("--skew-every", self.watched.skew_every, Duration::from_secs(24 * 3600)),
         ] {
             if time > most {
                 return Err(format!("{flag} may be {most:?} at most, is {time:?}"));
@@ -150,6 +180,8 @@ mod tests {
             (["--aggregate-every", "5m"], "--aggregate-every"),
             (["--flush-age", "soon"], "--flush-age"),
             (["--state-ttl", "1s"], "--state-ttl"),
+            (["--skew-share", "2"], "--skew-share"),
+            (["--drift-every", "2d"], "--drift-every"),
             (["--hash-key", "short"], "--hash-key"),
             (["--redis-url", "http://x"], "--redis-url"),
             (["--views", "/no/such/file.yaml"], "/no/such/file.yaml"),

@@ -12,6 +12,7 @@ use crate::{
     group::{Group, by_key, holds},
     hot::Hot,
     record::Incoming,
+    statistics::Statistics,
 };
 
 /// A state and its fence: the last event that it holds.
@@ -37,13 +38,16 @@ pub(crate) struct Customers {
     views: Arc<Views>,
     generation: u32,
     hot: Hot<Held>,
+    statistics: Arc<Statistics>,
+    /// Whether states are those of views that are filled.
+    whole: bool,
 }
 
 impl Customers {
-    pub(crate) fn new(writer: OnlineWriter, generations: Generations, hot: usize) -> Self {
+    pub(crate) fn new(writer: OnlineWriter, generations: Generations, hot: usize, statistics: Arc<Statistics>) -> Self {
         let in_force = generations.in_force();
         let (views, generation) = (Arc::clone(&in_force.writing), in_force.generation);
-        Self { writer, generations, views, generation, hot: Hot::new(hot) }
+        Self { writer, generations, views, generation, hot: Hot::new(hot), statistics, whole: false }
     }
 
     /// From now on states are folded by these views.
@@ -84,6 +88,8 @@ impl Customers {
     pub(crate) async fn fold(&mut self, batch: &[Incoming]) -> Result<Vec<Changed>, Error> {
         let keys = self.writer.keys().clone();
         let logged = batch.iter().map(|incoming| &incoming.logged);
+        let in_force = self.generations.in_force();
+        self.whole = in_force.filled && Arc::ptr_eq(&in_force.writing, &self.views);
         let mut open = by_key(logged, |e| Some(keys.customer(&e.event.tenant, &e.event.customer_id)));
         let mut changed = Vec::with_capacity(open.len());
         while !open.is_empty() {
@@ -93,6 +99,7 @@ impl Customers {
                 let Some(mut held) = held else { continue };
                 let expected = held.fence;
                 for logged in group.events.iter().filter_map(|&i| batch.get(i)).map(|incoming| &incoming.logged) {
+                    self.observe(&held, logged);
                     apply(&mut held, logged);
                 }
                 match held.fence {
@@ -160,6 +167,14 @@ impl Customers {
             }
         }
         Ok(left)
+    }
+
+    /// While views are being filled, states hold those of before and the new ones together: their vectors are
+    /// nobody's yet.
+    fn observe(&self, held: &Held, logged: &LoggedEvent) {
+        if self.whole && !holds(held.fence, logged.position) {
+            self.statistics.observe(&self.views, &logged.event.tenant, &held.state, logged.event.time);
+        }
     }
 
     /// Keeps at hand what was written.

@@ -17,7 +17,8 @@
 //!
 //! [`served`] keeps the lists that scorers served in a log beside it: with the events, the feedback
 //! loop. [`serve`] answers reads over gRPC, and [`doors`] those of other people's clients, all of them
-//! through [`read`]. When Redis or the offline store is away, the stream waits;
+//! through [`read`]. What features are like ([`statistics`]) and whether they are what the log says ([`skew`])
+//! is watched beside it. When Redis or the offline store is away, the stream waits;
 //! nothing is skipped.
 
 mod aggregates;
@@ -40,13 +41,16 @@ mod record;
 mod serve;
 mod served;
 mod sink;
+mod skew;
+mod statistics;
+mod watched;
 
 use std::{sync::Arc, time::Duration};
 
 use rapport_kafka::{Publisher, PublisherSettings, wait_for_topics};
 use rapport_offline::{LogWriter, OfflineLog};
 use rapport_online::{Ledger, OnlineReader, OnlineWriter};
-use rapport_runtime::{Lifecycle, spawn_thread};
+use rapport_runtime::{Lifecycle, OwnedThread, spawn_thread};
 
 pub use config::Config;
 pub use error::Error;
@@ -64,6 +68,11 @@ use crate::{
     serve::FeatureService,
     served::ServedLog,
     sink::Sink,
+    skew::check::Checker,
+    statistics::{
+        Statistics,
+        drift::{Drift, References},
+    },
 };
 
 /// Batches that may wait between the consumer and the sink; then the consumer waits.
@@ -112,10 +121,12 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         from_consumer,
         to_consumer,
     };
+    let statistics = Arc::new(Statistics::of_a_share(config.watched.statistics_share));
     let customers = Customers::new(
         OnlineWriter::new(&config.online, config.state_ttl())?,
         generations.clone(),
         usize::try_from(config.hot_customers).unwrap_or(usize::MAX),
+        Arc::clone(&statistics),
     );
     let rebuilder = Rebuilder {
         ledger: Ledger::new(&config.online)?,
@@ -125,6 +136,23 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
             generations.clone(),
         ),
         runtime: runtime.clone(),
+    };
+    let (sampler, samples) = skew::sampler(config.watched.skew_share);
+    let checker = Checker {
+        log: log.clone(),
+        samples,
+        statistics: Arc::clone(&statistics),
+        every: config.watched.skew_every,
+        forgets: config.state_ttl().is_some(),
+    };
+    let references = References::default();
+    let drift = Drift {
+        statistics: Arc::clone(&statistics),
+        references: references.clone(),
+        log: log.clone(),
+        publisher: Arc::clone(&publisher),
+        topic: topics.features_drift.clone(),
+        every: config.watched.drift_every,
     };
     let (to_backfill, ready) = std::sync::mpsc::channel();
     let (to_owner, from_backfill) = std::sync::mpsc::sync_channel(CHUNKS_AHEAD);
@@ -159,7 +187,10 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
             reader: OnlineReader::new(&config.online)?,
             generations: generations.clone(),
             pseudonymiser: config.pseudonymiser()?,
+            sampler,
         }),
+        statistics,
+        references,
         default_tenant: config.default_tenant.clone(),
         rebuilding: Rebuilding::default(),
     };
@@ -189,9 +220,11 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         lifecycle.drain();
         served
     };
-    let inside = lifecycle.clone();
-    let looking = spawn_thread::<Error, _>(&lifecycle, "views", move || generations.keep(&inside));
-    let looking = looking.map_err(Error::Thread)?;
+    let watching = [
+        watch(&lifecycle, "skew", move |lifecycle| checker.run(lifecycle))?,
+        watch(&lifecycle, "drift", move |lifecycle| drift.run(lifecycle))?,
+    ];
+    let looking = watch(&lifecycle, "views", move |lifecycle| generations.keep(lifecycle))?;
     let (streamed, served) = tokio::join!(
         async {
             let streamed = stream.await;
@@ -201,6 +234,19 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         served
     );
     looking.join_within(JOIN_BUDGET).await;
+    for thread in watching {
+        thread.join_within(JOIN_BUDGET).await;
+    }
     publisher.flush(FLUSH_BUDGET).await;
     streamed.and(served)
+}
+
+/// A thread that looks now and then until a drain.
+fn watch(
+    lifecycle: &Lifecycle,
+    name: &str,
+    run: impl FnOnce(&Lifecycle) -> Result<(), Error> + Send + 'static,
+) -> Result<OwnedThread, Error> {
+    let inside = lifecycle.clone();
+    spawn_thread::<Error, _>(lifecycle, name, move || run(&inside)).map_err(Error::Thread)
 }

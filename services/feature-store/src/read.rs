@@ -8,7 +8,10 @@ use rapport_online::{OnlineReader, StoredCustomer};
 use rapport_rpc::status;
 use tonic::Status;
 
-use crate::generations::Generations;
+use crate::{
+    generations::Generations,
+    skew::{Sample, Sampler},
+};
 
 /// Ids in one call.
 pub(crate) const IDS: usize = 1_000;
@@ -42,6 +45,7 @@ pub(crate) struct Reads {
     pub reader: OnlineReader,
     pub generations: Generations,
     pub pseudonymiser: Pseudonymiser,
+    pub sampler: Sampler,
 }
 
 impl Reads {
@@ -63,8 +67,25 @@ impl Reads {
         tenant: &Tenant,
         ids: &[String],
     ) -> Result<Vec<Option<CustomerState>>, Status> {
-        let stored = self.stored(tenant, ids).await?.into_iter();
-        stored.map(|s| s.map(|s| s.state(views)).transpose().map_err(|e| unavailable(&e))).collect()
+        let stored = self.stored(tenant, ids).await?;
+        let mut customers = Vec::with_capacity(stored.len());
+        for (id, stored) in ids.iter().zip(stored) {
+            let Some(stored) = stored else {
+                customers.push(None);
+                continue;
+            };
+            let state = stored.state(views).map_err(|e| unavailable(&e))?;
+            self.sampler.offer(|| Sample {
+                tenant: tenant.clone(),
+                customer_id: self.pseudonymiser.customer_id(tenant, id),
+                fence: stored.fence,
+                at: EventTime::now(),
+                views: Arc::clone(views),
+                state: state.clone(),
+            });
+            customers.push(Some(state));
+        }
+        Ok(customers)
     }
 
     /// Items, in the order of the ids.

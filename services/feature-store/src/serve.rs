@@ -9,7 +9,8 @@ use rapport_proto::{
     features::{
         ApplyViewsRequest, ApplyViewsResponse, CustomerHistory, Feature, FeatureVector, GetBackfillRequest,
         GetBackfillResponse, GetFeaturesRequest, GetFeaturesResponse, GetHistoryRequest, GetHistoryResponse,
-        Interaction, ListViewsRequest, ListViewsResponse, PlanViewsRequest, PlanViewsResponse, View,
+        GetStatisticsRequest, GetStatisticsResponse, Interaction, ListViewsRequest, ListViewsResponse,
+        PlanViewsRequest, PlanViewsResponse, View,
         feature_store_server::{self, FeatureStore, FeatureStoreServer},
     },
 };
@@ -23,12 +24,16 @@ use crate::{
     evolve,
     read::{Known, Reads, check_ids, unavailable},
     rebuilding::Rebuilding,
+    statistics::{Statistics, drift::References},
+    watched,
 };
 
 pub(crate) struct FeatureService {
     pub reads: Arc<Reads>,
     pub default_tenant: Tenant,
     pub rebuilding: Rebuilding,
+    pub statistics: Arc<Statistics>,
+    pub references: References,
 }
 
 /// Serves every door until a drain is asked for.
@@ -196,6 +201,20 @@ impl FeatureStore for FeatureService {
 
     async fn apply_views(&self, request: Request<ApplyViewsRequest>) -> Result<Response<ApplyViewsResponse>, Status> {
         Ok(Response::new(evolve::apply(&self.reads.generations, &request.into_inner().yaml)?))
+    }
+
+    async fn get_statistics(
+        &self,
+        request: Request<GetStatisticsRequest>,
+    ) -> Result<Response<GetStatisticsResponse>, Status> {
+        let tenant = tenant_of(request.metadata(), &self.default_tenant)?;
+        let wanted = request.into_inner().views;
+        let views = self.reads.views();
+        views
+            .columns(Entity::Customer, &wanted)
+            .map_err(|view| status::invalid("views", format!("{view:?} is no view of customer")))?;
+        let told = watched::told(&self.statistics, &self.references, &views, &tenant, &wanted);
+        Ok(self.rebuilding.on(told))
     }
 
     async fn get_backfill(&self, _: Request<GetBackfillRequest>) -> Result<Response<GetBackfillResponse>, Status> {

@@ -81,6 +81,11 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_RETRAIN_DRIFT", value_name = "INDEX", value_parser = drift)]
     pub retrain_drift: Option<f64>,
 
+    /// Start a run when a feature store says that features of customers are spread otherwise than in the
+    /// reference (`rapportctl features join --reference`): a population stability index, .25 by custom
+    #[arg(long, env = "RAPPORT_RETRAIN_FEATURE_DRIFT", value_name = "INDEX", value_parser = drift)]
+    pub retrain_feature_drift: Option<f64>,
+
     #[command(flatten)]
     pub hit_rate: HitRateArgs,
 

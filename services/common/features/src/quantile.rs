@@ -1,6 +1,8 @@
 //! Quantiles of values within 2 % of the value: a DDSketch (Masson, Rim and Lee, VLDB 2019). Buckets grow by a
 //! constant factor; which values were seen decides the state, never their order.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Error,
     wire::{self, Reader},
@@ -17,7 +19,8 @@ const SMALLEST: i32 = -518;
 const LARGEST: i32 = 1_036;
 
 /// How many values fell into each bucket, ascending by value.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Sketch {
     /// The bucket's key, negative for negative values, 0 for zero, and its count.
     buckets: Vec<(i32, u64)>,
@@ -61,6 +64,40 @@ impl Sketch {
         if let Some((_, count)) = self.buckets.first_mut() {
             *count = count.saturating_add(lowest);
         }
+    }
+
+    /// Whether the buckets are such as values make, for a sketch that came from elsewhere.
+    pub(crate) fn sound(&self) -> bool {
+        self.buckets.len() <= BUCKETS && self.buckets.is_sorted_by(|a, b| a.0 < b.0)
+    }
+
+    /// The largest bucket of each of `bins` equal shares, distinct and ascending, but for that of the last.
+    /// Where nearly all lies in one bucket: what is below it, and it.
+    pub(crate) fn edges(&self, bins: u64) -> Vec<i32> {
+        let of: u64 = self.buckets.iter().map(|(_, count)| count).sum();
+        let Some(&(largest, _)) = self.buckets.last() else { return Vec::new() };
+        let mut edges = Vec::new();
+        let mut below = 0u64;
+        for &(key, count) in &self.buckets {
+            let before = below;
+            below = below.saturating_add(count);
+            // A share ends in this bucket.
+            if key < largest && before.saturating_mul(bins) / of < below.saturating_mul(bins) / of {
+                edges.push(key);
+            }
+        }
+        if edges.is_empty() { vec![largest.saturating_sub(1), largest] } else { edges }
+    }
+
+    /// How many values lie in each of the shares that these edges end; one more than there are edges.
+    pub(crate) fn counts(&self, edges: &[i32]) -> Vec<u64> {
+        let mut counts = vec![0u64; edges.len() + 1];
+        for &(key, count) in &self.buckets {
+            if let Some(of_share) = counts.get_mut(edges.partition_point(|edge| *edge < key)) {
+                *of_share = of_share.saturating_add(count);
+            }
+        }
+        counts
     }
 
     /// Everything that either has seen.

@@ -29,6 +29,8 @@ pub struct Topics {
     pub catalog: String,
     /// Whose features have changed. Key: tenant/customer.
     pub features_updated: String,
+    /// How far features are from where models learned. Compacted; key: tenant/view.feature.
+    pub features_drift: String,
     /// Which model is live. Compacted; key: tenant/model name.
     pub models: String,
     /// What was shown to whom. Key: tenant/customer.
@@ -52,6 +54,7 @@ impl Topics {
             dead: name("events.dead.v1"),
             catalog: name("catalog.v1"),
             features_updated: name("features.updated.v1"),
+            features_drift: name("features.drift.v1"),
             models: name("models.v1"),
             served: name("recommendations.served.v1"),
             shadow: name("recommendations.shadow.v1"),
@@ -84,6 +87,7 @@ impl Topics {
             TopicLayout { record_bytes: DEAD_RECORD_BYTES, ..events(&self.dead, 30) },
             compacted(&self.catalog, args.partitions),
             events(&self.features_updated, 1),
+            compacted(&self.features_drift, 1),
             compacted(&self.models, 1),
             events(&self.served, 30),
             events(&self.shadow, 1),

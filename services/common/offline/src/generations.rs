@@ -88,7 +88,7 @@ impl OfflineLog {
     }
 
     /// Makes a file that is not there yet.
-    fn make(&self, path: &Path, bytes: &[u8]) -> Result<bool, Error> {
+    pub(crate) fn make(&self, path: &Path, bytes: &[u8]) -> Result<bool, Error> {
         let payload = PutPayload::from(bytes.to_vec());
         let options = PutOptions::from(PutMode::Create);
         let made = self.wait(within(async {

@@ -25,6 +25,7 @@ mod manifest;
 mod place;
 mod reader;
 mod record;
+mod references;
 mod served;
 mod store;
 mod writer;

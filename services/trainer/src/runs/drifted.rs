@@ -12,6 +12,16 @@ use crate::{
 /// that does not go live leaves the live model, and the drift, as they were.
 const GROWTH: u64 = 10;
 
+/// How many events the log must have before drift may start a run; `None` while one is on its way.
+pub fn quiet_until(newest: Option<&Entry>) -> Option<u64> {
+    match newest {
+        Some(newest) if !newest.state.ended() => None,
+        Some(newest) if newest.why == Why::Drift => Some(newest.events + LEAST_EVENTS.max(newest.events / GROWTH)),
+        Some(newest) => Some(newest.events.saturating_add(LEAST_EVENTS)),
+        None => Some(LEAST_EVENTS),
+    }
+}
+
 /// Compares now and then.
 pub struct Drifted {
     /// From this population stability index on.
@@ -38,12 +48,7 @@ impl Drifted {
         events: u64,
         read: impl FnOnce() -> Result<Vec<LoggedEvent>, Error>,
     ) -> Result<Option<String>, Error> {
-        let quiet = match newest {
-            Some(newest) if !newest.state.ended() => return Ok(None),
-            Some(newest) if newest.why == Why::Drift => newest.events + LEAST_EVENTS.max(newest.events / GROWTH),
-            Some(newest) => newest.events.saturating_add(LEAST_EVENTS),
-            None => LEAST_EVENTS,
-        };
+        let Some(quiet) = quiet_until(newest) else { return Ok(None) };
         let compared = self.compared.as_ref().filter(|(version, _)| *version == learned.version);
         if events < quiet.max(compared.map_or(0, |(_, then)| then.saturating_add(LEAST_EVENTS))) {
             return Ok(None);

@@ -2,6 +2,7 @@
 //! asked for is kept in a [`ledger`]: a trainer that was killed takes up again what had not ended.
 
 mod drifted;
+mod features;
 pub mod ledger;
 pub mod triggers;
 

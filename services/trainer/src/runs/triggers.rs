@@ -13,6 +13,7 @@ use rapport_runtime::{Lifecycle, OwnedThread, spawn_thread};
 use super::{
     Runs,
     drifted::Drifted,
+    features::Drifts,
     ledger::{Asked, Entry, Why},
 };
 use crate::{
@@ -74,15 +75,20 @@ pub fn start(
     models: Arc<Models>,
     runs: Arc<Runs>,
     lifecycle: &Lifecycle,
-) -> Result<Option<OwnedThread>, Error> {
+) -> Result<Vec<OwnedThread>, Error> {
     let triggers = Triggers { every: config.every, fresh_events: config.fresh_events };
     let hit_rate = config.hit_rate.clone();
-    if triggers == Triggers::default() && config.retrain_drift.is_none() && hit_rate.hit_rate_fall.is_none() {
-        return Ok(None);
+    let drifts =
+        config.retrain_feature_drift.map(|above| Drifts::follow(above, &config.kafka, lifecycle)).transpose()?;
+    let (drifts, listening) = drifts.unzip();
+    let asked = config.retrain_drift.is_some() || hit_rate.hit_rate_fall.is_some() || drifts.is_some();
+    if triggers == Triggers::default() && !asked {
+        return Ok(Vec::new());
     }
     let mut look = Look {
         triggers,
         drifted: config.retrain_drift.map(Drifted::above),
+        drifts,
         hit_rate,
         lists_read: None,
         learned: None,
@@ -108,12 +114,14 @@ pub fn start(
         }
         Ok(())
     });
-    thread.map(Some).map_err(Error::Thread)
+    let thread = thread.map_err(Error::Thread)?;
+    Ok(listening.into_iter().chain([thread]).collect())
 }
 
 struct Look {
     triggers: Triggers,
     drifted: Option<Drifted>,
+    drifts: Option<Drifts>,
     hit_rate: HitRateArgs,
     /// When the lists that were served were read last.
     lists_read: Option<Instant>,
@@ -137,6 +145,10 @@ impl Look {
         let mut due = self.triggers.due(newest.as_ref(), now, events).map(|why| (why, String::new()));
         if due.is_none() {
             due = self.drifted(&plan, newest.as_ref(), events)?.map(|reason| (Why::Drift, reason));
+        }
+        if due.is_none() {
+            let said = self.drifts.as_ref().and_then(|drifts| drifts.due(&self.tenant, newest.as_ref(), events, now));
+            due = said.map(|reason| (Why::Drift, reason));
         }
         if due.is_none() {
             due = self.fallen(newest.as_ref(), now)?.map(|reason| (Why::HitRate, reason));

@@ -6,8 +6,8 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use rapport_events::{Tenant, pseudonym::Pseudonymiser};
-use rapport_features::{Known, Views};
+use rapport_events::{EventTime, Tenant, pseudonym::Pseudonymiser};
+use rapport_features::{Entity, Known, Reference, Spread, Views};
 use rapport_offline::{OfflineArgs, OfflineLog, Selection};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::{
     error::Usage,
     evaluate::whole_file,
     join::{
-        past::{EVENTS_AT_ONCE, Past},
+        past::{EVENTS_AT_ONCE, Joined, Past},
         spine::{Columns, Spine},
         table,
     },
@@ -64,6 +64,9 @@ pub struct Join {
     /// Leave out events of the very moment: for spines that are made of events
     #[arg(long)]
     before: bool,
+    /// Makes these rows the reference that drift is measured against from now on: the customers' features
+    #[arg(long)]
+    reference: bool,
     /// The cleaner's key, when the spine has e-mail addresses or phone numbers as customers: the log has their hashes
     #[arg(long, env = "RAPPORT_HASH_KEY", hide_env_values = true)]
     hash_key: Option<String>,
@@ -155,11 +158,21 @@ impl Join {
         let mut joined = past.join(&spine.keys, |read| progress.at(read.min(total)))?;
         progress.clear();
         narrow(&mut joined.vectors, &views, &self.views)?;
+        let reference = self.reference.then(|| reference(&joined, &spine, views.schema_hash())).transpose()?;
         let joined_table = table::beside(&spine.table, &joined.vectors)?;
         let features = joined_table.num_columns() - spine.table.num_columns();
         let about = [("rapport.schema_hash", views.schema_hash().to_owned()), ("rapport.tenant", tenant.to_string())];
         whole_file::write(&self.output, &table::written(&joined_table, out, &about)?)?;
+        if let Some(reference) = &reference {
+            // A file of the same millisecond is another's reference: one later is as good.
+            let json = reference.to_json().map_err(anyhow::Error::msg)?;
+            while !log.put_reference(tenant, EventTime::now(), &json)? {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            output.note("these rows are the reference that drift is measured against");
+        }
         Ok(Told {
+            reference: reference.is_some(),
             rows: joined_table.num_rows(),
             features,
             events: joined.events,
@@ -212,7 +225,23 @@ fn narrow(vectors: &mut Vec<crate::join::past::Vectors>, views: &Views, wanted: 
     Ok(())
 }
 
+/// How the customers' features are spread over the rows.
+fn reference(joined: &Joined, spine: &Spine, schema_hash: &str) -> Result<Reference, Usage> {
+    let customers = joined.vectors.iter().find(|vectors| vectors.entity == Entity::Customer);
+    let customers = customers.ok_or_else(|| Usage("--reference: the rows have no customers' features".into()))?;
+    // A row without a customer has no features of one: that is no missing value.
+    let rows = || spine.keys.iter().map(|key| key.customer.is_some());
+    let spread = |values: &Vec<f64>| {
+        let mut spread = Spread::default();
+        values.iter().zip(rows()).filter(|(_, named)| *named).for_each(|(value, _)| spread.insert(*value));
+        spread
+    };
+    let features = customers.names.iter().cloned().zip(customers.columns.iter().map(spread)).collect();
+    Ok(Reference::new(schema_hash, rows().filter(|named| *named).count() as u64, features))
+}
+
 struct Told {
+    reference: bool,
     rows: usize,
     features: usize,
     events: u64,
@@ -228,7 +257,7 @@ impl Told {
         json!({
             "rows": self.rows, "features": self.features, "events": self.events, "passes": self.passes,
             "newest_event_time": self.newest, "schema_hash": self.schema_hash, "written": self.written,
-            "seconds": self.took.as_secs_f64(),
+            "seconds": self.took.as_secs_f64(), "reference": self.reference,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod join;
 mod show;
+mod statistics;
 mod views;
 
 use clap::Args;

@@ -33,6 +33,9 @@ pub enum ViewsCommand {
     Backfill(Backfill),
     /// Training rows: what was known of customers and items at the moments of a file, from the offline log
     Join(super::join::Join),
+    /// How features are spread where something happens, how far that is from where a model learned, and whether
+    /// what is served is what the log says
+    Statistics(super::statistics::ShowStatistics),
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +72,7 @@ impl ViewsCommand {
             Self::Apply(apply) => apply.run(context).await,
             Self::Backfill(Backfill { no_wait, within }) => wait(context, no_wait, within).await,
             Self::Join(join) => join.run(context).await,
+            Self::Statistics(statistics) => statistics.run(context).await,
         }
     }
 }

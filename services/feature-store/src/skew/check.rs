@@ -1,0 +1,276 @@
+//! Folding samples again from the log. Reads one partition of the log at a time, and rests for so long after
+//! it that checking takes at most a twentieth of one thread.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc::Receiver},
+    time::{Duration, Instant},
+};
+
+use rapport_events::Tenant;
+use rapport_features::{CustomerState, Entity, Views};
+use rapport_offline::{OfflineLog, Selection};
+use rapport_runtime::Lifecycle;
+
+use super::Sample;
+use crate::{Error, statistics::Statistics};
+
+/// Samples of one partition that wait for the log to hold their events.
+const MOST: usize = 256;
+/// A sample whose events the log still lacks is given up.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Rests so many times as long as a check took.
+const REST: u32 = 20;
+/// What sums of numbers may differ by when their parts were added in another order, as after a back-fill.
+const RELATIVE: f64 = 1e-9;
+const TICK: Duration = Duration::from_millis(100);
+/// Differing vectors of a check that are written to the log of the service.
+const TOLD: usize = 5;
+
+pub(crate) struct Checker {
+    pub log: OfflineLog,
+    pub samples: Receiver<Sample>,
+    pub statistics: Arc<Statistics>,
+    pub every: Duration,
+    /// Whether customers are forgotten when nothing happens to them: then the log knows more of them.
+    pub forgets: bool,
+}
+
+/// What came of one sample.
+#[derive(Debug, Clone, PartialEq)]
+enum Verdict {
+    Same,
+    /// The features that were something else, with what was served and what the log says.
+    Differs(Vec<(String, f64, f64)>),
+    /// The customer had been forgotten meanwhile and began anew.
+    Forgotten,
+}
+
+impl Checker {
+    /// Checks until a drain, on a thread of its own.
+    pub(crate) fn run(self, lifecycle: &Lifecycle) -> Result<(), Error> {
+        let mut waiting: HashMap<i32, Vec<(Instant, Sample)>> = HashMap::new();
+        let mut due = Instant::now() + self.every;
+        while !lifecycle.draining() {
+            std::thread::sleep(TICK);
+            for sample in self.samples.try_iter() {
+                let of_partition = waiting.entry(sample.fence.partition).or_default();
+                if of_partition.len() < MOST {
+                    of_partition.push((Instant::now(), sample));
+                }
+            }
+            if Instant::now() < due {
+                continue;
+            }
+            let began = Instant::now();
+            // The fullest first: what has been read most is checked most.
+            let fullest = waiting.iter().max_by_key(|(_, samples)| samples.len()).map(|(partition, _)| *partition);
+            if let Some(partition) = fullest {
+                let samples = waiting.remove(&partition).unwrap_or_default();
+                match self.check(partition, samples, lifecycle) {
+                    Ok(left) if !left.is_empty() => drop(waiting.insert(partition, left)),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, partition, "samples cannot be folded again from the log"),
+                }
+            }
+            due = Instant::now() + self.every.max(began.elapsed().saturating_mul(REST));
+        }
+        Ok(())
+    }
+
+    /// Folds the samples of a partition again; gives back those that the log does not hold yet.
+    fn check(
+        &self,
+        partition: i32,
+        samples: Vec<(Instant, Sample)>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Vec<(Instant, Sample)>, Error> {
+        let mut manifests = self.log.manifests()?;
+        manifests.retain(|manifest| manifest.partition == partition);
+        let covered = manifests.last().map_or(-1, |manifest| manifest.last);
+        let (ready, mut later): (Vec<_>, Vec<_>) =
+            samples.into_iter().partition(|(_, sample)| sample.fence.offset <= covered);
+        let before = later.len();
+        later.retain(|(since, _)| since.elapsed() < PATIENCE);
+        counted("not in the log", before - later.len());
+
+        let ready: Vec<Sample> = ready.into_iter().map(|(_, sample)| sample).collect();
+        let Some(last) = ready.iter().map(|sample| sample.fence.offset).max() else { return Ok(later) };
+        let mut again = Again::of(&ready);
+        for manifest in manifests.iter().filter(|manifest| manifest.first <= last) {
+            if lifecycle.draining() {
+                return Ok(later);
+            }
+            let mut events = self.log.events_of(manifest, &again.selection)?;
+            events.sort_unstable_by_key(|logged| logged.position);
+            events.iter().for_each(|logged| again.apply(logged, &ready));
+        }
+        let mut told = 0;
+        for (sample, state) in ready.iter().zip(&again.states) {
+            let verdict = verdict(sample, state, self.forgets);
+            let names = match &verdict {
+                Verdict::Differs(features) => features.iter().map(|(name, ..)| name.clone()).collect(),
+                Verdict::Same | Verdict::Forgotten => Vec::new(),
+            };
+            match verdict {
+                Verdict::Same => counted("same", 1),
+                Verdict::Forgotten => {
+                    counted("forgotten", 1);
+                    continue;
+                }
+                Verdict::Differs(features) => {
+                    counted("differs", 1);
+                    if told < TOLD {
+                        told += 1;
+                        let first =
+                            features.first().map(|(name, served, log)| format!("{name} was {served}, is {log}"));
+                        let (tenant, customer) = (&sample.tenant, &sample.customer_id);
+                        let first = first.unwrap_or_default();
+                        tracing::warn!(%tenant, customer, features = features.len(), first, "served otherwise than the log says");
+                    }
+                }
+            }
+            self.statistics.compared(&sample.views, &sample.tenant, &names);
+        }
+        Ok(later)
+    }
+}
+
+fn counted(result: &'static str, samples: usize) {
+    if samples > 0 {
+        let counter = metrics::counter!("rapport_feature_store_skew_compared_total", "result" => result);
+        counter.increment(samples as u64);
+    }
+}
+
+/// States in the making, one for each sample.
+struct Again {
+    states: Vec<CustomerState>,
+    by_customer: HashMap<(Tenant, String), Vec<usize>>,
+    selection: Selection,
+}
+
+impl Again {
+    fn of(samples: &[Sample]) -> Self {
+        let mut by_customer: HashMap<_, Vec<usize>> = HashMap::new();
+        for (n, sample) in samples.iter().enumerate() {
+            by_customer.entry((sample.tenant.clone(), sample.customer_id.clone())).or_default().push(n);
+        }
+        let tenant = samples.first().map(|sample| &sample.tenant);
+        let tenant = tenant.filter(|tenant| samples.iter().all(|sample| sample.tenant == **tenant));
+        let selection = tenant.map_or_else(Selection::default, Selection::of);
+        let states = samples.iter().map(|sample| CustomerState::new(&sample.views)).collect();
+        Self { states, by_customer, selection }
+    }
+
+    fn apply(&mut self, logged: &rapport_events::LoggedEvent, samples: &[Sample]) {
+        let customer = (logged.event.tenant.clone(), logged.event.customer_id.clone());
+        for &n in self.by_customer.get(&customer).map(Vec::as_slice).unwrap_or_default() {
+            let held = samples.get(n).is_some_and(|sample| logged.position.offset <= sample.fence.offset);
+            if let Some(state) = self.states.get_mut(n).filter(|_| held) {
+                state.apply(&logged.event);
+            }
+        }
+    }
+}
+
+fn alike(served: f64, again: f64) -> bool {
+    served.to_bits() == again.to_bits()
+        || (served.is_nan() && again.is_nan())
+        || (served - again).abs() <= RELATIVE * served.abs().max(again.abs())
+}
+
+fn verdict(sample: &Sample, again: &CustomerState, forgets: bool) -> Verdict {
+    let served = &sample.state;
+    if forgets && served.version() < again.version() {
+        return Verdict::Forgotten;
+    }
+    let mut differing = Vec::new();
+    let mut compare = |prefix: &str, names: &[String], served: Vec<f64>, again: Vec<f64>| {
+        for ((name, served), again) in names.iter().zip(served).zip(again) {
+            if !alike(served, again) {
+                differing.push((format!("{prefix}{name}"), served, again));
+            }
+        }
+    };
+    let names = |views: &Views, entity| views.names(entity).to_vec();
+    let views = sample.views.as_ref();
+    compare("", &names(views, Entity::Customer), served.read(sample.at), again.read(sample.at));
+    let of_category = names(views, Entity::CustomerCategory);
+    for category in served.categories().filter(|category| again.category(category).is_some()) {
+        let read = |state: &CustomerState| state.read_category(category, sample.at);
+        compare("", &of_category, read(served), read(again));
+    }
+    if !served.categories().eq(again.categories()) {
+        differing.push(("(categories)".into(), served.categories().count() as f64, again.categories().count() as f64));
+    }
+    if served.version() != again.version() {
+        differing.push(("(events)".into(), served.version() as f64, again.version() as f64));
+    }
+    if differing.is_empty() { Verdict::Same } else { Verdict::Differs(differing) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position};
+
+    use super::*;
+
+    fn logged(offset: i64) -> LoggedEvent {
+        LoggedEvent {
+            position: Position { partition: 0, offset },
+            event: CleanEvent {
+                tenant: Tenant::parse("demo").unwrap(),
+                event_id: offset.to_string(),
+                kind: "purchase".into(),
+                customer_id: "ann".into(),
+                item_id: Some(format!("i{offset}")),
+                category: Some(format!("k{}", offset % 3)),
+                time: EventTime::from_ms(offset * 1_000),
+                received_at: EventTime::from_ms(offset * 1_000),
+                value: Some(offset as f64 + 0.1),
+            },
+        }
+    }
+
+    fn sample(views: &Arc<Views>, events: impl Iterator<Item = i64>, fence: i64) -> Sample {
+        let mut state = CustomerState::new(views);
+        events.for_each(|offset| state.apply(&logged(offset).event));
+        Sample {
+            tenant: Tenant::parse("demo").unwrap(),
+            customer_id: "ann".into(),
+            fence: Position { partition: 0, offset: fence },
+            at: EventTime::from_ms(60_000),
+            views: Arc::clone(views),
+            state,
+        }
+    }
+
+    /// What the log of 20 events says of a sample.
+    fn checked(sample: Sample, forgets: bool) -> Verdict {
+        let samples = [sample];
+        let mut again = Again::of(&samples);
+        (0..20).for_each(|offset| again.apply(&logged(offset), &samples));
+        verdict(&samples[0], &again.states[0], forgets)
+    }
+
+    #[test]
+    fn what_was_served_is_compared_with_the_log_up_to_the_same_event() {
+        let views = Arc::new(Views::built_in().unwrap());
+        assert_eq!(checked(sample(&views, 0..12, 11), false), Verdict::Same);
+        assert_eq!(checked(sample(&views, (0..12).rev(), 11), false), Verdict::Same, "sums of another order");
+        for (events, what) in [(vec![0, 1, 2, 4], "one is missing"), (vec![0, 1, 2, 3, 3, 4], "one counts twice")] {
+            let Verdict::Differs(features) = checked(sample(&views, events.into_iter(), 4), false) else {
+                panic!("{what} and nobody says so");
+            };
+            assert!(features.iter().any(|(name, ..)| name == "(events)") && features.len() > 3, "{features:?}");
+        }
+    }
+
+    #[test]
+    fn one_who_was_forgotten_is_no_skew_where_customers_are_forgotten() {
+        let views = Arc::new(Views::built_in().unwrap());
+        assert_eq!(checked(sample(&views, 8..12, 11), true), Verdict::Forgotten);
+        assert!(matches!(checked(sample(&views, 8..12, 11), false), Verdict::Differs(_)));
+    }
+}
