@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     commands::{
-        account, consent, dead_letters, evaluate, experiments, explain, features, history, import, keys, models,
-        placements, policy, predict, rank, recommend, send, similar, simulate, topics, train, watch_change,
+        account, consent, dead_letters, evaluate, experiments, explain, export, features, history, import, keys,
+        models, placements, policy, predict, rank, recommend, send, similar, simulate, topics, train, watch_change,
     },
     context::{Context, Global},
 };
@@ -37,6 +37,8 @@ enum Command {
     Recommend(recommend::Recommend),
     /// Why a customer sees an item, or why not
     Explain(explain::Explain),
+    /// Every customer's list, as Parquet, as NDJSON or on a topic
+    Export(export::Export),
     /// Items that go with an item
     Similar(similar::Similar),
     /// Put items into the order that suits a customer
@@ -94,6 +96,7 @@ impl Cli {
             Command::Send(command) => command.run(&context).await,
             Command::Recommend(command) => command.run(&context).await,
             Command::Explain(command) => command.run(&context).await,
+            Command::Export(command) => command.run(&context).await,
             Command::Similar(command) => command.run(&context).await,
             Command::Rank(command) => command.run(&context).await,
             Command::History(command) => command.run(&context).await,

@@ -6,6 +6,7 @@ pub mod dead_letters;
 pub mod evaluate;
 pub mod experiments;
 pub mod explain;
+pub mod export;
 pub mod features;
 pub mod history;
 pub mod import;

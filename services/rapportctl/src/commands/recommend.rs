@@ -30,6 +30,9 @@ pub struct Recommend {
     /// The type of event to recommend for, a purchase for example, where the model was trained to be told
     #[arg(long, default_value = "", value_name = "TYPE")]
     outcome: String,
+    /// The list is only looked at: the feedback loop does not count it as shown
+    #[arg(long)]
+    not_shown: bool,
 
     /// Leave these items out
     #[arg(long, value_delimiter = ',')]
@@ -48,6 +51,7 @@ impl Recommend {
             fresh: self.fresh,
             placement: self.placement,
             outcome: self.outcome,
+            not_shown: self.not_shown,
         };
         let answer = ask(context, request).await?;
         context.output.answer(

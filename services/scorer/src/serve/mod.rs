@@ -106,12 +106,13 @@ impl Service {
         request: RecommendRequest,
         skip: usize,
     ) -> Result<RecommendResponse, Status> {
-        let with_titles = request.with_titles;
+        let (with_titles, shown) = (request.with_titles, !request.not_shown);
         let ask = self.checked(tenant, |around| asks::recommend(request, around))?;
         let customer = ask.customer.clone();
         let mut answer = within(time, self.recommender.recommend(tenant, ask, time.stages)).await?;
         answer.items.drain(..skip.min(answer.items.len()));
-        let (items, provenance) = self.finish(tenant, answer, Some(&customer), with_titles);
+        let shown_to = shown.then_some(customer.as_str());
+        let (items, provenance) = self.finish(tenant, answer, shown_to, with_titles);
         Ok(RecommendResponse { items, provenance })
     }
 

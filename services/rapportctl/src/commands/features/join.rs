@@ -1,8 +1,4 @@
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -21,6 +17,7 @@ use crate::{
         spine::{Columns, Spine},
         table,
     },
+    offline_log,
     output::{self, Progress},
     rows::Format,
 };
@@ -81,8 +78,7 @@ impl Join {
         whole_file::check(&self.output)?;
         let pseudonymiser = self.hash_key.as_deref().map(Pseudonymiser::from_config).transpose();
         let pseudonymiser = pseudonymiser.map_err(|error| Usage(format!("--hash-key: {error}")))?;
-        let offline_url = self.offline_url.clone().or_else(|| context.of_address_file("RAPPORT_OFFLINE_URL"));
-        let offline = OfflineArgs::at(offline_url.unwrap_or_else(|| ".rapport/offline".to_owned()));
+        let offline = offline_log::args(self.offline_url.as_ref(), context)?;
         let (tenant, output) = (context.tenant.clone(), context.output);
         let told = on_thread("join", move || self.join(formats, &offline, &tenant, pseudonymiser, output)).await?;
         context.output.answer(
@@ -111,13 +107,6 @@ impl Join {
         output: output::Output,
     ) -> anyhow::Result<Told> {
         let since = Instant::now();
-        if !Path::new(offline.offline_url.trim_start_matches("file://")).is_dir() {
-            return Err(Usage(format!(
-                "there is no offline log at {}; name it with --offline-url",
-                offline.offline_url
-            ))
-            .into());
-        }
         let log = OfflineLog::open(offline)?;
         let views = self.declared(&log, output)?;
         let columns = Columns {
