@@ -14,9 +14,11 @@
 
 mod cleaning;
 mod echo;
+mod features;
 mod freshness;
 mod ingest;
 mod load;
+mod quality;
 mod report;
 mod serving;
 mod soak;
@@ -52,6 +54,7 @@ enum Section {
     Cleaner,
     Serving,
     Freshness,
+    Features,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,8 +62,13 @@ enum Part {
     /// The ceiling of serving: a bare gRPC server with one Redis GET (started by the benchmark itself)
     #[command(hide = true)]
     Echo(echo::Args),
+    /// The ceiling of features: a bare gRPC server with one pipeline to Redis (started by the benchmark itself)
+    #[command(hide = true)]
+    FeatureEcho(features::EchoArgs),
     /// Full load for minutes while Kafka stalls for a part of them: does memory stay where it is?
     Soak(soak::Args),
+    /// A log of ratings replayed through the running system: are next items in the lists, as often as offline?
+    Quality(quality::Args),
 }
 
 /// How much of everything.
@@ -72,6 +80,9 @@ pub struct Scale {
     pub customers: usize,
     pub recommend_calls: usize,
     pub freshness_probes: usize,
+    /// Customers whose features are read, and calls for a single one of them.
+    feature_customers: usize,
+    feature_calls: usize,
     /// How long the steady load at half of the full rate lasts.
     pub paced: Duration,
 }
@@ -84,6 +95,8 @@ impl Scale {
         customers: 2_000,
         recommend_calls: 30_000,
         freshness_probes: 200,
+        feature_customers: 200_000,
+        feature_calls: 4_000,
         paced: Duration::from_secs(10),
     };
     const QUICK: Self = Self {
@@ -93,6 +106,8 @@ impl Scale {
         customers: 500,
         recommend_calls: 5_000,
         freshness_probes: 40,
+        feature_customers: 20_000,
+        feature_calls: 400,
         paced: Duration::from_secs(3),
     };
 }
@@ -105,7 +120,12 @@ fn main() -> ExitCode {
             runtime.block_on(echo::serve(echo));
             return ExitCode::SUCCESS;
         }
+        Some(Part::FeatureEcho(echo)) => {
+            runtime.block_on(features::serve_echo(echo));
+            return ExitCode::SUCCESS;
+        }
         Some(Part::Soak(soak)) => return runtime.block_on(soak::run(soak)),
+        Some(Part::Quality(quality)) => return runtime.block_on(quality::run(quality)),
         None => {}
     }
     let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
@@ -124,6 +144,9 @@ fn main() -> ExitCode {
         }
         if wanted(Section::Freshness) {
             freshness::run(scale, &mut report).await;
+        }
+        if wanted(Section::Features) {
+            features::run(scale, &mut report).await;
         }
     });
     report.print(args.quick, started.elapsed());
