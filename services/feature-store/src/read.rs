@@ -56,15 +56,16 @@ impl Reads {
         self.reader.read_customers(tenant, &ids).await.map_err(|e| unavailable(&e))
     }
 
-    /// Customers with their features, in the order of the ids.
+    /// Customers with their features and nothing else, in the order of the ids.
     pub(crate) async fn customers(
         &self,
         views: &Arc<Views>,
         tenant: &Tenant,
         ids: &[String],
     ) -> Result<Vec<Option<CustomerState>>, Status> {
-        let stored = self.stored(tenant, ids).await?.into_iter();
-        stored.map(|s| s.map(|s| s.state(views)).transpose().map_err(|e| unavailable(&e))).collect()
+        let ids: Vec<String> = ids.iter().map(|id| self.pseudonymiser.customer_id(tenant, id)).collect();
+        let stored = self.reader.read_features(tenant, &ids).await.map_err(|e| unavailable(&e))?.into_iter();
+        stored.map(|s| s.map(|s| s.features(views)).transpose().map_err(|e| unavailable(&e))).collect()
     }
 
     /// Items, in the order of the ids.

@@ -46,6 +46,9 @@ struct Args {
     /// Events in one request of an ingest row
     #[arg(long, value_delimiter = ',', default_values_t = [100, 10, 1], value_parser = clap::value_parser!(u32).range(1..=1000))]
     sizes: Vec<u32>,
+    /// Customers of the features part, some 6 kB of Redis each [default: 200,000; with --quick 20,000]
+    #[arg(long)]
+    feature_customers: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -128,7 +131,8 @@ fn main() -> ExitCode {
         Some(Part::Quality(quality)) => return runtime.block_on(quality::run(quality)),
         None => {}
     }
-    let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    let mut scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    scale.feature_customers = args.feature_customers.unwrap_or(scale.feature_customers).max(100);
     let wanted = |section| args.only.is_empty() || args.only.contains(&section);
     let started = Instant::now();
     let mut report = Report::default();
