@@ -23,7 +23,7 @@ pub const TOP: u32 = 10;
 /// Between two looks whether an event is reflected.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 const ATTEMPTS: u32 = 5;
-/// So many events in a row that are not reflected say that nothing is listening, or that they were sent before.
+/// So many in a row that were waited for and are not reflected say that nothing is listening, or that they were sent before.
 const HOPELESS: u32 = 20;
 
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +94,8 @@ struct Step {
     answered: Option<Answered>,
     state: State,
     known_after: Option<Duration>,
+    /// An answer had to know the customer's event before this one.
+    waited: bool,
     late: bool,
 }
 
@@ -139,7 +141,11 @@ pub async fn replay(
         order.finish(step.place);
         states[customers[step.place] as usize] = step.state;
         replayed.late += u64::from(step.late);
-        late_in_a_row = if step.late { late_in_a_row + 1 } else { 0 };
+        late_in_a_row = match (step.waited, step.late) {
+            (false, _) => late_in_a_row,
+            (true, false) => 0,
+            (true, true) => late_in_a_row + 1,
+        };
         if late_in_a_row >= HOPELESS {
             bail!(
                 "{HOPELESS} events in a row were not reflected within {:?}; try: are the cleaner and the feature store \
@@ -167,6 +173,7 @@ impl Calls {
 
     async fn step(&self, place: usize, event: &Event, kind: Kind, mut state: State) -> anyhow::Result<Step> {
         let (mut answered, mut known_after, mut late) = (None, None, false);
+        let waited = kind.is_case() && state.acknowledged.is_some();
         if kind.is_case() {
             let began = Instant::now();
             let mut looks = 0u32;
@@ -195,7 +202,7 @@ impl Calls {
             self.send(event).await?;
             state = State { version: state.version + 1, acknowledged: Some(Instant::now()) };
         }
-        Ok(Step { place, answered, state, known_after, late })
+        Ok(Step { place, answered, state, known_after, waited, late })
     }
 
     async fn ask(&self, customer: &str, fresh: bool) -> anyhow::Result<RecommendResponse> {
