@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo up down restart status logs test check check-deps bench bench-train soak chaos clean-run
+.PHONY: help setup build demo up down restart status logs test check check-deps bench bench-train soak chaos load replay-quality clean-run
 
 # Every recipe finds the cache, libtorch and ONNX Runtime through it.
 env := . deploy/dev/env.sh
@@ -80,6 +80,15 @@ chaos: ## a million events while brokers, collectors and cleaners are killed; th
 	@deploy/dev/setup.sh
 	@$(env) && cargo build --release -p rapport-collector -p rapport-cleaner -p rapport-integration-tests --bins \
 	  && "$$CARGO_TARGET_DIR/release/chaos" $(CHAOS)
+
+load: ## recommendations at 70 % of the most for ten minutes, while instances are killed and the model is swapped (LOAD="--minutes 3 --seed 7")
+	@deploy/dev/setup.sh
+	@$(env) && cargo build --release --workspace --bins && "$$CARGO_TARGET_DIR/release/load" $(LOAD)
+
+replay-quality: ## MovieLens 100K replayed through the running system: are next items in the lists, as often as offline? (REPLAY="FILE --customers 1000")
+	@deploy/dev/setup.sh
+	@$(env) && cargo build --release --workspace --bins \
+	  && "$$CARGO_TARGET_DIR/release/bench" quality $(if $(REPLAY),$(REPLAY),"$$RAPPORT_DATA/ml-100k/ml-100k.inter")
 
 clean-run: ## stop everything and forget its data (topics, features, models); caches stay
 	@if [ -f deploy/dev/stack.sh ]; then deploy/dev/stack.sh down; fi

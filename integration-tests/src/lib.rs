@@ -18,5 +18,6 @@ pub mod accounting;
 pub mod chaos;
 pub mod events;
 pub mod harness;
+pub mod load;
 pub mod offline;
 pub mod walks;

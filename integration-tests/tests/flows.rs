@@ -54,6 +54,8 @@ mod replay;
 mod same_features;
 #[path = "flows/secure_kafka.rs"]
 mod secure_kafka;
+#[path = "flows/served.rs"]
+mod served;
 #[path = "flows/side.rs"]
 mod side;
 #[path = "flows/spool.rs"]

@@ -145,7 +145,7 @@ impl Report {
     }
 }
 
-fn table(header: &[&str], numbers: &[usize]) -> Table {
+pub(crate) fn table(header: &[&str], numbers: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header.iter().map(Cell::new));
     for column in numbers {
@@ -161,7 +161,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// Thousands apart: 1,234,567.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (n, digit) in digits.chars().enumerate() {

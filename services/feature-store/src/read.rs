@@ -60,24 +60,25 @@ impl Reads {
         self.reader.read_customers(tenant, &ids).await.map_err(|e| unavailable(&e))
     }
 
-    /// Customers with their features, in the order of the ids.
+    /// Customers with their features and nothing else, in the order of the ids.
     pub(crate) async fn customers(
         &self,
         views: &Arc<Views>,
         tenant: &Tenant,
         ids: &[String],
     ) -> Result<Vec<Option<CustomerState>>, Status> {
-        let stored = self.stored(tenant, ids).await?;
+        let ids: Vec<String> = ids.iter().map(|id| self.pseudonymiser.customer_id(tenant, id)).collect();
+        let stored = self.reader.read_features(tenant, &ids).await.map_err(|e| unavailable(&e))?;
         let mut customers = Vec::with_capacity(stored.len());
-        for (id, stored) in ids.iter().zip(stored) {
+        for (customer_id, stored) in ids.into_iter().zip(stored) {
             let Some(stored) = stored else {
                 customers.push(None);
                 continue;
             };
-            let state = stored.state(views).map_err(|e| unavailable(&e))?;
+            let state = stored.features(views).map_err(|e| unavailable(&e))?;
             self.sampler.offer(|| Sample {
                 tenant: tenant.clone(),
-                customer_id: self.pseudonymiser.customer_id(tenant, id),
+                customer_id,
                 fence: stored.fence,
                 at: EventTime::now(),
                 views: Arc::clone(views),

@@ -25,6 +25,7 @@ mod output;
 mod replay;
 mod rows;
 mod scan;
+mod served;
 
 use std::{ffi::OsString, process::ExitCode};
 

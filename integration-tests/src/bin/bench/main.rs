@@ -14,9 +14,11 @@
 
 mod cleaning;
 mod echo;
+mod features;
 mod freshness;
 mod ingest;
 mod load;
+mod quality;
 mod report;
 mod serving;
 mod soak;
@@ -44,6 +46,9 @@ struct Args {
     /// Events in one request of an ingest row
     #[arg(long, value_delimiter = ',', default_values_t = [100, 10, 1], value_parser = clap::value_parser!(u32).range(1..=1000))]
     sizes: Vec<u32>,
+    /// Customers of the features part, some 6 kB of Redis each [default: 200,000; with --quick 20,000]
+    #[arg(long)]
+    feature_customers: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,6 +57,7 @@ enum Section {
     Cleaner,
     Serving,
     Freshness,
+    Features,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,8 +65,13 @@ enum Part {
     /// The ceiling of serving: a bare gRPC server with one Redis GET (started by the benchmark itself)
     #[command(hide = true)]
     Echo(echo::Args),
+    /// The ceiling of features: a bare gRPC server with one pipeline to Redis (started by the benchmark itself)
+    #[command(hide = true)]
+    FeatureEcho(features::EchoArgs),
     /// Full load for minutes while Kafka stalls for a part of them: does memory stay where it is?
     Soak(soak::Args),
+    /// A log of ratings replayed through the running system: are next items in the lists, as often as offline?
+    Quality(quality::Args),
 }
 
 /// How much of everything.
@@ -72,6 +83,9 @@ pub struct Scale {
     pub customers: usize,
     pub recommend_calls: usize,
     pub freshness_probes: usize,
+    /// Customers whose features are read, and calls for a single one of them.
+    feature_customers: usize,
+    feature_calls: usize,
     /// How long the steady load at half of the full rate lasts.
     pub paced: Duration,
 }
@@ -84,6 +98,8 @@ impl Scale {
         customers: 2_000,
         recommend_calls: 30_000,
         freshness_probes: 200,
+        feature_customers: 200_000,
+        feature_calls: 4_000,
         paced: Duration::from_secs(10),
     };
     const QUICK: Self = Self {
@@ -93,6 +109,8 @@ impl Scale {
         customers: 500,
         recommend_calls: 5_000,
         freshness_probes: 40,
+        feature_customers: 20_000,
+        feature_calls: 400,
         paced: Duration::from_secs(3),
     };
 }
@@ -105,10 +123,16 @@ fn main() -> ExitCode {
             runtime.block_on(echo::serve(echo));
             return ExitCode::SUCCESS;
         }
+        Some(Part::FeatureEcho(echo)) => {
+            runtime.block_on(features::serve_echo(echo));
+            return ExitCode::SUCCESS;
+        }
         Some(Part::Soak(soak)) => return runtime.block_on(soak::run(soak)),
+        Some(Part::Quality(quality)) => return runtime.block_on(quality::run(quality)),
         None => {}
     }
-    let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    let mut scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    scale.feature_customers = args.feature_customers.unwrap_or(scale.feature_customers).max(100);
     let wanted = |section| args.only.is_empty() || args.only.contains(&section);
     let started = Instant::now();
     let mut report = Report::default();
@@ -124,6 +148,9 @@ fn main() -> ExitCode {
         }
         if wanted(Section::Freshness) {
             freshness::run(scale, &mut report).await;
+        }
+        if wanted(Section::Features) {
+            features::run(scale, &mut report).await;
         }
     });
     report.print(args.quick, started.elapsed());

@@ -152,7 +152,10 @@ impl Report {
             table.load_style(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
             table.set_header(["", "p50 ms", "p99 ms", "goal p50 / p99", ""]);
             for row in &self.latency {
-                let ms = |d: Duration| format!("{:.1}", d.as_secs_f64() * 1e3);
+                let ms = |d: Duration| match d.as_secs_f64() * 1e3 {
+                    few if few < 10.0 => format!("{few:.2}"),
+                    many => format!("{many:.1}"),
+                };
                 table.add_row([row.what.clone(), ms(row.p50), ms(row.p99), row.goal.into(), row.note.clone()]);
             }
             println!("\n{table}");

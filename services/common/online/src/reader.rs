@@ -61,12 +61,33 @@ impl OnlineReader {
         tenant: &Tenant,
         customer_ids: &[impl AsRef<str>],
     ) -> Result<Vec<Option<StoredCustomer>>, Error> {
+        self.read_fields(tenant, customer_ids, &StoredCustomer::FIELDS).await
+    }
+
+    /// As [`Self::read_customers`], without history and seen items: for [`StoredCustomer::features`].
+    ///
+    /// # Errors
+    /// As [`Self::read_customers`].
+    pub async fn read_features(
+        &self,
+        tenant: &Tenant,
+        customer_ids: &[impl AsRef<str>],
+    ) -> Result<Vec<Option<StoredCustomer>>, Error> {
+        self.read_fields(tenant, customer_ids, &StoredCustomer::FEATURE_FIELDS).await
+    }
+
+    async fn read_fields(
+        &self,
+        tenant: &Tenant,
+        customer_ids: &[impl AsRef<str>],
+        fields: &[&str],
+    ) -> Result<Vec<Option<StoredCustomer>>, Error> {
         let mut customers = Vec::with_capacity(customer_ids.len());
         for chunk in customer_ids.chunks(CHUNK) {
             let keys: Vec<String> = chunk.iter().map(|id| self.keys.customer(tenant, id.as_ref())).collect();
             let mut pipeline = redis::pipe();
             keys.iter().for_each(|key| {
-                pipeline.cmd("HMGET").arg(key).arg(&StoredCustomer::FIELDS);
+                pipeline.cmd("HMGET").arg(key).arg(fields);
             });
             for (key, answer) in keys.into_iter().zip(self.run(&pipeline).await?) {
                 customers.push(StoredCustomer::from_answer(key, answer)?);

@@ -71,6 +71,9 @@ pub(crate) fn values(key: &str, answer: Value) -> Result<Vec<Value>, Error> {
 impl StoredCustomer {
     /// What a reader needs.
     pub(crate) const FIELDS: [&'static str; 6] = ["o", "v", "t", "x", "f", "h"];
+    /// What a reader of features needs: a field that no customer has stands for the seen items, which are as many
+    /// bytes again, and the history is not asked for.
+    pub(crate) const FEATURE_FIELDS: [&'static str; 5] = ["o", "v", "t", "-", "f"];
     /// What a writer needs.
     pub(crate) const ALL_FIELDS: [&'static str; 7] = ["o", "v", "t", "x", "f", "h", MARKER];
 
@@ -140,6 +143,16 @@ impl StoredCustomer {
     /// Corrupt bytes, or a record that was read without its history.
     pub fn history(&self) -> Result<History, Error> {
         History::from_bytes(self.part("h", &self.history)?).map_err(|e| corrupt(&self.key, e))
+    }
+
+    /// The features alone: a state without history and seen items, to read from and not to fold into.
+    ///
+    /// # Errors
+    /// Corrupt bytes, or a record that was read without its features.
+    pub fn features(&self, views: &Arc<Views>) -> Result<CustomerState, Error> {
+        let nothing = History::default().to_bytes();
+        CustomerState::from_parts(views, self.part("f", &self.features)?, &nothing, &[])
+            .map_err(|e| corrupt(&self.key, e))
     }
 
     /// Everything, to read features from or to go on folding.
@@ -249,6 +262,18 @@ mod tests {
         assert!(read.has_seen("m0") && read.has_seen("m299") && !read.has_seen("m300"));
         assert_eq!(read.state(&views).unwrap(), state);
         assert_eq!(read.history().unwrap().len(), 200);
+
+        // Read for its features alone, it says the same of them and nothing of the rest.
+        let Value::Array(mut fields) = stored(&state) else { panic!("a list of fields") };
+        fields.truncate(StoredCustomer::FEATURE_FIELDS.len());
+        fields[3] = Value::Nil;
+        let features = StoredCustomer::from_answer("k".into(), Value::Array(fields)).unwrap().unwrap();
+        let (now, read) = (EventTime::from_ms(400_000), features.features(&views).unwrap());
+        let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(read.read(now)), bits(state.read(now)));
+        assert_eq!(bits(read.read_category("Comedy", now)), bits(state.read_category("Comedy", now)));
+        assert_eq!((read.version(), read.newest()), (state.version(), state.newest()));
+        assert!(features.history().is_err() && features.state(&views).is_err());
     }
 
     proptest! {

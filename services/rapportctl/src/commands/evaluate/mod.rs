@@ -1,7 +1,8 @@
-//! How good models are, on files that the user brings.
+//! How good models and lists are, on files that the user brings.
 
 mod lifetime;
 mod purchases;
+mod served;
 mod tabular;
 
 use clap::Subcommand;
@@ -19,6 +20,9 @@ pub enum Evaluate {
     /// Fit purchase and amount models to transactions: who is still there, and what they are worth
     #[command(after_help = lifetime::AFTER_HELP)]
     Lifetime(lifetime::Lifetime),
+    /// Replay events through the running mesh: is each customer's next item in the list that is served before it?
+    #[command(after_help = served::AFTER_HELP)]
+    Served(served::Served),
 }
 
 impl Evaluate {
@@ -27,6 +31,7 @@ impl Evaluate {
             Self::Tabular(command) => command.run(context).await,
             Self::Purchases(command) => command.run(context).await,
             Self::Lifetime(command) => command.run(context).await,
+            Self::Served(command) => command.run(context).await,
         }
     }
 }
