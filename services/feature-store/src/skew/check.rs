@@ -51,6 +51,10 @@ impl Checker {
     pub(crate) fn run(self, lifecycle: &Lifecycle) -> Result<(), Error> {
         let mut waiting: HashMap<i32, Vec<(Instant, Sample)>> = HashMap::new();
         let mut due = Instant::now() + self.every;
+        // From the beginning, so that an alert on any difference has something to look at.
+        for result in ["same", "differs"] {
+            metrics::counter!("rapport_feature_store_skew_compared_total", "result" => result).absolute(0);
+        }
         while !lifecycle.draining() {
             std::thread::sleep(TICK);
             for sample in self.samples.try_iter() {
