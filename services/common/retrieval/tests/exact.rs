@@ -1,5 +1,7 @@
 //! What the scan finds is what scoring everything finds, to the bit and in the same order.
 
+#![allow(clippy::unwrap_used)] // helpers of tests
+
 use proptest::prelude::*;
 use rapport_retrieval::{Error, Found, ItemVectors, Kernel};
 
@@ -59,7 +61,7 @@ proptest! {
         let mut vectors = ItemVectors::new(rows, dim).unwrap();
         for kernel in kernels() {
             vectors = vectors.with(kernel);
-            let admits = |index: usize| index % every == 0;
+            let admits = |index: usize| index.is_multiple_of(every);
             let expected = by_scoring(&vectors, &query, count, admits);
             prop_assert_eq!(&vectors.best(&query, count, admits), &expected, "{:?}", kernel);
             let each = vectors.best_of_each(&[(&query, count), (&query, 1)], || true).unwrap();

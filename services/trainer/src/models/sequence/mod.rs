@@ -36,7 +36,7 @@ use self::{
 use super::{Each, NextItem, Past};
 use crate::{
     Error,
-    export::{Graph, Value},
+    export::{Factors, Graph, Value},
 };
 
 /// Windows in one pass, when a history is longer than the model looks.
@@ -145,7 +145,8 @@ impl Sequence {
         flat.chunks_exact(self.width()).zip(prefixes).try_for_each(|(row, &prefix)| each(prefix, row))
     }
 
-    pub(crate) fn export(&self, graph: &mut Graph) -> Result<Value, Error> {
+    /// What the network makes of the history, and what it is multiplied with.
+    fn factors(&self, graph: &mut Graph) -> Result<Factors, Error> {
         let table = graph.weights("item_vectors", &tch::no_grad(|| self.table()))?;
         let hidden = match self.side.export(graph)? {
             None => self.encoder.export(graph, &table)?,
@@ -156,8 +157,13 @@ impl Sequence {
                 hidden
             }
         };
+        Ok(Factors { query: hidden, vectors: table })
+    }
+
+    pub(crate) fn export(&self, graph: &mut Graph) -> Result<Value, Error> {
+        let Factors { query, vectors } = self.factors(graph)?;
         let turned = crate::export::Attribute::Int("transB", 1);
-        Ok(graph.op("Gemm", &[&hidden, &table], &[turned]))
+        Ok(graph.op("Gemm", &[&query, &vectors], &[turned]))
     }
 }
 
