@@ -18,6 +18,7 @@ mod freshness;
 mod ingest;
 mod load;
 mod report;
+mod retrieval;
 mod serving;
 mod soak;
 
@@ -44,6 +45,9 @@ struct Args {
     /// Events in one request of an ingest row
     #[arg(long, value_delimiter = ',', default_values_t = [100, 10, 1], value_parser = clap::value_parser!(u32).range(1..=1000))]
     sizes: Vec<u32>,
+    /// Items of the catalogues that are searched
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000], value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    items: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,6 +55,7 @@ enum Section {
     Ingest,
     Cleaner,
     Serving,
+    Retrieval,
     Freshness,
 }
 
@@ -72,6 +77,8 @@ pub struct Scale {
     pub customers: usize,
     pub recommend_calls: usize,
     pub freshness_probes: usize,
+    /// Of each kind in one round.
+    pub searches: usize,
     /// How long the steady load at half of the full rate lasts.
     pub paced: Duration,
 }
@@ -84,6 +91,7 @@ impl Scale {
         customers: 2_000,
         recommend_calls: 30_000,
         freshness_probes: 200,
+        searches: 200,
         paced: Duration::from_secs(10),
     };
     const QUICK: Self = Self {
@@ -93,6 +101,7 @@ impl Scale {
         customers: 500,
         recommend_calls: 5_000,
         freshness_probes: 40,
+        searches: 30,
         paced: Duration::from_secs(3),
     };
 }
@@ -121,6 +130,9 @@ fn main() -> ExitCode {
         }
         if wanted(Section::Serving) {
             serving::run(scale, &mut report).await;
+        }
+        if wanted(Section::Retrieval) {
+            retrieval::run(scale, &args.items, &mut report).await;
         }
         if wanted(Section::Freshness) {
             freshness::run(scale, &mut report).await;

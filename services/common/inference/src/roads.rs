@@ -204,8 +204,12 @@ fn told(row: Vec<f32>, wanted: &Wanted) -> Told {
         Wanted::Best(count) => {
             let all = row.into_iter().zip(0_u32..).skip(1).filter(|(score, _)| score.is_finite());
             let mut all: Vec<Found> = all.map(|(score, index)| Found { index, score }).collect();
-            all.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.index.cmp(&b.index)));
-            all.truncate(*count);
+            let better = |a: &Found, b: &Found| b.score.total_cmp(&a.score).then(a.index.cmp(&b.index));
+            if *count < all.len() {
+                all.select_nth_unstable_by(*count, better);
+                all.truncate(*count);
+            }
+            all.sort_unstable_by(better);
             Told::Best(all)
         }
     }

@@ -69,6 +69,11 @@ impl Sequence {
         Self { family, weights, items, encoder, side, recipe: recipe.clone() }
     }
 
+    /// A model of so many items (and padding) that has learned nothing, for those who only want its work.
+    pub fn untrained(family: &'static SequenceFamily, recipe: &SequenceRecipe, width: usize) -> Self {
+        Self::new(family, recipe, Facts::none(width), Device::Cpu)
+    }
+
     /// The same model with the same weights, elsewhere in memory.
     fn copy(&self) -> Result<Self, Error> {
         let facts = Rc::clone(&self.side.facts);
@@ -146,7 +151,7 @@ impl Sequence {
     }
 
     /// What the network makes of the history, and what it is multiplied with.
-    fn factors(&self, graph: &mut Graph) -> Result<Factors, Error> {
+    pub(crate) fn factors(&self, graph: &mut Graph) -> Result<Factors, Error> {
         let table = graph.weights("item_vectors", &tch::no_grad(|| self.table()))?;
         let hidden = match self.side.export(graph)? {
             None => self.encoder.export(graph, &table)?,
