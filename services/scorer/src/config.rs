@@ -127,6 +127,11 @@ pub struct ModelArgs {
     #[arg(long, env = "RAPPORT_INFERENCE_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub inference_threads: u16,
 
+    /// From so many items on, the items of a network are searched in 8 bits (the answers are the same) in the
+    /// place of scoring all of them in its graph. For artifacts with `query.onnx` and `item_vectors.bin`
+    #[arg(long, env = "RAPPORT_RETRIEVE_FROM", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub retrieve_from: u32,
+
     /// Calls that may wait for a model; further ones are answered without it
     #[arg(long, env = "RAPPORT_INFERENCE_QUEUE", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub inference_queue: u32,
@@ -148,6 +153,7 @@ impl Config {
             model_name: self.models.model_name.clone(),
             threads: self.models.inference_threads.into(),
             queue: self.models.inference_queue as usize,
+            retrieve_from: self.models.retrieve_from as usize,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{rc::Rc, time::Duration};
 
+use rapport_registry::files;
 use serde_json::Value;
 use tch::Device;
 
@@ -9,6 +10,7 @@ use crate::{
     Error,
     dataset::Dataset,
     evaluate::{Judged, judge},
+    export::Parts,
     models::{
         Fitted, Task,
         blend::{self, Blend, BlendRecipe, Part, Shared},
@@ -54,6 +56,17 @@ impl Candidate {
         let model = self.model.borrow();
         let scores = model.fitted.export(&mut graph)?;
         Ok(graph.finish(&scores, &self.kind, width, model.fitted.sequence_length()))
+    }
+
+    /// The model in two parts, for large catalogues; `None` for one whose scores are no inner products.
+    ///
+    /// # Errors
+    /// libtorch does not hand out its weights.
+    pub fn export_parts(&self) -> Result<Option<Parts>, Error> {
+        let mut graph = crate::export::Graph::default();
+        let model = self.model.borrow();
+        let Some(factors) = model.fitted.export_factors(&mut graph)? else { return Ok(None) };
+        Ok(graph.finish_query(&factors, files::VECTORS, &self.kind, model.fitted.sequence_length()))
     }
 
     /// How many of the newest items it looks at.

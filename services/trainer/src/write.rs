@@ -89,6 +89,17 @@ pub fn version(
             file(files::MODEL, smaller)?;
         }
         schema["compression"] = json!(trial);
+        // The parts are of the graph as it was exported: beside a smaller one they would say something else.
+        if let (None, Some(parts)) = (trial.as_ref().and_then(Trial::model), candidate.export_parts()?) {
+            file(files::QUERY, &parts.graph)?;
+            file(files::VECTORS, &parts.vectors)?;
+            export::verify_parts(folder, data, sequence_length)?;
+            schema["parts"] = json!({
+                "graph": files::QUERY,
+                "vectors": files::VECTORS,
+                "scores": "an item's score is the inner product of the graph's query with its row of the vectors",
+            });
+        }
         let report_json = json!({
             "protocol": card::protocol(plan.asked.as_deref()),
             "evaluations": evaluations,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rapport_events::{LoggedEvent, Tenant};
-use rapport_inference::{Asked, BatchSettings, NextItemModel, Workers};
+use rapport_inference::{Asked, BatchSettings, NextItemModel, Retrieval, Workers};
 use rapport_offline::{LogWriter, OfflineArgs, OfflineLog, WriterSettings};
 use rapport_registry::{Artifact, ArtifactError, Description, Gate, ItemTable, Live, Registry, Verdict, files};
 use rapport_trainer::{
@@ -130,6 +130,76 @@ fn every_kind_is_written_checked_and_servable() {
             assert!(artifact.path().join(file).is_file(), "{file}");
         }
     }
+}
+
+/// The order of two roads is the same where scores are told apart by more than sums of 32 bits round.
+const ROUNDING: f32 = 1e-5;
+
+#[test]
+fn a_network_gives_the_same_list_whether_its_items_are_searched_or_all_scored() {
+    let Some(place) = place(common::walks(60, 30)) else { return };
+    let kinds = ["ridge", "ligr", "sasrec", "gru4rec", "nextitnet", blend::KIND];
+    let mut plan = plan(&kinds);
+    plan.recipes.push(small("hstu", &json!({ "time_bias": true })));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(120);
+    let mut searched = Vec::new();
+    for version in train(&place, &plan).unwrap().versions {
+        let artifact = Artifact::open(&version.reference.path, Some(&version.reference.manifest_sha256)).unwrap();
+        let Some((query, vectors)) = artifact.parts() else {
+            assert!(["ridge", blend::KIND].contains(&version.kind.as_str()), "{}", version.kind);
+            continue;
+        };
+        let path = artifact.model_path();
+        let retrieval = Retrieval::open(&query, &vectors, artifact.manifest().description.items).unwrap();
+        let settings = BatchSettings { max_wait: Duration::from_millis(2), ..BatchSettings::default() };
+        let split = Workers::start_retrieving("next-item", &path, &retrieval, 1, settings, 1_000).unwrap();
+        let whole = Workers::start("next-item", &path, 1, settings, 1_000).unwrap();
+        assert!(split.retrieves() && !whole.retrieves());
+        assert_eq!((split.width(), split.signature()), (whole.width(), whole.signature()));
+        let histories = (0..40_i64).map(|i| {
+            let items: Vec<i64> = (0..i % 33).map(|j| 1 + (7 * i + 3 * j) % 90).collect();
+            Asked { times: items.iter().map(|item| 60 * item).collect(), items, now: 9_000, ..Asked::default() }
+        });
+        runtime.block_on(futures::future::join_all(histories.map(async |asked| {
+            let all = whole.scores(asked.clone(), deadline).await.unwrap();
+            let near = |a: f32, b: f32| (a - b).abs() <= ROUNDING * a.abs().max(1.0);
+            let best = split.best(asked.clone(), 25, deadline).await.unwrap();
+            let expected = whole.best(asked.clone(), 25, deadline).await.unwrap();
+            assert_eq!(best.len(), 25);
+            for (found, expected) in best.iter().zip(&expected) {
+                assert!(near(found.score, all[found.index as usize]), "{}: {found:?}", version.kind);
+                let tied = near(expected.score, all[found.index as usize]);
+                assert!(found.index == expected.index || tied, "{}: {found:?} and {expected:?}", version.kind);
+            }
+            let some = vec![3, 1, 80];
+            let of = split.scores_of(asked.clone(), some.clone(), deadline).await.unwrap();
+            assert!(of.iter().zip(&some).all(|(score, item)| near(*score, all[*item as usize])));
+            let every = split.scores(asked, deadline).await.unwrap();
+            assert_eq!((every.len(), every[0]), (all.len(), f32::NEG_INFINITY));
+            assert!(every.iter().zip(all.iter()).skip(1).all(|(a, b)| near(*a, *b)));
+        })));
+        searched.push(version.kind);
+    }
+    searched.sort();
+    assert_eq!(searched, ["gru4rec", "hstu", "ligr", "nextitnet", "sasrec"]);
+}
+
+#[test]
+fn parts_of_another_model_are_refused() {
+    let Some(place) = place(common::walks(60, 30)) else { return };
+    let recipes = vec![small("ligr", &json!({})), small("ligr", &json!({ "seed": 7 }))];
+    let versions = train(&place, &Plan { recipes, ..plan(&[]) }).unwrap().versions;
+    let [one, other] = [0, 1].map(|n| Artifact::open(&versions[n].reference.path, None).unwrap());
+    let items = one.manifest().description.items;
+    let (query, _) = one.parts().unwrap();
+    let (_, vectors) = other.parts().unwrap();
+    let mixed = Retrieval::open(&query, &vectors, items).unwrap();
+    let settings = BatchSettings::default();
+    let refused = Workers::start_retrieving("next-item", &one.model_path(), &mixed, 1, settings, 10).map(drop);
+    assert!(matches!(refused, Err(rapport_inference::Error::Retrieval { .. })), "{refused:?}");
+    let short = Retrieval::open(&query, &vectors, items + 1).map(drop);
+    assert!(matches!(short, Err(rapport_inference::Error::Retrieval { .. })), "{short:?}");
 }
 
 #[test]
@@ -361,6 +431,14 @@ model = onnx.load(folder + "/model.onnx")
 onnx.checker.check_model(model, full_check=True)
 items = json.load(open(folder + "/items.json"))
 session = onnxruntime.InferenceSession(folder + "/model.onnx")
+import os
+if os.path.exists(folder + "/query.onnx"):
+    onnx.checker.check_model(folder + "/query.onnx", full_check=True)
+    one = {"items": numpy.array([[1, 2, 3]], dtype=numpy.int64)}
+    query = onnxruntime.InferenceSession(folder + "/query.onnx").run(["query"], one)[0]
+    vectors = numpy.fromfile(folder + "/item_vectors.bin", dtype="<f4").reshape(len(items), -1)
+    assert numpy.allclose(query @ vectors[1:].T, session.run(["scores"], one)[0][:, 1:], atol=1e-4), "two roads"
+    print("parts checked")
 history = [items.index(i) for i in ["1-3", "1-4", "1-5"]]
 scores = session.run(["scores"], {"items": numpy.array([[0, 0] + history, [0, 0, 0, 0] + history[:1]], dtype=numpy.int64)})[0]
 plain = session.run(["scores"], {"items": numpy.array([history], dtype=numpy.int64)})[0]

@@ -20,6 +20,7 @@ mod ingest;
 mod load;
 mod quality;
 mod report;
+mod retrieval;
 mod serving;
 mod soak;
 
@@ -49,6 +50,9 @@ struct Args {
     /// Customers of the features part, some 6 kB of Redis each [default: 200,000; with --quick 20,000]
     #[arg(long)]
     feature_customers: Option<usize>,
+    /// Items of the catalogues that are searched
+    #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000], value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    items: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,6 +60,7 @@ enum Section {
     Ingest,
     Cleaner,
     Serving,
+    Retrieval,
     Freshness,
     Features,
 }
@@ -86,6 +91,8 @@ pub struct Scale {
     /// Customers whose features are read, and calls for a single one of them.
     feature_customers: usize,
     feature_calls: usize,
+    /// Of each kind in one round.
+    pub searches: usize,
     /// How long the steady load at half of the full rate lasts.
     pub paced: Duration,
 }
@@ -100,6 +107,7 @@ impl Scale {
         freshness_probes: 200,
         feature_customers: 200_000,
         feature_calls: 4_000,
+        searches: 200,
         paced: Duration::from_secs(10),
     };
     const QUICK: Self = Self {
@@ -111,6 +119,7 @@ impl Scale {
         freshness_probes: 40,
         feature_customers: 20_000,
         feature_calls: 400,
+        searches: 30,
         paced: Duration::from_secs(3),
     };
 }
@@ -145,6 +154,9 @@ fn main() -> ExitCode {
         }
         if wanted(Section::Serving) {
             serving::run(scale, &mut report).await;
+        }
+        if wanted(Section::Retrieval) {
+            retrieval::run(scale, &args.items, &mut report).await;
         }
         if wanted(Section::Freshness) {
             freshness::run(scale, &mut report).await;

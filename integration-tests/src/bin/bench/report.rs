@@ -9,6 +9,8 @@ use rapport_integration_tests::harness::process::cpu_of;
 pub struct Report {
     throughput: Vec<Row>,
     latency: Vec<LatencyRow>,
+    /// Of parts that have a table of their own.
+    tables: Vec<Table>,
 }
 
 /// One thing measured against its ceiling, both per second.
@@ -112,6 +114,16 @@ impl Report {
         self.latency.push(row);
     }
 
+    pub fn add_table<const N: usize>(&mut self, header: [&str; N], rows: Vec<[String; N]>) {
+        let mut table = Table::new();
+        table.load_style(presets::ASCII_MARKDOWN).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(header);
+        for row in rows {
+            table.add_row(row);
+        }
+        self.tables.push(table);
+    }
+
     pub fn print(&self, quick: bool, took: Duration) {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         println!("\n{cores} cores, everything on this machine, loopback only; {:.0} s in all", took.as_secs_f64());
@@ -145,6 +157,9 @@ impl Report {
                     Cell::new(cpu(&row.ceiling)),
                 ]);
             }
+            println!("\n{table}");
+        }
+        for table in &self.tables {
             println!("\n{table}");
         }
         if !self.latency.is_empty() {

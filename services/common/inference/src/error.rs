@@ -18,6 +18,8 @@ pub enum Error {
     Load { path: PathBuf, reason: String },
     #[error("{path} does not follow the contract of next-item models: {reason}")]
     Contract { path: PathBuf, reason: String },
+    #[error("{path}: {reason}")]
+    Retrieval { path: PathBuf, reason: String },
     /// Of a run with the graph's own tensors.
     #[error("{name}: {reason}")]
     Input { name: String, reason: String },

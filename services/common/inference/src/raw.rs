@@ -114,7 +114,7 @@ impl Signature {
                 return wrong(&input.name, reason);
             }
             let known = |value: &&i64| usize::try_from(**value).is_ok_and(|index| index < self.width);
-            if input.name == crate::model::INPUT
+            if input.name == crate::graph::INPUT
                 && let Some(index) = input.values.iter().find(|value| !known(value))
             {
                 return wrong(

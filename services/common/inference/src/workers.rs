@@ -9,10 +9,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use rapport_retrieval::Found;
+
 use crate::{
-    Asked, Error, NextItemModel,
+    Asked, Error, NextItemModel, Retrieval,
     queue::{BatchQueue, Refused},
     raw::{RawInput, RawOutput, Signature},
+    roads::{Roads, Told, Wanted},
 };
 
 /// How requests are gathered into one run of the model.
@@ -31,7 +34,7 @@ impl Default for BatchSettings {
     }
 }
 
-type Answer = Result<Arc<Vec<f32>>, Error>;
+type Answer = Result<Told, Error>;
 type RawAnswer = Result<Vec<RawOutput>, Error>;
 
 struct Request {
@@ -40,8 +43,8 @@ struct Request {
 }
 
 enum Work {
-    /// Scores after a history; those that wait together run together.
-    Scores(Asked, oneshot::Sender<Answer>),
+    /// Items after a history; those that wait together run together.
+    Items(Asked, Wanted, oneshot::Sender<Answer>),
     /// A run of its own.
     Raw(Vec<RawInput>, oneshot::Sender<RawAnswer>),
 }
@@ -55,6 +58,7 @@ pub struct Workers {
     width: usize,
     sequence_length: Option<usize>,
     signature: Signature,
+    retrieves: bool,
 }
 
 impl Workers {
@@ -71,6 +75,39 @@ impl Workers {
         settings: BatchSettings,
         queue_bound: usize,
     ) -> Result<Self, Error> {
+        Self::start_on(name, model_path, None, threads, settings, queue_bound)
+    }
+
+    /// The same for a model that comes in two parts: its items are searched instead of scored. The whole graph
+    /// is loaded once and asked the same; its sessions stay away until somebody brings tensors of it.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; [`Error::Retrieval`] where the parts say something else than the whole graph.
+    pub fn start_retrieving(
+        name: &str,
+        model_path: &Path,
+        retrieval: &Retrieval,
+        threads: usize,
+        settings: BatchSettings,
+        queue_bound: usize,
+    ) -> Result<Self, Error> {
+        Self::start_on(name, model_path, Some(retrieval), threads, settings, queue_bound)
+    }
+
+    fn start_on(
+        name: &str,
+        model_path: &Path,
+        retrieval: Option<&Retrieval>,
+        threads: usize,
+        settings: BatchSettings,
+        queue_bound: usize,
+    ) -> Result<Self, Error> {
+        let known = retrieval.map(|retrieval| {
+            let mut whole = NextItemModel::load(model_path, 1)?;
+            retrieval.agrees(&mut whole)?;
+            Ok::<_, Error>(Facts::of(&whole))
+        });
+        let known = known.transpose()?;
         let queue = Arc::new(BatchQueue::new(queue_bound.max(1)));
         let name: Arc<str> = name.into();
         let mut workers = Self {
@@ -80,22 +117,21 @@ impl Workers {
             width: 0,
             sequence_length: None,
             signature: Signature::default(),
+            retrieves: retrieval.is_some(),
         };
         let (loaded, results) = mpsc::channel();
         for i in 0..threads.max(1) {
             let (queue, name, loaded) = (Arc::clone(&queue), Arc::clone(&name), loaded.clone());
-            let path = model_path.to_owned();
+            let (path, retrieval) = (model_path.to_owned(), retrieval.cloned());
             let thread = thread::Builder::new()
                 .name(format!("infer-{i}"))
                 .spawn(move || {
                     // A worker that dies must not leave its queue open with nobody behind it.
                     let closes = CloseOnPanic(&queue);
-                    let model = NextItemModel::load(&path, 1);
-                    let loaded_model = match model {
-                        Ok(model) => {
-                            let facts = (model.width(), model.sequence_length(), model.signature());
+                    let roads = match Roads::load(&path, retrieval.as_ref()) {
+                        Ok(roads) => {
                             // The receiver is gone when another worker failed to load: then the queue closes.
-                            loaded.send(Ok(facts)).ok().map(|()| model)
+                            loaded.send(Ok(roads.whole().map(Facts::of))).ok().map(|()| roads)
                         }
                         Err(error) => {
                             loaded.send(Err(error)).ok();
@@ -103,9 +139,9 @@ impl Workers {
                         }
                     };
                     drop(loaded);
-                    if let Some(mut model) = loaded_model {
+                    if let Some(mut roads) = roads {
                         while let Some(batch) = queue.take(settings.max_batch, settings.max_wait) {
-                            run(&mut model, batch, &name);
+                            run(&mut roads, batch, &name);
                         }
                     }
                     drop(closes);
@@ -115,10 +151,18 @@ impl Workers {
         }
         drop(loaded);
         for _ in 0..workers.threads.len() {
-            (workers.width, workers.sequence_length, workers.signature) =
-                results.recv().unwrap_or(Err(Error::Stopped))?;
+            let of_thread = results.recv().unwrap_or(Err(Error::Stopped))?;
+            if let Some(facts) = known.clone().or(of_thread) {
+                (workers.width, workers.sequence_length, workers.signature) =
+                    (facts.width, facts.sequence_length, facts.signature);
+            }
         }
         Ok(workers)
+    }
+
+    /// Whether items are searched, so that [`Self::best`] and [`Self::scores_of`] cost less than all scores.
+    pub fn retrieves(&self) -> bool {
+        self.retrieves
     }
 
     /// Length of a vector of scores: items + 1.
@@ -138,7 +182,36 @@ impl Workers {
     /// # Errors
     /// [`Error::QueueFull`] at once when too many wait, [`Error::DeadlineExceeded`] at the deadline,
     /// [`Error::ItemIndex`] for an index outside the model, [`Error::Stopped`] while stopping.
-    pub async fn scores(&self, mut history: Asked, deadline: Instant) -> Answer {
+    pub async fn scores(&self, history: Asked, deadline: Instant) -> Result<Arc<Vec<f32>>, Error> {
+        match self.items(history, Wanted::All, deadline).await? {
+            Told::All(scores) => Ok(Arc::new(scores)),
+            Told::Best(_) | Told::Of(_) => Err(Error::Stopped), // never: answers are of the kind of the question
+        }
+    }
+
+    /// The `count` best items, best first; equal scores go by index.
+    ///
+    /// # Errors
+    /// As [`Self::scores`].
+    pub async fn best(&self, history: Asked, count: usize, deadline: Instant) -> Result<Vec<Found>, Error> {
+        match self.items(history, Wanted::Best(count), deadline).await? {
+            Told::Best(best) => Ok(best),
+            Told::All(_) | Told::Of(_) => Err(Error::Stopped), // never, as above
+        }
+    }
+
+    /// The scores of these items, in their order; NaN for an index that there is not.
+    ///
+    /// # Errors
+    /// As [`Self::scores`].
+    pub async fn scores_of(&self, history: Asked, items: Vec<u32>, deadline: Instant) -> Result<Vec<f32>, Error> {
+        match self.items(history, Wanted::Of(items), deadline).await? {
+            Told::Of(scores) => Ok(scores),
+            Told::All(_) | Told::Best(_) => Err(Error::Stopped), // never, as above
+        }
+    }
+
+    async fn items(&self, mut history: Asked, wanted: Wanted, deadline: Instant) -> Answer {
         if let Some(&index) = history.items.iter().find(|&&i| i < 1 || i.unsigned_abs() as usize >= self.width) {
             return Err(Error::ItemIndex { index, last: self.width - 1 });
         }
@@ -146,7 +219,7 @@ impl Workers {
             history = history.newest(length);
         }
         let (answer, answered) = oneshot::channel();
-        self.ask(Request { deadline, work: Work::Scores(history, answer) })?;
+        self.ask(Request { deadline, work: Work::Items(history, wanted, answer) })?;
         answer_by(deadline, answered).await
     }
 
@@ -197,14 +270,14 @@ impl Drop for Workers {
 impl Work {
     fn is_abandoned(&self) -> bool {
         match self {
-            Self::Scores(_, answer) => answer.is_closed(),
+            Self::Items(_, _, answer) => answer.is_closed(),
             Self::Raw(_, answer) => answer.is_closed(),
         }
     }
 
     fn fail(self, error: Error) {
         match self {
-            Self::Scores(_, answer) => answer.send(Err(error)).is_ok(),
+            Self::Items(_, _, answer) => answer.send(Err(error)).is_ok(),
             Self::Raw(_, answer) => answer.send(Err(error)).is_ok(),
         };
     }
@@ -215,6 +288,20 @@ async fn answer_by<T>(deadline: Instant, answered: oneshot::Receiver<Result<T, E
         Ok(Ok(answer)) => answer,
         Ok(Err(_dropped)) => Err(Error::Stopped),
         Err(_elapsed) => Err(Error::DeadlineExceeded),
+    }
+}
+
+/// What callers are told about a model.
+#[derive(Clone)]
+struct Facts {
+    width: usize,
+    sequence_length: Option<usize>,
+    signature: Signature,
+}
+
+impl Facts {
+    fn of(model: &NextItemModel) -> Self {
+        Self { width: model.width(), sequence_length: model.sequence_length(), signature: model.signature() }
     }
 }
 
@@ -229,10 +316,11 @@ impl Drop for CloseOnPanic<'_> {
 }
 
 /// One run of the model for those of a batch who still wait.
-fn run(model: &mut NextItemModel, batch: Vec<(Instant, Request)>, name: &Arc<str>) {
+fn run(roads: &mut Roads, batch: Vec<(Instant, Request)>, name: &Arc<str>) {
     let now = Instant::now();
     let mut waiting = Vec::with_capacity(batch.len());
-    let mut histories = Vec::with_capacity(batch.len());
+    let (mut histories, mut wanted) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    let mut last = now;
     for (arrived, Request { deadline, work }) in batch {
         metrics::histogram!("rapport_inference_queue_seconds", "model" => name.to_string()).record(now - arrived);
         if work.is_abandoned() || deadline <= now {
@@ -241,13 +329,15 @@ fn run(model: &mut NextItemModel, batch: Vec<(Instant, Request)>, name: &Arc<str
             continue;
         }
         match work {
-            Work::Scores(history, answer) => {
+            Work::Items(history, what, answer) => {
                 histories.push(history);
+                wanted.push(what);
                 waiting.push(answer);
+                last = last.max(deadline);
             }
             Work::Raw(inputs, answer) => {
                 let started = Instant::now();
-                let outputs = model.run(&inputs);
+                let outputs = roads.raw(&inputs);
                 metrics::histogram!("rapport_inference_run_seconds", "model" => name.to_string())
                     .record(started.elapsed());
                 answer.send(outputs).ok(); // a caller that gave up needs no answer
@@ -258,13 +348,21 @@ fn run(model: &mut NextItemModel, batch: Vec<(Instant, Request)>, name: &Arc<str
         return;
     }
     let started = Instant::now();
-    let result = model.scores(&histories);
+    let wanting = || waiting.iter().any(|answer: &oneshot::Sender<Answer>| !answer.is_closed());
+    let result = roads.ask(&histories, &wanted, || Instant::now() < last && wanting());
     metrics::histogram!("rapport_inference_run_seconds", "model" => name.to_string()).record(started.elapsed());
     metrics::histogram!("rapport_inference_batch_requests", "model" => name.to_string()).record(waiting.len() as f64);
     match result {
-        Ok(rows) => {
-            for (answer, scores) in waiting.into_iter().zip(rows) {
-                answer.send(Ok(Arc::new(scores))).ok(); // a caller that gave up needs no answer
+        Ok(all) => {
+            for (answer, told) in waiting.into_iter().zip(all) {
+                answer.send(Ok(told)).ok(); // a caller that gave up needs no answer
+            }
+        }
+        Err(Error::DeadlineExceeded) => {
+            metrics::counter!("rapport_inference_expired_total", "model" => name.to_string())
+                .increment(waiting.len() as u64);
+            for answer in waiting {
+                answer.send(Err(Error::DeadlineExceeded)).ok();
             }
         }
         Err(error) => {

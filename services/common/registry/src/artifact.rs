@@ -69,6 +69,13 @@ impl Artifact {
         self.path.join(files::MODEL)
     }
 
+    /// The model in two parts: the graph that makes a query, and the items' vectors. `None` where the artifact has
+    /// one part alone.
+    pub fn parts(&self) -> Option<(PathBuf, PathBuf)> {
+        let there = |file: &str| self.manifest.files.contains_key(file).then(|| self.path.join(file));
+        there(files::QUERY).zip(there(files::VECTORS))
+    }
+
     /// Item ids by index.
     ///
     /// # Errors

@@ -32,6 +32,12 @@ pub mod files {
     pub const MANIFEST: &str = "manifest.json";
     /// The model, an ONNX graph.
     pub const MODEL: &str = "model.onnx";
+    /// The model in two parts, for large catalogues; both absent in artifacts of before and of models whose scores
+    /// are no inner products. First the graph from a history to a query `[batch, dim]` ...
+    pub const QUERY: &str = "query.onnx";
+    /// ... then a vector for each index, `[items + 1, dim]`: 32-bit floats, little endian, row after row. An item's
+    /// score is its inner product with the query.
+    pub const VECTORS: &str = "item_vectors.bin";
     /// Item ids by index; index 0 is padding and empty.
     pub const ITEMS: &str = "items.json";
     /// The nearest items of each item.

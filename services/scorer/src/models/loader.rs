@@ -17,7 +17,7 @@ use std::{
 
 use prost::Message as _;
 use rapport_events::{FieldError, Tenant};
-use rapport_inference::{Asked, BatchSettings, Workers};
+use rapport_inference::{Asked, BatchSettings, Retrieval, Workers};
 use rapport_proto::models::ModelAnnouncement;
 use rapport_registry::{Artifact, Registry};
 use rapport_runtime::{Component, Lifecycle, OwnedThread, spawn_thread};
@@ -40,6 +40,8 @@ pub struct LoaderSettings {
     pub model_name: String,
     pub threads: usize,
     pub queue: usize,
+    /// From so many items on, the items of a model that comes in two parts are searched.
+    pub retrieve_from: usize,
 }
 
 /// Hands announcements from the topic to the loader's thread.
@@ -185,7 +187,7 @@ impl Loader {
                 if before.model.as_ref().is_none_or(|serving| !Arc::ptr_eq(serving, &model)) {
                     tracing::info!(
                         %tenant, model = %model.name, version = %model.version, epoch = model.stamp.epoch,
-                        items = model.item_count(), reason = %announcement.reason, "model is live"
+                        items = model.item_count(), searched = model.ranker.retrieves(), reason = %announcement.reason, "model is live"
                     );
                 }
                 self.swap(tenant, Standing { model: Some(model), missing: false, challenger });
@@ -261,17 +263,29 @@ impl Loader {
     fn load(&self, version: &Version<'_>) -> Result<LiveModel, String> {
         let registry = Registry::read_only(&self.settings.registry);
         let artifact = registry.announced(version.folder, version.manifest_sha256).map_err(|e| e.to_string())?;
-        let workers = Workers::start(
-            version.name,
-            &artifact.model_path(),
-            self.settings.threads,
-            BatchSettings::default(),
-            self.settings.queue,
-        )
-        .map_err(|e| e.to_string())?;
+        let workers = self.workers(version, &artifact).map_err(|e| e.to_string())?;
         let model = assemble(version, &artifact, workers)?;
         self.warm_up(&model)?;
         Ok(model)
+    }
+
+    /// Threads that search the items of a large catalogue, where the artifact has what that takes; those of the
+    /// whole graph otherwise. Parts that are not the graph's are no reason not to serve it.
+    fn workers(&self, version: &Version<'_>, artifact: &Artifact) -> Result<Workers, rapport_inference::Error> {
+        let LoaderSettings { threads, queue, retrieve_from, .. } = self.settings;
+        let (path, items) = (artifact.model_path(), artifact.manifest().description.items);
+        if let Some((query, vectors)) = artifact.parts().filter(|_| items >= retrieve_from) {
+            let searching = Retrieval::open(&query, &vectors, items).and_then(|parts| {
+                Workers::start_retrieving(version.name, &path, &parts, threads, BatchSettings::default(), queue)
+            });
+            match searching {
+                Ok(workers) => return Ok(workers),
+                Err(error) => {
+                    tracing::warn!(version = %version.version, %error, "items are not searched; the graph scores all");
+                }
+            }
+        }
+        Workers::start(version.name, &path, threads, BatchSettings::default(), queue)
     }
 
     /// Runs the model once for each of its threads: the first run allocates, and a graph that loads
@@ -280,7 +294,17 @@ impl Loader {
         let items: Vec<i64> = (1i64..).take(model.item_count().min(model.sequence_length)).collect();
         let history = Asked { times: vec![0; items.len()], items, ..Asked::default() };
         for _ in 0..self.settings.threads.max(1) {
-            let run = model.ranker.scores(history.clone(), Instant::now() + WARM_UP);
+            let deadline = Instant::now() + WARM_UP;
+            if model.ranker.retrieves() {
+                // Both roads said the same when it was loaded.
+                let run = model.ranker.best(history.clone(), 1, deadline);
+                let best = self.runtime.block_on(run).map_err(|e| format!("the warm-up run failed: {e}"))?;
+                if best.is_empty() {
+                    return Err("the warm-up run found no item".into());
+                }
+                continue;
+            }
+            let run = model.ranker.scores(history.clone(), deadline);
             let scores = self.runtime.block_on(run).map_err(|e| format!("the warm-up run failed: {e}"))?;
             let finite = scores.iter().skip(1).filter(|score| score.is_finite()).count();
             if scores.len() != model.items.len() || finite == 0 {
@@ -378,6 +402,7 @@ mod tests {
                 model_name: "next-item".into(),
                 threads: 1,
                 queue: 1,
+                retrieve_from: 1,
             },
             models: Arc::default(),
             runtime: tokio::runtime::Handle::current(),

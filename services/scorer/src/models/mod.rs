@@ -9,11 +9,14 @@ use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 use rapport_events::{EventTime, Tenant};
 use rapport_inference::{
-    Asked, Workers,
+    Asked, Found, Workers,
     raw::{RawInput, RawOutput, Signature},
 };
 
-use crate::{cache::list::ModelStamp, pipeline::Tag};
+use crate::{
+    cache::list::ModelStamp,
+    pipeline::{Tag, select},
+};
 
 /// Scores items as the next one after a history.
 pub trait Ranker: Send + Sync {
@@ -24,6 +27,38 @@ pub trait Ranker: Send + Sync {
         history: Asked,
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>>;
+
+    /// Whether items are searched: then [`Self::best`] and [`Self::scores_of`] cost less than all scores.
+    fn retrieves(&self) -> bool {
+        false
+    }
+
+    /// The `count` best items, best first; equal scores go by index.
+    fn best(
+        &self,
+        history: Asked,
+        count: usize,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<Found>, rapport_inference::Error>> {
+        Box::pin(async move {
+            let scores = self.scores(history, deadline).await?;
+            let best = select::top(&scores, count, |index| index != 0).into_iter();
+            Ok(best.map(|(index, score)| Found { index: index as u32, score }).collect())
+        })
+    }
+
+    /// The scores of these indexes, in their order; NaN for one that there is not.
+    fn scores_of(
+        &self,
+        history: Asked,
+        indexes: Vec<u32>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<f32>, rapport_inference::Error>> {
+        Box::pin(async move {
+            let scores = self.scores(history, deadline).await?;
+            Ok(indexes.iter().map(|index| scores.get(*index as usize).copied().unwrap_or(f32::NAN)).collect())
+        })
+    }
 
     /// What the graph takes and gives.
     fn signature(&self) -> &Signature;
@@ -43,6 +78,28 @@ impl Ranker for Workers {
         deadline: Instant,
     ) -> BoxFuture<'_, Result<Arc<Vec<f32>>, rapport_inference::Error>> {
         Box::pin(Workers::scores(self, history, deadline))
+    }
+
+    fn retrieves(&self) -> bool {
+        Workers::retrieves(self)
+    }
+
+    fn best(
+        &self,
+        history: Asked,
+        count: usize,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<Found>, rapport_inference::Error>> {
+        Box::pin(Workers::best(self, history, count, deadline))
+    }
+
+    fn scores_of(
+        &self,
+        history: Asked,
+        indexes: Vec<u32>,
+        deadline: Instant,
+    ) -> BoxFuture<'_, Result<Vec<f32>, rapport_inference::Error>> {
+        Box::pin(Workers::scores_of(self, history, indexes, deadline))
     }
 
     fn signature(&self) -> &Signature {

@@ -198,13 +198,15 @@ async fn shares(model: &Arc<LiveModel>, query: &Query, items: &[String]) -> Hash
         return indexes.into_iter().map(|(item, _)| (item.clone(), only.clone())).collect();
     }
     let places: Vec<usize> = (0..asked.items.len()).rev().take(LEFT_OUT).collect();
-    let whole = model.ranker.scores(asked.clone(), query.deadline);
-    let without = places.iter().map(|place| model.ranker.scores(without(&asked, *place), query.deadline));
+    let of: Vec<u32> = indexes.iter().filter_map(|(_, index)| u32::try_from(*index).ok()).collect();
+    let whole = model.ranker.scores_of(asked.clone(), of.clone(), query.deadline);
+    let without = |place: &usize| model.ranker.scores_of(without(&asked, *place), of.clone(), query.deadline);
+    let without = places.iter().map(without);
     let (Ok(whole), without) = (whole.await, join_all(without).await) else { return HashMap::new() };
     let Ok(without) = without.into_iter().collect::<Result<Vec<_>, _>>() else { return HashMap::new() };
     let mut found = HashMap::new();
-    for (item, index) in indexes {
-        let score = |scores: &[f32]| scores.get(index).copied().filter(|score| score.is_finite());
+    for (at, (item, _)) in indexes.into_iter().enumerate() {
+        let score = |scores: &[f32]| scores.get(at).copied().filter(|score| score.is_finite());
         let Some(with) = score(&whole) else { continue };
         let falls = places.iter().zip(&without).filter_map(|(place, without)| {
             let fall = with - score(without)?;

@@ -34,6 +34,10 @@ impl SeenItems {
         self.0.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.0.len() / 8
+    }
+
     pub fn contains(&self, item: &str) -> bool {
         let (hashes, _) = self.0.as_chunks::<8>();
         let hash = item_hash(item);

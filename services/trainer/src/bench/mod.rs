@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command's results and progress
 
 mod data;
+mod made_up;
 mod pytorch;
 mod table;
 
@@ -33,8 +34,11 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Trains networks here and in PyTorch in turn and prints how many events each learns in a second.
 #[derive(Debug, clap::Parser)]
-#[command(name = "bench-train", version)]
+#[command(name = "bench-train", version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    part: Option<Part>,
+
     /// Threads of libtorch and of PyTorch
     #[arg(long, default_value_t = 2)]
     threads: u16,
@@ -72,11 +76,21 @@ struct Args {
     folder: PathBuf,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// Writes a version of a network that has learned nothing, of any number of items: for measuring the scorer
+    MadeUp(made_up::Args),
+}
+
 /// Why a benchmark ended badly.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Training(#[from] crate::Error),
+    #[error(transparent)]
+    Artifact(#[from] rapport_registry::ArtifactError),
+    #[error("{0}")]
+    MadeUp(String),
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
     #[error("{path}: {source}")]
@@ -91,7 +105,12 @@ pub enum Error {
 
 /// The whole command.
 pub fn main() -> ExitCode {
-    match compare(&Args::parse()) {
+    let args = Args::parse();
+    let ended = match &args.part {
+        Some(Part::MadeUp(wanted)) => made_up::write(wanted),
+        None => compare(&args),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

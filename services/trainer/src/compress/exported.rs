@@ -141,6 +141,7 @@ impl Exported {
             data_type: Some(data_type),
             name: Some(name.into()),
             raw_data: Some(raw_data),
+            ..TensorProto::default()
         });
     }
 }

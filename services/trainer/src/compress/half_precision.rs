@@ -77,5 +77,6 @@ fn halve(tensor: &TensorProto) -> Option<TensorProto> {
         data_type: Some(data_type::FLOAT16),
         name: tensor.name.as_deref().map(stored),
         raw_data: Some(values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect()),
+        ..TensorProto::default()
     })
 }

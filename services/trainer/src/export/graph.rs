@@ -6,7 +6,7 @@ use rapport_inference::SEQUENCE_LENGTH_PROPERTY;
 use super::onnx_messages::{
     AttributeProto, Dimension, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
-    data_type,
+    data_location, data_type,
 };
 
 /// Operator set: 17 is the first with LayerNormalization, and every runtime since 2022 has it.
@@ -31,6 +31,8 @@ pub const TYPES: &str = "types";
 pub const OUTCOME: &str = "outcome";
 /// The graph's output: scores `[batch, items + 1]`.
 pub const OUTPUT: &str = "scores";
+/// The output of a graph that makes queries, `[batch, dim]`.
+pub const QUERY: &str = "query";
 
 /// Name of a value in the graph.
 pub type Value = String;
@@ -49,6 +51,20 @@ pub struct Graph {
     own_items: Option<Value>,
     /// How many of the newest items the part that is built now looks at, and these; all when `None`.
     newest: Option<(i64, Value)>,
+}
+
+/// Scores that are inner products: of a query `[batch, dim]` with a constant, the items' vectors `[items + 1, dim]`.
+pub struct Factors {
+    pub query: Value,
+    pub vectors: Value,
+}
+
+/// A model in two parts.
+pub struct Parts {
+    /// The graph that makes queries; the items' vectors are not in it, it refers to their file.
+    pub graph: Vec<u8>,
+    /// Little endian, row after row.
+    pub vectors: Vec<u8>,
 }
 
 /// An attribute of a node.
@@ -157,6 +173,7 @@ impl Graph {
                 data_type: Some(data_type),
                 name: Some(name.clone()),
                 raw_data: Some(raw_data),
+                ..TensorProto::default()
             });
         }
         name
@@ -229,8 +246,37 @@ impl Graph {
     pub fn finish(mut self, scores: &str, kind: &str, width: usize, sequence_length: usize) -> Vec<u8> {
         let mask = self.padding_mask(width);
         self.node("Add", &[scores, &mask], &[OUTPUT.into()], &[]);
+        let about = "score of every item as the next one; index 0 is padding and minus infinity";
+        self.close((OUTPUT, width, about), kind, sequence_length)
+    }
+
+    /// The part before the items are scored, encoded, and the items' vectors, which stand in the file `beside` it.
+    /// `None` where they are no constant.
+    pub fn finish_query(
+        mut self,
+        factors: &Factors,
+        beside: &str,
+        kind: &str,
+        sequence_length: usize,
+    ) -> Option<Parts> {
+        let table = self.initializers.iter_mut().find(|i| i.name.as_ref() == Some(&factors.vectors))?;
+        let (vectors, dim) = (table.raw_data.take()?, usize::try_from(*table.dims.get(1)?).ok()?);
+        let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
+        table.external_data = vec![
+            entry("location", beside.into()),
+            entry("offset", "0".into()),
+            entry("length", vectors.len().to_string()),
+        ];
+        table.data_location = Some(data_location::EXTERNAL);
+        self.node("Identity", &[&factors.query], &[QUERY.into()], &[]);
+        let about = "the score of an item is the inner product with its vector";
+        Some(Parts { graph: self.close((QUERY, dim, about), kind, sequence_length), vectors })
+    }
+
+    /// The model, encoded, with one output `[batch, columns]`.
+    fn close(self, (output, columns, about): (&str, usize, &str), kind: &str, sequence_length: usize) -> Vec<u8> {
         let named = |name: &str| DimensionProto { value: Some(Dimension::Param(name.into())) };
-        let fixed = DimensionProto { value: Some(Dimension::Value(width as i64)) };
+        let fixed = DimensionProto { value: Some(Dimension::Value(columns as i64)) };
         let value = |name: &str, elem_type, dim, doc: &str| ValueInfoProto {
             name: Some(name.into()),
             r#type: Some(TypeProto {
@@ -266,12 +312,7 @@ impl Graph {
             let which = "the type of event that is asked for, numbered in the same way; 0 leaves it to the model";
             inputs.push(value(OUTCOME, data_type::INT64, vec![named("batch")], which));
         }
-        let output = value(
-            OUTPUT,
-            data_type::FLOAT,
-            vec![named("batch"), fixed],
-            "score of every item as the next one; index 0 is padding and minus infinity",
-        );
+        let output = value(output, data_type::FLOAT, vec![named("batch"), fixed], about);
         let property = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
         ModelProto {
             ir_version: Some(IR_VERSION),

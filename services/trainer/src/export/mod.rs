@@ -6,5 +6,5 @@ mod layers;
 pub mod onnx_messages;
 mod verify;
 
-pub use graph::{Attribute, Graph, INPUT, NOW, OPSET, PRODUCER, Value};
-pub use verify::verify;
+pub use graph::{Attribute, Factors, Graph, INPUT, NOW, OPSET, PRODUCER, Parts, Value};
+pub use verify::{verify, verify_parts};

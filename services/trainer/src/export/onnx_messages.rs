@@ -9,6 +9,11 @@ pub mod data_type {
     pub const FLOAT16: i32 = 10;
 }
 
+/// `TensorProto.DataLocation`.
+pub mod data_location {
+    pub const EXTERNAL: i32 = 1;
+}
+
 /// `AttributeProto.AttributeType`.
 pub mod attribute_type {
     pub const FLOAT: i32 = 1;
@@ -103,6 +108,12 @@ pub struct TensorProto {
     /// Little endian.
     #[prost(bytes = "vec", optional, tag = "9")]
     pub raw_data: Option<Vec<u8>>,
+    /// Where the data are, when they are not here: `location`, a file beside the model, `offset` and `length`.
+    #[prost(message, repeated, tag = "13")]
+    pub external_data: Vec<StringStringEntryProto>,
+    /// [`data_location`].
+    #[prost(int32, optional, tag = "14")]
+    pub data_location: Option<i32>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

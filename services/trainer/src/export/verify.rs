@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use rapport_inference::{Asked, NextItemModel};
+use rapport_inference::{Asked, NextItemModel, Retrieval};
+use rapport_registry::files;
 
 use crate::{
     Error,
@@ -27,11 +28,7 @@ pub fn verify(path: &Path, model: &mut dyn NextItem, data: &Dataset, sequence_le
         let reason = format!("it scores {} items instead of {}", exported.width() - 1, data.items.len());
         return Err(rapport_inference::Error::Contract { path: path.into(), reason }.into());
     }
-    let mut histories: Vec<Past<'_>> = Vec::new();
-    for length in LENGTHS.into_iter().map(|length| length.min(sequence_length)) {
-        let long_enough = data.customers.iter().filter(|c| c.items.len() >= length);
-        histories.extend(long_enough.take(HISTORIES).map(|c| c.past(c.items.len()).part(0, length)));
-    }
+    let histories = histories(data, sequence_length);
     let mut largest = 0.0_f32;
     // Every HISTORIES-th one: each batch holds all lengths.
     for start in 0..HISTORIES.min(histories.len()) {
@@ -51,6 +48,28 @@ pub fn verify(path: &Path, model: &mut dyn NextItem, data: &Dataset, sequence_le
         }
     }
     Ok(largest)
+}
+
+/// Real histories of several lengths.
+fn histories(data: &Dataset, sequence_length: usize) -> Vec<Past<'_>> {
+    let lengths = LENGTHS.into_iter().map(|length| length.min(sequence_length));
+    let of_length = |length: usize| {
+        let long_enough = data.customers.iter().filter(move |c| c.items.len() >= length);
+        long_enough.take(HISTORIES).map(move |c| c.past(c.items.len()).part(0, length))
+    };
+    lengths.flat_map(of_length).collect()
+}
+
+/// Compares the two parts in `folder` with the whole graph there, on the histories that it was compared with.
+///
+/// # Errors
+/// A part cannot be loaded, or the scores differ.
+pub fn verify_parts(folder: &Path, data: &Dataset, sequence_length: usize) -> Result<(), Error> {
+    let parts = Retrieval::open(&folder.join(files::QUERY), &folder.join(files::VECTORS), data.items.len())?;
+    let mut whole = NextItemModel::load(&folder.join(files::MODEL), 1)?;
+    let histories: Vec<Asked> = histories(data, sequence_length).iter().map(asked).collect();
+    parts.agrees_on(&mut whole, &histories)?;
+    Ok(())
 }
 
 /// The largest difference relative to the larger of 1 and the score; infinite when one is no number.

@@ -21,7 +21,7 @@ use crate::{
     Error,
     dataset::{Dataset, Split},
     explain::{Explanation, Question, Way},
-    export::Graph,
+    export::{Factors, Graph},
     kept::Kept,
     privacy::PrivacySpent,
     progress::Watch,
@@ -215,6 +215,14 @@ pub trait Fitted: NextItem {
     /// # Errors
     /// libtorch does not hand out its weights.
     fn export(&self, graph: &mut Graph) -> Result<String, Error>;
+
+    /// The same up to the product with the items' vectors; `None` for a model whose scores are no such product.
+    ///
+    /// # Errors
+    /// As [`Self::export`].
+    fn export_factors(&self, _graph: &mut Graph) -> Result<Option<Factors>, Error> {
+        Ok(None)
+    }
 }
 
 /// What [`Fitted::refit`] says when the weights are of everything.

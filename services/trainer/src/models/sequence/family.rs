@@ -15,7 +15,7 @@ use crate::{
     Error,
     dataset::Dataset,
     explain::{Explanation, Question, Way},
-    export::{Graph, Value as Node},
+    export::{Factors, Graph, Value as Node},
     models::{Each, Family, Fitted, NextItem, OF_ALL, OF_THE_PAST, Past, Task, with_kind},
     privacy::PrivacySpent,
     progress::{Progress, Watch},
@@ -148,6 +148,10 @@ impl Fitted for FittedSequence {
 
     fn export(&self, graph: &mut Graph) -> Result<Node, Error> {
         self.model.export(graph)
+    }
+
+    fn export_factors(&self, graph: &mut Graph) -> Result<Option<Factors>, Error> {
+        self.model.factors(graph).map(Some)
     }
 }
 

@@ -36,7 +36,7 @@ use self::{
 use super::{Each, NextItem, Past};
 use crate::{
     Error,
-    export::{Graph, Value},
+    export::{Factors, Graph, Value},
 };
 
 /// Windows in one pass, when a history is longer than the model looks.
@@ -67,6 +67,11 @@ impl Sequence {
         // Drawn last: a network without side information begins with the same weights as ever.
         let side = Side::new(&(weights.root() / "side"), &recipe.side, recipe.dim, facts);
         Self { family, weights, items, encoder, side, recipe: recipe.clone() }
+    }
+
+    /// A model of so many items (and padding) that has learned nothing, for those who only want its work.
+    pub fn untrained(family: &'static SequenceFamily, recipe: &SequenceRecipe, width: usize) -> Self {
+        Self::new(family, recipe, Facts::none(width), Device::Cpu)
     }
 
     /// The same model with the same weights, elsewhere in memory.
@@ -145,7 +150,8 @@ impl Sequence {
         flat.chunks_exact(self.width()).zip(prefixes).try_for_each(|(row, &prefix)| each(prefix, row))
     }
 
-    pub(crate) fn export(&self, graph: &mut Graph) -> Result<Value, Error> {
+    /// What the network makes of the history, and what it is multiplied with.
+    pub(crate) fn factors(&self, graph: &mut Graph) -> Result<Factors, Error> {
         let table = graph.weights("item_vectors", &tch::no_grad(|| self.table()))?;
         let hidden = match self.side.export(graph)? {
             None => self.encoder.export(graph, &table)?,
@@ -156,8 +162,13 @@ impl Sequence {
                 hidden
             }
         };
+        Ok(Factors { query: hidden, vectors: table })
+    }
+
+    pub(crate) fn export(&self, graph: &mut Graph) -> Result<Value, Error> {
+        let Factors { query, vectors } = self.factors(graph)?;
         let turned = crate::export::Attribute::Int("transB", 1);
-        Ok(graph.op("Gemm", &[&hidden, &table], &[turned]))
+        Ok(graph.op("Gemm", &[&query, &vectors], &[turned]))
     }
 }
 
