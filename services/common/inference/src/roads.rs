@@ -160,11 +160,10 @@ impl Roads {
                     .collect();
                 let found = vectors.best_of_each(&searched, go_on).ok_or(Error::DeadlineExceeded)?;
                 let mut found = found.into_iter();
-                let score = |query: &[f32], index: u32| vectors.score(query, index as usize).unwrap_or(f32::NAN);
                 Ok(pairs()
                     .map(|(query, wanted)| match wanted {
                         Wanted::Best(_) => Told::Best(found.next().unwrap_or_default()),
-                        Wanted::Of(indexes) => Told::Of(indexes.iter().map(|index| score(query, *index)).collect()),
+                        Wanted::Of(indexes) => Told::Of(vectors.scores_of(query, indexes)),
                         Wanted::All => {
                             let mut scores = vectors.scores(query);
                             scores[0] = f32::NEG_INFINITY;

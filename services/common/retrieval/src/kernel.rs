@@ -75,6 +75,18 @@ impl Kernel {
         }
     }
 
+    /// The exact scores of these rows; NaN for one that there is not.
+    pub fn some_products(self, query: &[f32], rows: &[f32], dim: usize, indexes: &[u32]) -> Vec<f32> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Vnni | Self::Avx2 => unsafe { x86::some_products(query, rows, dim, indexes) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Vnni | Self::Avx2 => some_products(query, rows, dim, indexes, |_| {}),
+            Self::Portable => some_products(query, rows, dim, indexes, |_| {}),
+        }
+    }
+
     /// The exact scores of whole rows.
     pub fn products(self, query: &[f32], rows: &[f32], dim: usize) -> Vec<f32> {
         match self {
@@ -91,6 +103,22 @@ impl Kernel {
 #[inline(always)]
 fn products(query: &[f32], rows: &[f32], dim: usize) -> Vec<f32> {
     rows.chunks_exact(dim).map(|row| product(query, row)).collect()
+}
+
+/// Rows that are on their way from memory while one is scored.
+const AHEAD: usize = 8;
+
+/// `coming` is told of a row some time before it is scored.
+#[inline(always)]
+fn some_products(query: &[f32], rows: &[f32], dim: usize, indexes: &[u32], coming: impl Fn(&[f32])) -> Vec<f32> {
+    let row = |index: &u32| rows.get((*index as usize).checked_mul(dim)?..)?.get(..dim);
+    let scored = indexes.iter().enumerate().map(|(at, index)| {
+        if let Some(later) = indexes.get(at + AHEAD).and_then(row) {
+            coming(later);
+        }
+        row(index).map_or(f32::NAN, |row| product(query, row))
+    });
+    scored.collect()
 }
 
 fn portable(lines: &[Line], scales: &[f32], question: &Question, threshold: f32, tile: &mut Tile) {
@@ -121,6 +149,12 @@ mod x86 {
 
     use super::{LANES, Line, Question, Tile};
 
+    #[target_feature(enable = "avx512f")]
+    fn load(line: &Line) -> __m512i {
+        // SAFETY: a line is 64 bytes, aligned to as many.
+        unsafe { _mm512_load_si512(std::ptr::from_ref(line).cast()) }
+    }
+
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub fn vnni(lines: &[Line], scales: &[f32], question: &Question, threshold: f32, tile: &mut Tile) {
         let groups = question.packed.len();
@@ -131,12 +165,19 @@ mod x86 {
         let (middles, _) = tile.middles.as_chunks_mut::<LANES>();
         let blocks = lines.chunks_exact(groups).zip(scales).zip(middles).zip(&mut tile.passed);
         for (((lines, scales), middles), passed) in blocks {
-            let mut sums = _mm512_setzero_si512();
-            for (line, packed) in lines.iter().zip(&question.packed) {
-                // SAFETY: a line is 64 bytes, aligned to as many.
-                let rows = unsafe { _mm512_load_si512(std::ptr::from_ref(line).cast()) };
-                sums = _mm512_dpbusd_epi32(sums, rows, _mm512_set1_epi32(*packed));
+            // Four sums that do not wait for one another.
+            let mut sums = [_mm512_setzero_si512(); 4];
+            let (fours, rest) = lines.as_chunks::<4>();
+            let (packed, rest_packed) = question.packed.as_chunks::<4>();
+            for (lines, packed) in fours.iter().zip(packed) {
+                for ((sum, line), packed) in sums.iter_mut().zip(lines).zip(packed) {
+                    *sum = _mm512_dpbusd_epi32(*sum, load(line), _mm512_set1_epi32(*packed));
+                }
             }
+            for ((sum, line), packed) in sums.iter_mut().zip(rest).zip(rest_packed) {
+                *sum = _mm512_dpbusd_epi32(*sum, load(line), _mm512_set1_epi32(*packed));
+            }
+            let sums = _mm512_add_epi32(_mm512_add_epi32(sums[0], sums[1]), _mm512_add_epi32(sums[2], sums[3]));
             let middle = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sums, shift)), scale);
             // SAFETY: both are arrays of sixteen floats.
             let high = unsafe { _mm512_loadu_ps(scales.as_ptr()) };
@@ -185,6 +226,19 @@ mod x86 {
                 unsafe { _mm256_storeu_ps(middles.as_mut_ptr().add(8 * side), middle) };
             }
         }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn some_products(query: &[f32], rows: &[f32], dim: usize, indexes: &[u32]) -> Vec<f32> {
+        super::some_products(query, rows, dim, indexes, |row| {
+            for line in row.chunks(16) {
+                // SAFETY: a prefetch reads nothing that the program could see. Newer compilers know that.
+                #[allow(unused_unsafe)]
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast())
+                };
+            }
+        })
     }
 
     #[target_feature(enable = "avx2")]

@@ -4,7 +4,6 @@ use crate::{
     ItemVectors,
     kernel::{TILE, Tile},
     quantise::{LANES, Question},
-    vectors::product,
 };
 
 /// Items that wait beside the wanted ones before it is looked which of them cannot be wanted any more.
@@ -37,13 +36,11 @@ struct Kept {
     /// Its score is not below this, and not above that.
     low: f32,
     high: f32,
-    /// Both are the score.
-    exact: bool,
 }
 
 impl Kept {
     fn exactly(found: Found) -> Self {
-        Self { index: found.index, low: found.score, high: found.score, exact: true }
+        Self { index: found.index, low: found.score, high: found.score }
     }
 }
 
@@ -91,7 +88,7 @@ impl<'v> Search<'v> {
                     let index = from * LANES + place;
                     // The threshold may have risen since the kernel looked.
                     if high > self.threshold && index != 0 && index < self.vectors.width() && admits(index) {
-                        self.keep(Kept { index: index as u32, low, high, exact: false });
+                        self.keep(Kept { index: index as u32, low, high });
                     }
                 }
             }
@@ -138,14 +135,10 @@ impl<'v> Search<'v> {
     /// The best of what is kept, by their scores.
     fn scored(&mut self) -> Vec<Found> {
         self.scored += self.kept.len();
-        let score = |kept: &Kept| {
-            let score = match kept.exact {
-                true => kept.low,
-                false => self.vectors.row(kept.index).map_or(f32::NAN, |row| product(&self.query, row)),
-            };
-            Found { index: kept.index, score }
-        };
-        let mut all: Vec<Found> = self.kept.iter().map(score).filter(|found| found.score.is_finite()).collect();
+        let indexes: Vec<u32> = self.kept.iter().map(|kept| kept.index).collect();
+        let scores = self.vectors.scores_of(&self.query, &indexes);
+        let all = indexes.into_iter().zip(scores).filter(|(_, score)| score.is_finite());
+        let mut all: Vec<Found> = all.map(|(index, score)| Found { index, score }).collect();
         all.sort_unstable_by(better);
         all.truncate(self.count);
         all

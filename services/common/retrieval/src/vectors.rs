@@ -101,7 +101,12 @@ impl ItemVectors {
         self.row(u32::try_from(index).ok()?).map(|row| product(query, row))
     }
 
-    pub(crate) fn row(&self, index: u32) -> Option<&[f32]> {
+    /// The scores of these items, in their order; NaN for an index that there is not.
+    pub fn scores_of(&self, query: &[f32], indexes: &[u32]) -> Vec<f32> {
+        self.kernel.some_products(query, &self.rows, self.dim, indexes)
+    }
+
+    fn row(&self, index: u32) -> Option<&[f32]> {
         self.rows.get((index as usize).checked_mul(self.dim)?..)?.get(..self.dim)
     }
 

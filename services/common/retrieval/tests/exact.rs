@@ -171,3 +171,20 @@ fn vectors_are_read_back_as_they_are_and_a_file_of_another_size_is_refused() {
     assert!(matches!(ItemVectors::new(vec![0.0, f32::NAN], 1), Err(Error::Value { index: 1 })));
     assert!(matches!(ItemVectors::new(vec![1e16], 1), Err(Error::Value { index: 0 })));
 }
+
+#[test]
+#[ignore = "prints times: cargo test --release -p rapport-retrieval -- --ignored --nocapture"]
+fn how_long_a_search_of_a_hundred_thousand_items_takes() {
+    let dim = 64;
+    let vectors = ItemVectors::new(drawn(100_001 * dim, 1), dim).unwrap();
+    let mut times: Vec<std::time::Duration> = (0..4_000)
+        .map(|n| {
+            let query = drawn(dim, n + 2);
+            let started = std::time::Instant::now();
+            assert_eq!(vectors.best(&query, 200, |_| true).len(), 200);
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("{:?}: median {:?}, p99 {:?}", vectors.kernel(), times[2_000], times[3_960]);
+}
