@@ -7,6 +7,7 @@ use rapport_integration_tests::{
     events::interaction,
     harness::{Service, Stack, heavy, stack::TENANT, wait::check, wait_until},
     offline,
+    walks::Walks,
 };
 use rapport_proto::{
     features::GetFeaturesRequest,
@@ -15,7 +16,7 @@ use rapport_proto::{
 
 use crate::{
     doors::collect,
-    models::{in_the_log, only, train, walk},
+    models::{MODEL, WALKS, in_the_log, only, train, walk},
 };
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -61,7 +62,7 @@ async fn training_rows_are_what_serving_said_and_a_state_that_is_not_the_logs_is
     stack.start(&[Service::Collector, Service::Cleaner, Service::FeatureStore]).await;
     bought(&stack, 0..200).await;
     in_the_log(&stack, 200).await;
-    let first = EventTime::from_ms(START_MS + 200 * HOUR_MS);
+    let first = EventTime::from_ms(START_MS + 200 * HOUR_MS - 1);
     let (names, served) = read(&stack, first).await;
     // What comes later must not be seen in rows of before.
     bought(&stack, 200..400).await;
@@ -167,14 +168,8 @@ async fn features_that_drift_from_what_a_model_learned_start_a_run_that_says_so(
     assert_eq!((code, &told["rows"], &told["reference"]), (Some(0), &9_000.into(), &true.into()), "{told}");
     assert!(stack.trainer().list_runs(ListRunsRequest {}).await.unwrap().into_inner().runs.len() == 1, "no run yet");
 
-    // Ten days later the same customers do much more, of another kind.
-    let mut later = Vec::new();
-    for n in 0..6_000usize {
-        let at = START_MS + 400 * 24 * HOUR_MS + n as i64 * 1_000;
-        let mut event = interaction(&format!("l{n}"), "purchase", &format!("u{}", n % 60), &format!("i{}", n % 9), at);
-        event.value = Some(1_000.0);
-        later.push(event);
-    }
+    // Ten days later the same customers come back and do as much again.
+    let later = Walks { start_ms: WALKS.start_ms + 10 * 24 * HOUR_MS, seed: 12, ..WALKS }.events(0..200);
     for batch in later.chunks(1_000) {
         collect(&stack, batch.to_vec()).await;
     }
@@ -185,7 +180,7 @@ async fn features_that_drift_from_what_a_model_learned_start_a_run_that_says_so(
         check(ended, || format!("{runs:?}"))
     })
     .await;
-    let versions = fs::read_dir(stack.registry_folder().join(TENANT).join(crate::models::MODEL)).unwrap();
+    let versions = fs::read_dir(stack.registry_folder().join(TENANT).join(MODEL)).unwrap();
     let cards: String =
         versions.filter_map(|version| fs::read_to_string(version.unwrap().path().join("card.md")).ok()).collect();
     assert!(cards.contains("features have drifted from the reference of"), "{cards}");

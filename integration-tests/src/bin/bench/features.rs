@@ -24,8 +24,8 @@ use rapport_integration_tests::{
 use rapport_online::{Keys, Marked, OnlineArgs, OnlineWriter, Write};
 use rapport_proto::features::{
     ApplyViewsRequest, ApplyViewsResponse, FeatureVector, GetBackfillRequest, GetBackfillResponse, GetFeaturesRequest,
-    GetFeaturesResponse, GetHistoryRequest, GetHistoryResponse, ListViewsRequest, ListViewsResponse, PlanViewsRequest,
-    PlanViewsResponse,
+    GetFeaturesResponse, GetHistoryRequest, GetHistoryResponse, GetStatisticsRequest, GetStatisticsResponse,
+    ListViewsRequest, ListViewsResponse, PlanViewsRequest, PlanViewsResponse,
     feature_store_client::FeatureStoreClient,
     feature_store_server::{FeatureStore, FeatureStoreServer},
 };
@@ -252,7 +252,7 @@ impl FeatureStore for Echo {
         let ids = request.into_inner().entity_ids;
         let mut pipeline = redis::pipe();
         for id in &ids {
-            pipeline.cmd("HMGET").arg(self.keys.customer(&self.tenant, id)).arg(&["o", "v", "t", "x", "f", "h"]);
+            pipeline.cmd("HMGET").arg(self.keys.customer(&self.tenant, id)).arg(&["o", "v", "t", "-", "f"]);
         }
         let fetched: Vec<redis::Value> =
             pipeline.query_async(&mut self.redis.clone()).await.map_err(|e| Status::internal(e.to_string()))?;
@@ -279,6 +279,13 @@ impl FeatureStore for Echo {
     }
 
     async fn apply_views(&self, _: Request<ApplyViewsRequest>) -> Result<Response<ApplyViewsResponse>, Status> {
+        Err(only_features())
+    }
+
+    async fn get_statistics(
+        &self,
+        _: Request<GetStatisticsRequest>,
+    ) -> Result<Response<GetStatisticsResponse>, Status> {
         Err(only_features())
     }
 
