@@ -86,6 +86,7 @@ choose_ports() {
     echo "RAPPORT_FEATURE_STORE=http://$host:$(port FEATURE_STORE)"
     echo "RAPPORT_TRAINER=http://$host:$(port TRAINER)"
     echo "RAPPORT_SCORER=http://$host:$(port SCORER)"
+    echo "RAPPORT_OFFLINE_URL=$run/data/offline"
     echo "RAPPORT_TENANT=demo"
     echo "RAPPORT_API_KEY=dev-key"
     for name in "${port_names[@]}"; do echo "RAPPORT_PORT_$name=$(port "$name")"; done
