@@ -38,7 +38,8 @@ pub struct Vectors {
 #[derive(Debug, Default)]
 pub struct Joined {
     pub vectors: Vec<Vectors>,
-    /// Events of the log that the rows are made of, and how often the log was read for them.
+    /// Events of the log that the rows are made of, once for a customer and once for an item, and how often the
+    /// log was read for them.
     pub events: u64,
     pub passes: u32,
     /// The newest event of the tenant in the log.

@@ -85,10 +85,9 @@ impl Join {
             || told.json(),
             |page| {
                 page.line(format!(
-                    "{} rows with {} features each, from {} events in {} (schema {})",
+                    "{} rows with {} features each in {} (schema {})",
                     output::thousands(told.rows as u64),
                     told.features,
-                    output::thousands(told.events),
                     output::human(told.took),
                     told.schema_hash
                 ));
