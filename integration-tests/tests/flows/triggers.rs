@@ -26,7 +26,7 @@ async fn runs(stack: &Stack) -> Vec<RunSummary> {
 }
 
 /// Waits for the one run that was started for this reason to end; gives back what its versions' cards say.
-async fn ended(stack: &Stack, why: &str) -> String {
+pub async fn ended(stack: &Stack, why: &str) -> String {
     wait_until(&format!("a run because of {why}"), WITHIN, async || {
         let runs = runs(stack).await;
         let ended = runs.iter().any(|run| run.why == why && run.state() == State::Succeeded);

@@ -5,18 +5,16 @@ use std::{fs, time::Duration};
 use rapport_events::EventTime;
 use rapport_integration_tests::{
     events::interaction,
-    harness::{Service, Stack, heavy, stack::TENANT, wait::check, wait_until},
+    harness::{Service, Stack, heavy, wait::check, wait_until},
     offline,
     walks::Walks,
 };
-use rapport_proto::{
-    features::GetFeaturesRequest,
-    train::{ListRunsRequest, run_progress::State},
-};
+use rapport_proto::{features::GetFeaturesRequest, train::ListRunsRequest};
 
 use crate::{
     doors::collect,
-    models::{MODEL, WALKS, in_the_log, only, train, walk},
+    models::{WALKS, in_the_log, only, train, walk},
+    triggers::ended,
 };
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -174,15 +172,7 @@ async fn features_that_drift_from_what_a_model_learned_start_a_run_that_says_so(
         collect(&stack, batch.to_vec()).await;
     }
     in_the_log(&stack, 15_000).await;
-    wait_until("a run because of drift", Duration::from_secs(120), async || {
-        let runs = stack.trainer().list_runs(ListRunsRequest {}).await.unwrap().into_inner().runs;
-        let ended = runs.iter().any(|run| run.why == "drift" && run.state() == State::Succeeded);
-        check(ended, || format!("{runs:?}"))
-    })
-    .await;
-    let versions = fs::read_dir(stack.registry_folder().join(TENANT).join(MODEL)).unwrap();
-    let cards: String =
-        versions.filter_map(|version| fs::read_to_string(version.unwrap().path().join("card.md")).ok()).collect();
+    let cards = ended(&stack, "drift").await;
     assert!(cards.contains("features have drifted from the reference of"), "{cards}");
     let (_, told) = stack.ask(&["features", "statistics"]);
     let drifted = told["features"].as_array().unwrap().iter().filter(|f| f["drift"].as_f64() > Some(0.25)).count();

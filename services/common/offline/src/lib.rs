@@ -6,6 +6,7 @@
 //! <root>/_log/p<partition>/<first offset, 20 digits>.json
 //! <root>/served/tenant=<tenant>/day=<YYYY-MM-DD it was served>/p<partition>-<first>-<last>.parquet
 //! <root>/_served/p<partition>/<first offset, 20 digits>.json
+//! <root>/_views/, _statistics/<tenant>/     views that were applied; references that drift is measured against
 //! ```
 //!
 //! A flush writes its files first and then one manifest, which is created only if nobody created it

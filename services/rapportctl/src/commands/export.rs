@@ -121,11 +121,11 @@ impl Export {
         progress.clear();
         let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (answered, empty, failed) = (counted(&tally.answered), counted(&tally.empty), counted(&tally.failed));
+        // Who waits for _SUCCESS must not take a part for the whole.
+        sink.end(failed == 0).await?;
         if failed > 0 {
-            // Without _SUCCESS: who waits for it must not take a part for the whole.
-            bail!("{failed} of {of} customers have no list; what was made is there without _SUCCESS");
+            bail!("{failed} of {of} customers have no list; those of the others are there, without _SUCCESS");
         }
-        sink.end().await?;
         let took = since.elapsed();
         context.output.answer(
             || json!({ "customers": of, "lists": answered, "empty": empty, "seconds": took.as_secs_f64() }),

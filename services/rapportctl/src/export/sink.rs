@@ -48,16 +48,16 @@ impl Sink {
         }
     }
 
-    /// Puts down what is left, and says that all is there.
+    /// Puts down what is left, and says that all is there when it is `whole`.
     ///
     /// # Errors
     /// As [`Self::put`].
-    pub async fn end(self) -> anyhow::Result<()> {
+    pub async fn end(self, whole: bool) -> anyhow::Result<()> {
         match self {
             Self::Files(mut files) => {
                 files.write()?;
                 // As Spark says it: a reader that waits for this name sees every file.
-                whole_file::write(&files.folder.join("_SUCCESS"), b"")
+                if whole { whole_file::write(&files.folder.join("_SUCCESS"), b"") } else { Ok(()) }
             }
             Self::Topic(mut topic) => topic.send().await,
         }
@@ -209,7 +209,7 @@ mod tests {
             sink.put(made(customer, items)).await.unwrap();
         }
         assert!(!into.join("_SUCCESS").exists());
-        sink.end().await.unwrap();
+        sink.end(true).await.unwrap();
         assert!(into.join("_SUCCESS").exists());
         let lines = fs::read_to_string(into.join("part-00000.ndjson")).unwrap();
         let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -221,6 +221,12 @@ mod tests {
             (&rows[0]["made_at"], &rows[0]["newest_event_time"]),
             (&"1970-01-01T00:00:01Z".into(), &serde_json::Value::Null)
         );
+
+        let part = folder.path().join("part");
+        let mut sink = Sink::Files(Files::open(&part, Format::Csv, &tenant).unwrap());
+        sink.put(made("ann", 1)).await.unwrap();
+        sink.end(false).await.unwrap();
+        assert!(part.join("part-00000.csv").exists() && !part.join("_SUCCESS").exists(), "what was made is there");
         let again = Files::open(&into, Format::Ndjson, &tenant).err().unwrap();
         assert!(again.to_string().contains("not empty"), "{again}");
     }
