@@ -11,6 +11,7 @@ const FILES: &[&str] = &[
     "rapport/catalog/v1/catalog.proto",
     "rapport/collect/v1/collector.proto",
     "rapport/events/v1/events.proto",
+    "rapport/experiments/v1/experiments.proto",
     "rapport/features/v1/features.proto",
     "rapport/models/v1/models.proto",
     "rapport/privacy/v1/privacy.proto",

@@ -263,6 +263,7 @@ service_environment() {
     feature-store)
       echo "RAPPORT_INSTANCE_ID=dev"
       echo "RAPPORT_FEAST_HTTP_ADDR=$host:$(port FEATURE_STORE_HTTP)"
+      echo "RAPPORT_PLACEMENTS=${RAPPORT_PLACEMENTS:-$here/serving/placements}"
       ;;
     trainer)
       echo "LD_LIBRARY_PATH=$LIBTORCH/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"

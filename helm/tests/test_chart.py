@@ -368,11 +368,11 @@ class Ingestion(unittest.TestCase):
         having = {name for name, pod in pods(docs).items() if "RAPPORT_POLICIES" in env(pod)}
         self.assertEqual(having, {"Deployment/rapport-collector", "Deployment/rapport-cleaner"})
 
-    def test_placements_go_to_the_scorer_only(self):
+    def test_placements_go_to_the_scorer_and_to_who_judges_experiments(self):
         docs = rendered(MINIMAL, *self.SET)
         self.assertEqual(of_kind(docs, "ConfigMap")["placements"]["data"], {"acme.yaml": "placements: {}\n"})
         having = {name for name, pod in pods(docs).items() if "RAPPORT_PLACEMENTS" in env(pod)}
-        self.assertEqual(having, {"Deployment/rapport-scorer"})
+        self.assertEqual({name.split("/")[1] for name in having}, {"rapport-scorer", "rapport-feature-store"})
         mounts = pods(docs)["Deployment/rapport-scorer"]["spec"]["containers"][0]["volumeMounts"]
         self.assertIn("/etc/rapport/placements", {mount["mountPath"] for mount in mounts})
 

@@ -24,6 +24,8 @@ mod doors;
 mod exactly_once;
 #[path = "flows/examples.rs"]
 mod examples;
+#[path = "flows/experiments.rs"]
+mod experiments;
 #[path = "flows/export.rs"]
 mod export;
 #[path = "flows/feast.rs"]

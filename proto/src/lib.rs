@@ -24,6 +24,7 @@ pub mod rapport {
     package!(catalog::v1, "rapport.catalog.v1");
     package!(collect::v1, "rapport.collect.v1");
     package!(events::v1, "rapport.events.v1");
+    package!(experiments::v1, "rapport.experiments.v1");
     package!(features::v1, "rapport.features.v1");
     package!(models::v1, "rapport.models.v1");
     package!(privacy::v1, "rapport.privacy.v1");
@@ -37,8 +38,9 @@ pub mod inference {
 }
 
 pub use rapport::{
-    catalog::v1 as catalog, collect::v1 as collect, events::v1 as events, features::v1 as features,
-    models::v1 as models, privacy::v1 as privacy, recommend::v1 as recommend, train::v1 as train,
+    catalog::v1 as catalog, collect::v1 as collect, events::v1 as events, experiments::v1 as experiments,
+    features::v1 as features, models::v1 as models, privacy::v1 as privacy, recommend::v1 as recommend,
+    train::v1 as train,
 };
 
 /// Every message and service, for gRPC reflection.

@@ -57,7 +57,7 @@
 {{- if and $values.policies (has .name (list "collector" "cleaner")) }}
 - {name: RAPPORT_POLICIES, value: /etc/rapport/policies}
 {{- end }}
-{{- if and $values.placements (eq .name "scorer") }}
+{{- if and $values.placements (has .name (list "scorer" "feature-store")) }}
 - {name: RAPPORT_PLACEMENTS, value: /etc/rapport/placements}
 {{- end }}
 {{- if .component.groupId }}

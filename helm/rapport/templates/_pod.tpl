@@ -129,7 +129,7 @@ spec:
         {{- if and $values.policies (has .name (list "collector" "cleaner")) }}
         - {name: policies, mountPath: /etc/rapport/policies, readOnly: true}
         {{- end }}
-        {{- if and $values.placements (eq .name "scorer") }}
+        {{- if and $values.placements (has .name (list "scorer" "feature-store")) }}
         - {name: placements, mountPath: /etc/rapport/placements, readOnly: true}
         {{- end }}
         {{- if $values.kafka.tlsSecret }}
@@ -165,7 +165,7 @@ spec:
     - name: policies
       configMap: {name: {{ include "rapport.fullname" $root }}-policies}
     {{- end }}
-    {{- if and $values.placements (eq .name "scorer") }}
+    {{- if and $values.placements (has .name (list "scorer" "feature-store")) }}
     - name: placements
       configMap: {name: {{ include "rapport.fullname" $root }}-placements}
     {{- end }}

@@ -140,7 +140,7 @@ async fn arm_that_is_liked_better_wins(stack: &Stack, dealt: &[(String, String, 
     let buyers = buys.len();
     collect(stack, buys).await;
     let status = wait_until("an experiment whose windows have ended", 2 * WITHIN, async || {
-        let status = stack.ask(&["experiments", "status", "draw", "--window", "15s"]).1;
+        let status = stack.ask(&["experiments", "recount", "draw", "--window", "15s"]).1;
         let bought = status["arms"][1]["purchased"].as_f64().unwrap_or_default();
         check(status["still_in_window"] == 0 && bought == 1.0, || status.to_string())?;
         Ok(status)

@@ -1,10 +1,11 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use rapport_events::{Tenant, pseudonym::Pseudonymiser};
 use rapport_kafka::KafkaArgs;
 use rapport_offline::{OfflineArgs, WriterSettings};
 use rapport_online::{OnlineArgs, ViewsArgs};
+use rapport_placements::Folder;
 use rapport_rpc::ServerArgs;
 use rapport_runtime::{RuntimeArgs, parse_duration};
 use rapport_telemetry::{ServiceConfig, TelemetryArgs};
@@ -67,6 +68,10 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_ANNOUNCE", default_value_t = true, action = clap::ArgAction::Set)]
     pub announce: bool,
 
+    /// Folder of the tenants' placements, the scorer's: then experiments are judged while they run
+    #[arg(long, env = "RAPPORT_PLACEMENTS")]
+    pub placements: Option<PathBuf>,
+
     #[command(flatten)]
     pub watched: WatchedArgs,
     #[command(flatten)]
@@ -87,9 +92,9 @@ pub struct Config {
     pub telemetry: TelemetryArgs,
 }
 
-/// How closely features are watched.
+/// How closely features and experiments are watched.
 #[derive(Debug, Clone, Parser)]
-#[command(next_help_heading = "Watching features")]
+#[command(next_help_heading = "Watching")]
 pub struct WatchedArgs {
     /// Share of the events whose customer's vector is counted, for statistics and drift; 0 counts none
     #[arg(long, env = "RAPPORT_STATISTICS_SHARE", default_value_t = 0.05, value_parser = share)]
@@ -106,6 +111,10 @@ pub struct WatchedArgs {
     /// How often a partition's log is read for that, at most; never more than a twentieth of the time
     #[arg(long, env = "RAPPORT_SKEW_EVERY", default_value = "5m", value_parser = parse_duration)]
     pub skew_every: Duration,
+
+    /// How often experiments are judged
+    #[arg(long, env = "RAPPORT_EXPERIMENTS_EVERY", default_value = "10s", value_parser = parse_duration)]
+    pub experiments_every: Duration,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -152,6 +161,7 @@ impl ServiceConfig for Config {
             ("--flush-age", self.flush_age, Duration::from_secs(3600)),
             ("--drift-every", self.watched.drift_every, Duration::from_secs(24 * 3600)),
             ("--skew-every", self.watched.skew_every, Duration::from_secs(24 * 3600)),
+            ("--experiments-every", self.watched.experiments_every, Duration::from_secs(3600)),
         ] {
             if time > most {
                 return Err(format!("{flag} may be {most:?} at most, is {time:?}"));
@@ -159,6 +169,9 @@ impl ServiceConfig for Config {
         }
         if !self.state_ttl.is_zero() && self.state_ttl < Duration::from_secs(60) {
             return Err(format!("--state-ttl must be 0s or at least 60s, is {:?}", self.state_ttl));
+        }
+        if let Some(dir) = &self.placements {
+            Folder::open(dir).map_err(|mistakes| format!("--placements: {mistakes}"))?;
         }
         self.views.load().map(drop).map_err(|e| e.to_string())
     }
@@ -182,6 +195,7 @@ mod tests {
             (["--state-ttl", "1s"], "--state-ttl"),
             (["--skew-share", "2"], "--skew-share"),
             (["--drift-every", "2d"], "--drift-every"),
+            (["--placements", "/no/such/folder"], "--placements"),
             (["--hash-key", "short"], "--hash-key"),
             (["--redis-url", "http://x"], "--redis-url"),
             (["--views", "/no/such/file.yaml"], "/no/such/file.yaml"),

@@ -18,7 +18,8 @@
 //! [`served`] keeps the lists that scorers served in a log beside it: with the events, the feedback
 //! loop. [`serve`] answers reads over gRPC, and [`doors`] those of other people's clients, all of them
 //! through [`read`]. What features are like ([`statistics`]) and whether they are what the log says ([`skew`])
-//! is watched beside it. When Redis or the offline store is away, the stream waits;
+//! is watched beside it. What [`experiments`] have shown is counted from both logs while they run, and an arm
+//! that breaks a guard rail is stopped. When Redis or the offline store is away, the stream waits;
 //! nothing is skipped.
 
 mod aggregates;
@@ -31,6 +32,7 @@ mod dead;
 mod doors;
 mod error;
 mod evolve;
+mod experiments;
 mod generations;
 mod group;
 mod hot;
@@ -45,7 +47,10 @@ mod skew;
 mod statistics;
 mod watched;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use rapport_kafka::{Publisher, PublisherSettings, wait_for_topics};
 use rapport_offline::{LogWriter, OfflineLog};
@@ -61,6 +66,7 @@ use crate::{
     consume::{Consume, Filling},
     customers::Customers,
     dead::DeadLetters,
+    experiments::{Decisions, Experiments},
     generations::Generations,
     read::Reads,
     rebuild::Rebuilder,
@@ -100,6 +106,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let (to_consumer, done) = std::sync::mpsc::channel();
     let runtime = tokio::runtime::Handle::current();
     let dead = DeadLetters { publisher: Arc::clone(&publisher), topic: topics.dead.clone(), runtime: runtime.clone() };
+    let owner = Arc::new(AtomicBool::new(false));
     let served_log = ServedLog {
         kafka: config.kafka.clone(),
         group_id: config.group_id.clone(),
@@ -107,6 +114,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         lifecycle: lifecycle.clone(),
         writer: LogWriter::new(log.clone(), config.writer_settings()),
         dead: dead.clone(),
+        owner: Arc::clone(&owner),
     };
     let sink = Sink {
         component: lifecycle.component("sink"),
@@ -154,6 +162,29 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         topic: topics.features_drift.clone(),
         every: config.watched.drift_every,
     };
+    let decisions = Decisions::default();
+    let (placements, watching_placements) = match &config.placements {
+        Some(dir) => {
+            let watched = rapport_placements::watch(dir, &lifecycle).map_err(|e| Error::Config(e.to_string()))?;
+            (Some(watched.placements), Some(watched.thread))
+        }
+        None => (None, None),
+    };
+    let judging = placements.map(|placements| {
+        let caught_up = lifecycle.component("experiments");
+        let experiments = Experiments {
+            log: log.clone(),
+            flush_age: config.flush_age,
+            placements,
+            decisions: decisions.clone(),
+            caught_up: caught_up.clone(),
+            owner: Arc::clone(&owner),
+            publisher: Arc::clone(&publisher),
+            topic: topics.experiments.clone(),
+            every: config.watched.experiments_every,
+        };
+        (experiments, caught_up)
+    });
     let (to_backfill, ready) = std::sync::mpsc::channel();
     let (to_owner, from_backfill) = std::sync::mpsc::sync_channel(CHUNKS_AHEAD);
     let backfill = Backfill {
@@ -207,12 +238,20 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         let backfill =
             spawn_thread::<Error, _>(&lifecycle, "backfill", move || backfill.run()).map_err(Error::Thread)?;
         let served = spawn_thread::<Error, _>(&lifecycle, "served", move || served_log.run()).map_err(Error::Thread)?;
+        let mut judges = Vec::new();
+        if let Some((experiments, caught_up)) = judging {
+            judges.push(decisions.follow(&config.kafka, &lifecycle, caught_up)?);
+            judges.push(watch(&lifecycle, "judge", move |lifecycle| experiments.run(lifecycle))?);
+        }
         lifecycle.drain_requested().await;
         // The consumer asks the sink for a last flush, commits, and ends; then the sink does.
         consumer.join_within(JOIN_BUDGET).await;
         sink.join_within(JOIN_BUDGET).await;
         served.join_within(JOIN_BUDGET).await;
         backfill.join_within(JOIN_BUDGET).await;
+        for thread in judges {
+            thread.join_within(JOIN_BUDGET).await;
+        }
         Ok::<(), Error>(())
     };
     let served = async {
@@ -234,7 +273,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         served
     );
     looking.join_within(JOIN_BUDGET).await;
-    for thread in watching {
+    for thread in watching.into_iter().chain(watching_placements) {
         thread.join_within(JOIN_BUDGET).await;
     }
     publisher.flush(FLUSH_BUDGET).await;

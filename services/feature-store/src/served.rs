@@ -10,7 +10,10 @@ mod polled;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -43,6 +46,8 @@ pub(crate) struct ServedLog {
     pub lifecycle: Lifecycle,
     pub writer: LogWriter<ServedList>,
     pub dead: DeadLetters,
+    /// Set while this instance has the first partition: what one instance of all must do is done by that one.
+    pub owner: Arc<AtomicBool>,
 }
 
 /// What a rebalance must empty too. The callbacks run inside the consumer's own polls.
@@ -50,6 +55,7 @@ struct Group {
     topic: String,
     held: Mutex<Held>,
     component: Component,
+    owner: Arc<AtomicBool>,
 }
 
 impl Group {
@@ -99,7 +105,9 @@ impl ConsumerContext for Group {
         }
     }
 
-    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let has = consumer.assignment().is_ok_and(|all| all.elements().iter().any(|of| of.partition() == 0));
+        self.owner.store(has, Ordering::Relaxed);
         if let Rebalance::Assign(_) = rebalance {
             self.component.ready();
         }
@@ -109,11 +117,11 @@ impl ConsumerContext for Group {
 impl ServedLog {
     /// The loop of the thread, until a drain.
     pub(crate) fn run(self) -> Result<(), Error> {
-        let Self { kafka, group_id, component, lifecycle, writer, dead } = self;
+        let Self { kafka, group_id, component, lifecycle, writer, dead, owner } = self;
         let topic = kafka.topics().served;
         component.waiting("joining the consumer group of served lists");
         let held = Mutex::new(Held { polled: VecDeque::new(), writer });
-        let group = Group { topic: topic.clone(), held, component: component.clone() };
+        let group = Group { topic: topic.clone(), held, component: component.clone(), owner };
         let consumer: BaseConsumer<Group> =
             kafka.consumer("rapport-feature-store-served", &format!("{group_id}-served")).create_with_context(group)?;
         consumer.subscribe(&[&topic])?;

@@ -13,7 +13,6 @@ mod commands;
 mod context;
 mod error;
 mod evaluate;
-mod experiment;
 mod export;
 mod import;
 mod join;

@@ -23,6 +23,7 @@ mod recommender_tests;
 mod serve;
 pub mod served;
 pub mod shadow;
+mod stopped;
 pub mod store;
 pub mod trends;
 
@@ -85,6 +86,8 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         None => (Arc::default(), None),
     };
 
+    let stopped = Arc::new(stopped::Stopped::default());
+
     // What runs behind them. Kafka may come later: until then the scorer is live and not ready.
     let (served, shown) = served::Log::new(config.answers.served_queue as usize);
     let publisher = Arc::new(served::publisher(&config.kafka)?);
@@ -113,13 +116,20 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         config.answers.trends_every,
         lifecycle.clone(),
     ));
-    let following =
-        tokio::spawn(follow(config.kafka.clone(), config.loader(), models.clone(), catalog, lifecycle.clone()));
+    let following = tokio::spawn(follow(
+        config.kafka.clone(),
+        config.loader(),
+        models.clone(),
+        catalog,
+        stopped.clone(),
+        lifecycle.clone(),
+    ));
 
     // The answers, until a drain is asked for and the calls in flight have ended.
     let service = Arc::new(serve::Service {
         recommender,
         placements,
+        stopped,
         served,
         default_tenant: config.default_tenant.clone(),
         hash,
@@ -197,17 +207,22 @@ async fn raw_door(
     doors::http::serve(doors::raw::http::NAME, addr, config, router, ready, &lifecycle).await
 }
 
-/// Follows catalog and models until a drain is asked for.
+/// Follows catalog, models and stopped arms until a drain is asked for.
 async fn follow(
     kafka: rapport_kafka::KafkaArgs,
     loading: models::loader::LoaderSettings,
     models: Arc<models::Models>,
     catalog: Arc<catalog::Catalog>,
+    stopped: Arc<stopped::Stopped>,
     lifecycle: Lifecycle,
 ) -> Result<(), Error> {
     // Registered before the first await: readiness must not pass in between.
-    let (catalog_part, models_part, loader_part) =
-        (lifecycle.component("catalog"), lifecycle.component("models"), lifecycle.component("model-loader"));
+    let (catalog_part, models_part, loader_part, experiments_part) = (
+        lifecycle.component("catalog"),
+        lifecycle.component("models"),
+        lifecycle.component("model-loader"),
+        lifecycle.component("experiments"),
+    );
     rapport_kafka::wait_for_topics(&kafka, &lifecycle).await?;
     let topics = kafka.topics();
 
@@ -227,6 +242,13 @@ async fn follow(
         }
     })?;
 
+    let experiments_thread =
+        compacted::follow(&kafka, &topics.experiments, &lifecycle, experiments_part, move |record| {
+            if let Err(error) = stopped.apply(record.key, record.value) {
+                refused("experiments", &record, &error);
+            }
+        })?;
+
     loop {
         if part_is_ready(&lifecycle, "catalog") {
             catalog.set_caught_up();
@@ -238,7 +260,7 @@ async fn follow(
         }
     }
     lifecycle.drain_requested().await;
-    for thread in [catalog_thread, models_thread, loader_thread] {
+    for thread in [catalog_thread, models_thread, loader_thread, experiments_thread] {
         thread.join_within(THREADS_END).await;
     }
     Ok(())

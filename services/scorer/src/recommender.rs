@@ -58,7 +58,8 @@ pub struct Ask {
 impl Ask {
     /// The best items that the placement's rules choose from.
     fn most(&self) -> usize {
-        self.placement.as_ref().map_or(self.limit, |of| of.placement.candidates.max(self.limit))
+        let rules = self.placement.iter().flat_map(Resolved::all);
+        rules.map(|placement| placement.candidates).fold(self.limit, usize::max)
     }
 
     /// Whether a list that was made without more ado answers it.
@@ -160,7 +161,7 @@ impl Recommender {
             let catalog = self.catalog.of(tenant);
             let world = World { catalog: &catalog, model: answer.model.as_deref() };
             let best = answer.items.into_iter().map(|placed| placed.pick).collect();
-            answer.items = arrange::arrange(&of.placement, best, limit, &world, &mut rand::rng()).items;
+            answer.items = arrange::by_rules(of, best, limit, &world, &mut rand::rng());
         }
         answer.items.truncate(limit);
         answer.placement = placement;

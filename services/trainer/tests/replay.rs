@@ -38,6 +38,7 @@ fn lists(events: &[LoggedEvent]) -> Vec<ServedList> {
             score: 1.0,
             propensity,
             sources: "sequence".into(),
+            arm: String::new(),
         };
         ServedList {
             position: Position { partition: 0, offset: number as i64 },
@@ -50,6 +51,7 @@ fn lists(events: &[LoggedEvent]) -> Vec<ServedList> {
             arm: String::new(),
             model: "next-item".into(),
             model_version: "v1".into(),
+            cached: None,
             items: vec![item("certain", 1.0), item(&drawn, 1.0 / POOL as f64)],
         }
     };

@@ -77,12 +77,19 @@ impl Rebuild {
         if !matches!(pipe.run()?.first(), Some(Value::Okay)) {
             return Ok(false);
         }
-        let read = self.read(pipe, dedup, &[key.as_bytes(), token.as_bytes()], progress)?;
-        if read {
-            dedup.found(pipe)?;
-        }
+        let read = self.read(pipe, dedup, &[key.as_bytes(), token.as_bytes()], progress).and_then(|read| {
+            if read {
+                dedup.found(pipe)?;
+            }
+            Ok(read)
+        });
+        // After a failure too (topics just made have no leader for a moment): or the next attempt, our own,
+        // would wait until the claim has expired.
+        pipe.clear();
         pipe.add(&[b"EVAL", RELEASE, b"1", key.as_bytes(), token.as_bytes()]);
-        pipe.run()?;
+        let released = pipe.run();
+        let read = read?;
+        released?;
         Ok(read)
     }
 

@@ -31,6 +31,9 @@ pub struct Topics {
     pub features_updated: String,
     /// How far features are from where models learned. Compacted; key: tenant/view.feature.
     pub features_drift: String,
+    /// What experiments have shown, and which arms are stopped. Compacted; key: tenant/experiment, and
+    /// tenant/experiment/arm.
+    pub experiments: String,
     /// Which model is live. Compacted; key: tenant/model name.
     pub models: String,
     /// What was shown to whom. Key: tenant/customer.
@@ -55,6 +58,7 @@ impl Topics {
             catalog: name("catalog.v1"),
             features_updated: name("features.updated.v1"),
             features_drift: name("features.drift.v1"),
+            experiments: name("experiments.v1"),
             models: name("models.v1"),
             served: name("recommendations.served.v1"),
             shadow: name("recommendations.shadow.v1"),
@@ -88,6 +92,7 @@ impl Topics {
             compacted(&self.catalog, args.partitions),
             events(&self.features_updated, 1),
             compacted(&self.features_drift, 1),
+            compacted(&self.experiments, 1),
             compacted(&self.models, 1),
             events(&self.served, 30),
             events(&self.shadow, 1),

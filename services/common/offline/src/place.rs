@@ -8,7 +8,7 @@ use rapport_events::LoggedEvent;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Manifest, OfflineLog,
+    Error, Manifest, OfflineLog, Record, ServedList,
     manifest::{self, folder_of},
     store::within,
 };
@@ -68,11 +68,22 @@ impl OfflineLog {
     /// # Errors
     /// The store is away, or the manifest that does not fit.
     pub fn newer(&self, place: &Place) -> Result<Newer, Error> {
+        self.newer_of::<LoggedEvent>(place)
+    }
+
+    /// The same of the lists that were served, whose place is one of its own.
+    ///
+    /// # Errors
+    /// As [`Self::newer`].
+    pub fn newer_served(&self, place: &Place) -> Result<Newer, Error> {
+        self.newer_of::<ServedList>(place)
+    }
+
+    fn newer_of<R: Record>(&self, place: &Place) -> Result<Newer, Error> {
         let store = self.store.as_ref();
         self.wait(async {
             for (&partition, mark) in &place.0 {
-                match Manifest::read::<LoggedEvent>(store, &Manifest::path::<LoggedEvent>(partition, mark.first)).await
-                {
+                match Manifest::read::<R>(store, &Manifest::path::<R>(partition, mark.first)).await {
                     Ok(manifest) if Mark::from(&manifest) == *mark => {}
                     Ok(_) | Err(Error::Store(object_store::Error::NotFound { .. })) => {
                         return Ok(Newer::AnotherLog { partition });
@@ -81,11 +92,11 @@ impl OfflineLog {
                 }
             }
             let mut newer = Vec::new();
-            for partition in manifest::partitions::<LoggedEvent>(store).await? {
+            for partition in manifest::partitions::<R>(store).await? {
                 let mark = place.0.get(&partition);
                 let mut expected = mark.map_or(0, |mark| mark.last + 1);
-                for path in names_after(store, partition, mark).await? {
-                    let manifest = Manifest::read::<LoggedEvent>(store, &path).await?;
+                for path in names_after::<R>(store, partition, mark).await? {
+                    let manifest = Manifest::read::<R>(store, &path).await?;
                     manifest.must_begin_at(expected, partition, &path)?;
                     expected = manifest.last + 1;
                     newer.push(manifest);
@@ -97,10 +108,14 @@ impl OfflineLog {
 }
 
 /// The manifests of a partition after a mark, by name, ascending.
-async fn names_after(store: &dyn ObjectStore, partition: i32, mark: Option<&Mark>) -> Result<Vec<Path>, Error> {
-    let folder = folder_of::<LoggedEvent>(partition);
+async fn names_after<R: Record>(
+    store: &dyn ObjectStore,
+    partition: i32,
+    mark: Option<&Mark>,
+) -> Result<Vec<Path>, Error> {
+    let folder = folder_of::<R>(partition);
     let listed = match mark {
-        Some(mark) => store.list_with_offset(Some(&folder), &Manifest::path::<LoggedEvent>(partition, mark.first)),
+        Some(mark) => store.list_with_offset(Some(&folder), &Manifest::path::<R>(partition, mark.first)),
         None => store.list(Some(&folder)),
     };
     let mut names: Vec<Path> = within(listed.map_ok(|meta| meta.location).try_collect()).await?;

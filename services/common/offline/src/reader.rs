@@ -102,6 +102,19 @@ impl OfflineLog {
         Ok(events)
     }
 
+    /// The selected served lists of one manifest, by file and offset.
+    ///
+    /// # Errors
+    /// As [`OfflineLog::read`].
+    pub fn served_of(&self, manifest: &Manifest, selection: &Selection) -> Result<Vec<ServedList>, Error> {
+        let mut lists = Vec::new();
+        self.each_file_of(std::slice::from_ref(manifest), selection, &mut |mut of_file| {
+            lists.append(&mut of_file);
+            Ok::<_, Error>(())
+        })?;
+        Ok(lists)
+    }
+
     fn each_file_of<R: Record, E: From<Error>>(
         &self,
         manifests: &[Manifest],

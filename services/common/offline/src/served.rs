@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Float64Array, Int32Array, Int64Array, StringArray, TimestampMillisecondArray},
+    array::{
+        Array as _, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray,
+        TimestampMillisecondArray,
+    },
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
 use bytes::Bytes;
@@ -31,6 +34,8 @@ pub struct ServedList {
     pub arm: String,
     pub model: String,
     pub model_version: String,
+    /// Whether it came from the scorer's cache; `None` in files from before this was kept.
+    pub cached: Option<bool>,
     /// As shown, at least one: a list of none leaves no row.
     pub items: Vec<ServedItem>,
 }
@@ -44,6 +49,8 @@ pub struct ServedItem {
     pub propensity: f64,
     /// Where it came from, separated by commas.
     pub sources: String,
+    /// The arm that put it there, in a list that two arms drafted together; empty elsewhere.
+    pub arm: String,
 }
 
 fn schema() -> SchemaRef {
@@ -66,6 +73,9 @@ fn schema() -> SchemaRef {
         text("sources"),
         Field::new("partition", DataType::Int32, false),
         Field::new("offset", DataType::Int64, false),
+        // Not in files that older feature stores wrote.
+        Field::new("cached", DataType::Boolean, true),
+        Field::new("item_arm", DataType::Utf8, true),
     ]))
 }
 
@@ -115,6 +125,10 @@ impl Record for ServedList {
             of_item(|item| &item.sources),
             Arc::new(Int32Array::from_iter_values(rows.iter().map(|(list, ..)| list.position.partition))),
             Arc::new(Int64Array::from_iter_values(rows.iter().map(|(list, ..)| list.position.offset))),
+            Arc::new(BooleanArray::from_iter(rows.iter().map(|(list, ..)| list.cached))),
+            Arc::new(StringArray::from_iter(
+                rows.iter().map(|(.., item)| Some(item.arm.as_str()).filter(|arm| !arm.is_empty())),
+            )),
         ];
         Ok(Packed { rows: rows.len(), bytes: write(schema(), columns)? })
     }
@@ -135,6 +149,8 @@ impl Record for ServedList {
             let propensities: &Float64Array = column(path, &batch, "propensity")?;
             let partitions: &Int32Array = column(path, &batch, "partition")?;
             let offsets: &Int64Array = column(path, &batch, "offset")?;
+            let cached = batch.column_by_name("cached").and_then(|of| of.as_any().downcast_ref::<BooleanArray>());
+            let item_arms = batch.column_by_name("item_arm").and_then(|of| of.as_any().downcast_ref::<StringArray>());
             for i in 0..batch.num_rows() {
                 let position = Position { partition: partitions.value(i), offset: offsets.value(i) };
                 let item = ServedItem {
@@ -142,6 +158,7 @@ impl Record for ServedList {
                     score: scores.value(i),
                     propensity: propensities.value(i),
                     sources: sources.value(i).to_owned(),
+                    arm: item_arms.filter(|of| of.is_valid(i)).map(|of| of.value(i).to_owned()).unwrap_or_default(),
                 };
                 // The rows of a list follow each other.
                 match lists.get_mut(begins..).and_then(<[Self]>::last_mut) {
@@ -157,6 +174,7 @@ impl Record for ServedList {
                         arm: arms.value(i).to_owned(),
                         model: models.value(i).to_owned(),
                         model_version: versions.value(i).to_owned(),
+                        cached: cached.filter(|of| of.is_valid(i)).map(|of| of.value(i)),
                         items: vec![item],
                     }),
                 }
@@ -164,5 +182,48 @@ impl Record for ServedList {
             rows += batch.num_rows();
         }
         Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_from_before_the_newer_columns_is_read_without_them() {
+        let list = ServedList {
+            position: Position { partition: 0, offset: 3 },
+            tenant: Tenant::parse("demo").unwrap(),
+            customer_id: "ann".into(),
+            request_id: "r".into(),
+            served_at: EventTime::from_ms(1_000),
+            placement: String::new(),
+            experiment: "e".into(),
+            arm: "interleaved".into(),
+            model: String::new(),
+            model_version: String::new(),
+            cached: Some(true),
+            items: vec![ServedItem {
+                item_id: "x".into(),
+                score: 1.0,
+                propensity: 1.0,
+                sources: String::new(),
+                arm: "b".into(),
+            }],
+        };
+        let path = Path::from("served/file.parquet");
+        let bytes = Bytes::from(ServedList::pack(&[&list]).unwrap().bytes);
+        let (mut as_written, mut older) = (Vec::new(), Vec::new());
+        ServedList::unpack(&path, bytes.clone(), &mut as_written).unwrap();
+        assert_eq!(as_written, std::slice::from_ref(&list));
+
+        let mut batches = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+        let batch = batches.next().unwrap().unwrap();
+        let kept = batch.project(&(0..batch.num_columns() - 2).collect::<Vec<_>>()).unwrap();
+        let bytes = Bytes::from(write(kept.schema(), kept.columns().to_vec()).unwrap());
+        ServedList::unpack(&path, bytes, &mut older).unwrap();
+        let mut expected = list;
+        (expected.cached, expected.items[0].arm) = (None, String::new());
+        assert_eq!(older, [expected]);
     }
 }

@@ -132,6 +132,7 @@ fn list(partition: i32, offset: i64) -> ServedList {
         score: n as f64 / 4.0,
         propensity: if n == 0 { 1.0 } else { 0.25 },
         sources: "sequence,trending".into(),
+        arm: if n == 1 { "b".into() } else { String::new() },
     };
     ServedList {
         position: Position { partition, offset },
@@ -144,6 +145,7 @@ fn list(partition: i32, offset: i64) -> ServedList {
         arm: String::new(),
         model: "next-item".into(),
         model_version: "20261128T070000Z-abc".into(),
+        cached: Some(offset % 2 == 0),
         items: (0..=offset % 3).map(item).collect(),
     }
 }

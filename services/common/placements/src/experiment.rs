@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Several placements in the place of one, each for a share of the customers.
@@ -11,6 +13,60 @@ pub struct Experiment {
     pub traffic: f64,
     /// At least two; their shares add up to 1. The first is the control.
     pub arms: Vec<Arm>,
+    /// Everybody who takes part gets one list that the two arms draft together; shares mean nothing then.
+    pub interleaved: bool,
+    pub judged: Judged,
+}
+
+/// How an experiment is judged while it runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// From a customer's first list: what happens in it counts.
+    pub window: Duration,
+    /// The type of events that are a purchase.
+    pub purchase: String,
+    /// How often all intervals of a metric together may be wrong.
+    pub alpha: f64,
+    pub guard_rails: Vec<GuardRail>,
+}
+
+impl Default for Judged {
+    fn default() -> Self {
+        let day = Duration::from_secs(24 * 3600);
+        Self { window: day, purchase: "purchase".into(), alpha: 0.05, guard_rails: Vec::new() }
+    }
+}
+
+/// What stops an arm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GuardRail {
+    pub metric: Metric,
+    /// An arm is stopped when it is surely worse than the control by more than this share of the control's
+    /// mean; 0: when it is surely worse at all.
+    pub at_most_worse: f64,
+}
+
+/// What a customer did in the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Acted on an item after it was shown.
+    Acted,
+    Purchased,
+    /// The sum of the purchases' values.
+    Revenue,
+}
+
+impl Metric {
+    pub const ALL: [Self; 3] = [Self::Acted, Self::Purchased, Self::Revenue];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acted => "acted",
+            Self::Purchased => "purchased",
+            Self::Revenue => "revenue",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +82,7 @@ impl Experiment {
     /// The customer's arm: always the same one, whatever is asked and wherever. `None` for who does not
     /// take part. More traffic moves nobody who takes part already.
     pub fn arm_of(&self, customer: &str) -> Option<&Arm> {
-        if self.draw("traffic", customer) >= self.traffic {
+        if !self.takes(customer) {
             return None;
         }
         let at = self.draw("arm", customer);
@@ -37,6 +93,23 @@ impl Experiment {
         });
         // Shares that add up to a hair less than 1.
         found.or(self.arms.last())
+    }
+
+    /// Whether what was counted for this one holds for `other`: guard rails and the level may differ.
+    pub fn counts_as(&self, other: &Self) -> bool {
+        let judged =
+            Judged { alpha: other.judged.alpha, guard_rails: other.judged.guard_rails.clone(), ..self.judged.clone() };
+        Self { judged, ..self.clone() } == *other
+    }
+
+    /// Whether the customer takes part.
+    pub fn takes(&self, customer: &str) -> bool {
+        self.draw("traffic", customer) < self.traffic
+    }
+
+    /// The arm that the others are compared with.
+    pub fn control(&self) -> Option<&Arm> {
+        self.arms.first()
     }
 
     /// A number from 0 to below 1 that looks drawn.
@@ -56,7 +129,14 @@ mod tests {
     fn experiment(traffic: f64, shares: &[f64]) -> Experiment {
         let arm = |(n, share): (usize, &f64)| Arm { name: format!("arm{n}"), share: *share, placement: "home".into() };
         let arms = shares.iter().enumerate().map(arm).collect();
-        Experiment { placement: "home".into(), salt: "s".into(), traffic, arms }
+        Experiment {
+            placement: "home".into(),
+            salt: "s".into(),
+            traffic,
+            arms,
+            interleaved: false,
+            judged: Judged::default(),
+        }
     }
 
     fn dealt(experiment: &Experiment, customers: usize) -> BTreeMap<Option<String>, usize> {

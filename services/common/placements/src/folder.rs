@@ -31,6 +31,10 @@ impl Placements {
     pub fn of(&self, tenant: &Tenant) -> Option<&Arc<TenantPlacements>> {
         self.tenants.get(tenant)
     }
+
+    pub fn tenants(&self) -> impl Iterator<Item = (&Tenant, &Arc<TenantPlacements>)> {
+        self.tenants.iter()
+    }
 }
 
 impl FromIterator<(Tenant, TenantPlacements)> for Placements {
@@ -205,7 +209,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let acme = Tenant::parse("acme").unwrap();
         let write = |text: &str| fs::write(dir.path().join("acme.yaml"), text).unwrap();
-        let has = |folder: &Folder, name: &str| folder.placements().of(&acme).unwrap().resolve(name, "ann").is_some();
+        let has = |folder: &Folder, name: &str| {
+            folder.placements().of(&acme).unwrap().resolve(name, "ann", |_, _| false).is_some()
+        };
         write("placements: {home: {}}");
         let mut folder = Folder::open(dir.path()).unwrap();
         assert!(has(&folder, "home") && !folder.look(), "nothing has changed");

@@ -10,7 +10,7 @@ mod read;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use experiment::{Arm, Experiment};
+pub use experiment::{Arm, Experiment, GuardRail, Judged, Metric};
 pub use folder::{Folder, Placements, WatchError, Watched, watch};
 pub use read::{Mistake, Mistakes};
 
@@ -78,28 +78,64 @@ pub struct Resolved {
     pub placement: Arc<Placement>,
     /// The experiment and the arm, where the customer takes part in one.
     pub experiment: Option<(String, String)>,
+    /// The other side, where two arms draft the list together.
+    pub draft: Option<Draft>,
 }
 
+/// Two arms that draft one list together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    pub against: Arc<Placement>,
+    /// Of the placement, and of the one against it.
+    pub arms: [String; 2],
+}
+
+/// What stands for the arm in the lists that two arms drafted together.
+pub const INTERLEAVED: &str = "interleaved";
+
 impl Resolved {
+    /// Whose rules apply: one placement, or the two that draft together.
+    pub fn all(&self) -> impl Iterator<Item = &Placement> {
+        let against = self.draft.iter().map(|draft| draft.against.as_ref());
+        std::iter::once(self.placement.as_ref()).chain(against)
+    }
+
     /// The same rules, outside of any experiment.
     pub fn without_experiment(self) -> Self {
-        Self { experiment: None, ..self }
+        Self { experiment: None, draft: None, ..self }
     }
 }
 
 impl TenantPlacements {
-    /// The rules for `name` and this customer; `None` when nobody declared the placement.
-    pub fn resolve(&self, name: &str, customer: &str) -> Option<Resolved> {
+    /// The rules for `name` and this customer; `None` when nobody declared the placement. Who has an arm
+    /// that is stopped (by experiment and arm) gets the control's rules, outside of the experiment; two arms
+    /// that draft together are stopped together.
+    pub fn resolve(&self, name: &str, customer: &str, stopped: impl Fn(&str, &str) -> bool) -> Option<Resolved> {
         let declared = self.placements.get(name)?;
-        let arm = self.experiments.iter().find_map(|(experiment, of)| {
-            let arm = (of.placement == name).then(|| of.arm_of(customer)).flatten()?;
-            Some((experiment, arm))
-        });
-        let Some((experiment, arm)) = arm else {
-            return Some(Resolved { placement: Arc::clone(declared), experiment: None });
-        };
-        let placement = self.placements.get(&arm.placement).unwrap_or(declared);
-        Some(Resolved { placement: Arc::clone(placement), experiment: Some((experiment.clone(), arm.name.clone())) })
+        let under = self.experiments.iter().find(|(_, of)| of.placement == name && of.takes(customer));
+        let outside =
+            |placement: &Arc<Placement>| Resolved { placement: Arc::clone(placement), experiment: None, draft: None };
+        let Some((experiment, of)) = under else { return Some(outside(declared)) };
+        let rules = |arm: &Arm| self.placements.get(&arm.placement).unwrap_or(declared);
+        let control = of.control().map_or(declared, rules);
+        if let (true, [one, other]) = (of.interleaved, of.arms.as_slice()) {
+            if stopped(experiment, &one.name) || stopped(experiment, &other.name) {
+                return Some(outside(control));
+            }
+            let arms = [one.name.clone(), other.name.clone()];
+            return Some(Resolved {
+                experiment: Some((experiment.clone(), INTERLEAVED.to_owned())),
+                draft: Some(Draft { against: Arc::clone(rules(other)), arms }),
+                ..outside(rules(one))
+            });
+        }
+        match of.arm_of(customer) {
+            Some(arm) if !stopped(experiment, &arm.name) => {
+                let experiment = Some((experiment.clone(), arm.name.clone()));
+                Some(Resolved { experiment, ..outside(rules(arm)) })
+            }
+            _ => Some(outside(control)),
+        }
     }
 
     pub fn placements(&self) -> impl Iterator<Item = &Arc<Placement>> {

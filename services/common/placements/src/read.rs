@@ -1,10 +1,15 @@
 //! A file's text into placements, with every mistake in it and not only the first.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
-use crate::{Arm, Boost, Diversity, Experiment, Explore, Match, Placement, TenantPlacements};
+use rapport_runtime::parse_duration;
+
+use crate::{
+    Arm, Boost, Diversity, Experiment, Explore, GuardRail, INTERLEAVED, Judged, Match, Metric, Placement,
+    TenantPlacements,
+};
 
 /// What is arranged when the file does not say.
 const CANDIDATES: usize = 60;
@@ -12,6 +17,8 @@ const MOST_CANDIDATES: usize = 500;
 const NAME_BYTES: usize = 64;
 /// A boost beyond this decides alone, whatever the model says: that is a rule and not a boost.
 const MOST_BOOST: f32 = 10.0;
+const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
+const LONGEST_WINDOW: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Shares are written with a few digits.
 const SHARES_TOLERANCE: f64 = 1e-6;
 
@@ -95,13 +102,28 @@ struct WrittenExperiment {
     #[serde(default = "all")]
     traffic: f64,
     arms: Vec<WrittenArm>,
+    #[serde(default)]
+    interleaved: bool,
+    window: Option<String>,
+    purchase: Option<String>,
+    alpha: Option<f64>,
+    #[serde(default)]
+    guard_rails: Vec<WrittenGuardRail>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenGuardRail {
+    metric: Metric,
+    #[serde(default)]
+    at_most_worse: f64,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenArm {
     name: String,
-    share: f64,
+    share: Option<f64>,
     placement: String,
 }
 
@@ -169,6 +191,14 @@ pub(crate) fn placements(file: &str, text: &str) -> Result<TenantPlacements, Mis
                 format!("{:?} is under experiment {other:?} already; a placement has one at a time", of.placement)
             });
         }
+        if let (true, [one, other]) = (of.interleaved, of.arms.as_slice()) {
+            // One list of candidates serves both.
+            let rules =
+                |arm: &WrittenArm| placements.get(&arm.placement).map(|of| (&of.only_categories, &of.never_categories));
+            check.that(rules(one) == rules(other), &format!("{at}.arms"), || {
+                "arms that draft together must want, and never show, the same categories".into()
+            });
+        }
         experiments.insert(name.clone(), experiment(&mut check, &at, name, of));
     }
     if check.found.is_empty() { Ok(TenantPlacements { placements, experiments }) } else { Err(Mistakes(check.found)) }
@@ -234,24 +264,74 @@ fn experiment(check: &mut Check<'_>, at: &str, name: String, written: WrittenExp
         check.name(&format!("{at}.arms[{n}].name"), &arm.name);
         let twice = written.arms.iter().take(n).any(|before| before.name == arm.name);
         check.that(!twice, &format!("{at}.arms[{n}].name"), || format!("{:?} stands twice", arm.name));
-        check.that(arm.share > 0.0 && arm.share <= 1.0, &format!("{at}.arms[{n}].share"), || {
-            format!("must be above 0 and at most 1, is {}", arm.share)
+        check.that(arm.name != INTERLEAVED, &format!("{at}.arms[{n}].name"), || {
+            format!("{INTERLEAVED:?} stands for arms that draft together; give it another name")
         });
     }
-    let sum: f64 = written.arms.iter().map(|arm| arm.share).sum();
-    check.that((sum - 1.0).abs() <= SHARES_TOLERANCE, &format!("{at}.arms"), || {
-        format!("their shares must add up to 1, they add up to {sum}")
-    });
+    if written.interleaved {
+        check.that(written.arms.len() == 2, &format!("{at}.arms"), || {
+            format!("two arms draft a list together, not {}", written.arms.len())
+        });
+        let shared = written.arms.iter().any(|arm| arm.share.is_some());
+        check.that(!shared, &format!("{at}.arms"), || "arms that draft together have no shares".into());
+        check.that(written.guard_rails.is_empty(), &format!("{at}.guard_rails"), || {
+            "are for arms that have customers of their own, not for ones that draft together".into()
+        });
+    } else {
+        shares(check, at, &written.arms);
+    }
+    let judged = judged(check, at, &written);
+    let even = 1.0 / written.arms.len().max(1) as f64;
+    let arm = |arm: WrittenArm| Arm { name: arm.name, share: arm.share.unwrap_or(even), placement: arm.placement };
     Experiment {
         placement: written.placement,
         salt: written.salt.unwrap_or(name),
         traffic: written.traffic,
-        arms: written
-            .arms
-            .into_iter()
-            .map(|arm| Arm { name: arm.name, share: arm.share, placement: arm.placement })
-            .collect(),
+        arms: written.arms.into_iter().map(arm).collect(),
+        interleaved: written.interleaved,
+        judged,
     }
+}
+
+fn shares(check: &mut Check<'_>, at: &str, arms: &[WrittenArm]) {
+    for (n, arm) in arms.iter().enumerate() {
+        let path = format!("{at}.arms[{n}].share");
+        match arm.share {
+            None => check.that(false, &path, || "is missing: the arm's share of those who take part".into()),
+            Some(share) => {
+                check.that(share > 0.0 && share <= 1.0, &path, || format!("must be above 0 and at most 1, is {share}"))
+            }
+        }
+    }
+    let sum: f64 = arms.iter().filter_map(|arm| arm.share).sum();
+    check.that((sum - 1.0).abs() <= SHARES_TOLERANCE, &format!("{at}.arms"), || {
+        format!("their shares must add up to 1, they add up to {sum}")
+    });
+}
+
+fn judged(check: &mut Check<'_>, at: &str, written: &WrittenExperiment) -> Judged {
+    let default = Judged::default();
+    let window = written.window.as_deref().map_or(Ok(default.window), parse_duration);
+    let window = window.unwrap_or_else(|reason| {
+        check.that(false, &format!("{at}.window"), || reason);
+        default.window
+    });
+    check.that((SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&window), &format!("{at}.window"), || {
+        format!("must be 1s to 90 days, is {window:?}")
+    });
+    let alpha = written.alpha.unwrap_or(default.alpha);
+    check.that(alpha > 0.0 && alpha < 1.0, &format!("{at}.alpha"), || {
+        format!("must be above 0 and below 1, is {alpha}")
+    });
+    let purchase = written.purchase.clone().unwrap_or(default.purchase);
+    check.that(!purchase.is_empty(), &format!("{at}.purchase"), || "must name a type of events".into());
+    for (n, rail) in written.guard_rails.iter().enumerate() {
+        check.that((0.0..1.0).contains(&rail.at_most_worse), &format!("{at}.guard_rails[{n}].at_most_worse"), || {
+            format!("must be a share of the control's mean, 0 or above and below 1, is {}", rail.at_most_worse)
+        });
+    }
+    let rail = |rail: &WrittenGuardRail| GuardRail { metric: rail.metric, at_most_worse: rail.at_most_worse };
+    Judged { window, purchase, alpha, guard_rails: written.guard_rails.iter().map(rail).collect() }
 }
 
 #[cfg(test)]
@@ -270,12 +350,12 @@ mod tests {
     #[test]
     fn the_example_is_right_and_shows_everything() {
         let read = placements("example.yaml", EXAMPLE).unwrap();
-        let home = read.resolve("home", "ann").unwrap();
+        let home = read.resolve("home", "ann", |_, _| false).unwrap();
         let all: Vec<&Placement> = read.placements().map(AsRef::as_ref).collect();
         assert!(all.iter().any(|p| p.explore.is_some()) && all.iter().any(|p| p.diversity.mmr.is_some()));
         assert!(all.iter().any(|p| p.narrows()) && all.iter().any(|p| p.boosts.len() == 3));
         assert!(home.experiment.is_some(), "all customers take part");
-        assert_eq!(read.resolve("nowhere", "ann"), None);
+        assert_eq!(read.resolve("nowhere", "ann", |_, _| false), None);
     }
 
     #[test]
@@ -299,6 +379,88 @@ mod tests {
         assert!(mistakes("placements: {home: {candidate: 3}}")[0].contains("placements.home.candidate"));
         let [negative] = mistakes("placements: {home: {candidates: -1}}").try_into().unwrap();
         assert!(negative.starts_with("t.yaml: placements.home.candidates: invalid type: integer"), "{negative}");
+    }
+
+    #[test]
+    fn a_stopped_arm_gets_the_controls_rules_and_takes_no_part_any_more() {
+        let text = "placements: {home: {}, varied: {}}\nexperiments: {e: {placement: home, arms: [{name: a, share: 0.5, \
+                    placement: home}, {name: b, share: 0.5, placement: varied}]}}";
+        let read = placements("t.yaml", text).unwrap();
+        let names = (0..100).map(|n| n.to_string());
+        let has = |name: &str, stopped: bool| {
+            let of = read.resolve("home", name, |experiment, arm| stopped && (experiment, arm) == ("e", "b")).unwrap();
+            (of.placement.name.clone(), of.experiment.map(|(_, arm)| arm))
+        };
+        let (mut kept, mut moved) = (0, 0);
+        for name in names {
+            match has(&name, false) {
+                (_, Some(arm)) if arm == "b" => {
+                    moved += 1;
+                    assert_eq!(has(&name, true), ("home".to_owned(), None));
+                }
+                of => {
+                    kept += 1;
+                    assert_eq!(has(&name, true), of);
+                }
+            }
+        }
+        assert!(kept > 20 && moved > 20, "{kept} {moved}");
+    }
+
+    #[test]
+    fn two_arms_draft_together_and_are_stopped_together() {
+        let text = "placements: {home: {}, varied: {}}\nexperiments: {e: {placement: home, interleaved: true, arms: [{name: \
+                    a, placement: home}, {name: b, placement: varied}]}}";
+        let read = placements("t.yaml", text).unwrap();
+        let of = read.resolve("home", "ann", |_, _| false).unwrap();
+        let draft = of.draft.unwrap();
+        assert_eq!((of.placement.name.as_str(), draft.against.name.as_str()), ("home", "varied"));
+        assert_eq!((of.experiment, draft.arms), (Some(("e".into(), INTERLEAVED.into())), ["a".into(), "b".into()]));
+        let stopped = read.resolve("home", "ann", |_, arm| arm == "b").unwrap();
+        assert_eq!((stopped.placement.name.as_str(), stopped.experiment, stopped.draft), ("home", None, None));
+        let differ = text.replace("varied: {}", "varied: {only_categories: [x]}");
+        assert!(mistakes(&differ)[0].ends_with("must want, and never show, the same categories"));
+        let wrong = text
+            .replace("name: b", "name: b, share: 0.5")
+            .replace("interleaved", "guard_rails: [{metric: acted}], interleaved");
+        assert_eq!(
+            mistakes(&wrong),
+            [
+                "t.yaml: experiments.e.arms: arms that draft together have no shares",
+                "t.yaml: experiments.e.guard_rails: are for arms that have customers of their own, not for ones that draft together",
+            ]
+        );
+    }
+
+    #[test]
+    fn how_an_experiment_is_judged_is_read_and_checked() {
+        let text = |more: &str| {
+            format!(
+                "placements: {{p: {{}}}}\nexperiments: {{e: {{placement: p, {more}, arms: [{{name: a, share: 0.5, \
+                 placement: p}}, {{name: b, share: 0.5, placement: p}}]}}}}"
+            )
+        };
+        let read = placements(
+            "t.yaml",
+            &text("window: 2h, purchase: order, alpha: 0.01, guard_rails: [{metric: revenue, at_most_worse: 0.05}]"),
+        );
+        let read = read.unwrap();
+        let (_, of) = read.experiments().next().unwrap();
+        let rails = vec![GuardRail { metric: Metric::Revenue, at_most_worse: 0.05 }];
+        let expected =
+            Judged { window: Duration::from_secs(7200), purchase: "order".into(), alpha: 0.01, guard_rails: rails };
+        assert_eq!(of.judged, expected);
+        for (more, named) in [
+            ("window: soon", "experiments.e.window"),
+            ("window: 91d", "experiments.e.window: must be 1s to 90 days"),
+            ("alpha: 1", "experiments.e.alpha"),
+            ("purchase: ''", "experiments.e.purchase"),
+            ("guard_rails: [{metric: acted, at_most_worse: 5}]", "guard_rails[0].at_most_worse"),
+            ("guard_rails: [{metric: luck}]", "guard_rails[0].metric"),
+        ] {
+            let found = mistakes(&text(more));
+            assert!(found.iter().any(|mistake| mistake.contains(named)), "{named}: {found:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use prost::Message as _;
 use rapport_events::{EventTime, FieldError, Position, Tenant};
 use rapport_offline::{ServedItem, ServedList};
-use rapport_proto::{events::DeadLetter, recommend::Served};
+use rapport_proto::{
+    events::DeadLetter,
+    recommend::{Served, provenance::Cache},
+};
 use rdkafka::{Message as _, message::BorrowedMessage};
 
 use crate::record;
@@ -60,6 +63,11 @@ fn list(payload: Option<&[u8]>, position: Position) -> Result<Option<ServedList>
         return Err(FieldError::decode("items", format!("are {}, at most {ITEMS} are kept", served.items.len())));
     }
     let of = served.provenance.unwrap_or_default();
+    let cached = match of.cache() {
+        Cache::Unspecified => None,
+        Cache::Miss => Some(false),
+        Cache::Hit | Cache::Stale => Some(true),
+    };
     let items: Vec<ServedItem> = served
         .items
         .into_iter()
@@ -68,6 +76,7 @@ fn list(payload: Option<&[u8]>, position: Position) -> Result<Option<ServedList>
             score: item.score,
             propensity: item.propensity,
             sources: item.sources.join(","),
+            arm: item.arm,
         })
         .collect();
     if items.is_empty() {
@@ -84,6 +93,7 @@ fn list(payload: Option<&[u8]>, position: Position) -> Result<Option<ServedList>
         arm: of.arm,
         model: of.model,
         model_version: of.model_version,
+        cached,
         items,
     }))
 }
@@ -101,21 +111,32 @@ mod tests {
             score: 2.0,
             propensity: 0.25,
             sources: vec!["sequence".into(), "trending".into()],
+            arm: "b".into(),
             ..ScoredItem::default()
         };
         let mut served = Served {
             tenant: "demo".into(),
             customer_id: "ann".into(),
             items: vec![item],
-            provenance: Some(Provenance { placement: "home".into(), arm: "b".into(), ..Provenance::default() }),
+            provenance: Some(Provenance {
+                placement: "home".into(),
+                arm: "b".into(),
+                cache: Cache::Stale.into(),
+                ..Provenance::default()
+            }),
             served_at: Some(EventTime::from_ms(1_000).to_proto()),
         };
         let at = Position { partition: 1, offset: 7 };
         let kept = list(Some(&served.encode_to_vec()), at).unwrap().unwrap();
         assert_eq!((kept.position, kept.customer_id.as_str(), kept.served_at.as_ms()), (at, "ann", 1_000));
-        assert_eq!((kept.placement.as_str(), kept.arm.as_str()), ("home", "b"));
-        let shown =
-            ServedItem { item_id: "a".into(), score: 2.0, propensity: 0.25, sources: "sequence,trending".into() };
+        assert_eq!((kept.placement.as_str(), kept.arm.as_str(), kept.cached), ("home", "b", Some(true)));
+        let shown = ServedItem {
+            item_id: "a".into(),
+            score: 2.0,
+            propensity: 0.25,
+            sources: "sequence,trending".into(),
+            arm: "b".into(),
+        };
         assert_eq!(kept.items, [shown]);
         served.items.clear();
         assert_eq!(list(Some(&served.encode_to_vec()), at).unwrap(), None);

@@ -6,12 +6,13 @@
 
 mod boost;
 mod diversify;
+mod draft;
 mod draw;
 
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use rapport_placements::Placement;
+use rapport_placements::{Placement, Resolved};
 
 use crate::{cache::Pick, catalog::TenantCatalog, models::LiveModel};
 
@@ -40,8 +41,18 @@ pub struct Placed {
     pub pick: Pick,
     /// In standard deviations; 0 where no boost is about the item.
     pub boost: f32,
-    /// With which probability it was drawn, given the items before it; 1 where nothing was drawn.
+    /// With which probability it was drawn, given the items before it; 1 where nothing was drawn, 0 where
+    /// that is not known.
     pub propensity: f64,
+    /// Who put it there, where two arms drafted the list.
+    pub side: Option<Side>,
+}
+
+/// One of two arms that draft together: the placement, and the one against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    One,
+    Other,
 }
 
 /// What one rule did.
@@ -57,6 +68,15 @@ pub struct Done {
 pub struct Arranged {
     pub items: Vec<Placed>,
     pub stages: Vec<Done>,
+}
+
+/// The first `limit` places of `best`, by the rules that stand for this customer: those of a placement, or of
+/// two that draft together.
+pub fn by_rules(of: &Resolved, best: Vec<Pick>, limit: usize, world: &World<'_>, dice: &mut impl Rng) -> Vec<Placed> {
+    let Some(draft) = &of.draft else { return arrange(&of.placement, best, limit, world, dice).items };
+    let one = arrange(&of.placement, best.clone(), limit, world, dice).items;
+    let other = arrange(&draft.against, best, limit, world, dice).items;
+    draft::draft(one, other, limit, dice)
 }
 
 /// The first `limit` places of `best`, by the rules of a placement. Scores stay the model's own; the
@@ -82,7 +102,8 @@ pub fn arrange(
         stages.push(timed("diversity", || diversify::apply(diversity, &mut candidates, certain, world)));
     }
     let rest = candidates.split_off(certain.min(candidates.len()));
-    let place = |propensity| move |Standing { pick, boost, .. }: Standing| Placed { pick, boost, propensity };
+    let place =
+        |propensity| move |Standing { pick, boost, .. }: Standing| Placed { pick, boost, propensity, side: None };
     let mut items: Vec<Placed> = candidates.into_iter().map(place(1.0)).collect();
     match &placement.explore {
         Some(explore) if drawn > 0 => stages.push(timed("explore", || {
@@ -99,7 +120,7 @@ pub fn arrange(
 
 /// Items that no rule has touched.
 pub fn as_it_is(best: Vec<Pick>) -> Vec<Placed> {
-    best.into_iter().map(|pick| Placed { pick, boost: 0.0, propensity: 1.0 }).collect()
+    best.into_iter().map(|pick| Placed { pick, boost: 0.0, propensity: 1.0, side: None }).collect()
 }
 
 fn timed(stage: &'static str, work: impl FnOnce() -> usize) -> Done {

@@ -11,7 +11,7 @@ fn at(placement: &str, limit: usize) -> Ask {
         "placements:\n  plain: {}\n  varied: {diversity: {same_category: 1}}\n  offers: {only_categories: [offers]}\n  \
          lifted: {boosts: [{items: [f], by: 9}]}\n  drawn: {explore: {slots: 2}}\n",
     );
-    Ask { placement: declared.unwrap().resolve(placement, "ann"), ..ann(limit) }
+    Ask { placement: declared.unwrap().resolve(placement, "ann", |_, _| false), ..ann(limit) }
 }
 
 /// A house whose tenant has a catalog of its own.

@@ -8,7 +8,10 @@ use rapport_proto::recommend::{
     ExplainRequest, RankRequest, RecommendPageRequest, RecommendRequest, SessionRecommendRequest, SimilarItemsRequest,
 };
 
-use crate::recommender::{Ask, Similar, Visit};
+use crate::{
+    recommender::{Ask, Similar, Visit},
+    stopped::StoppedArms,
+};
 
 /// Items of one answer when the caller does not say.
 pub const DEFAULT_LIMIT: usize = 10;
@@ -30,6 +33,7 @@ pub struct Around<'a> {
     pub tenant: &'a Tenant,
     pub hash: Option<&'a Pseudonymiser>,
     pub placements: Option<&'a TenantPlacements>,
+    pub stopped: &'a StoppedArms,
 }
 
 impl Around<'_> {
@@ -38,7 +42,9 @@ impl Around<'_> {
         if name.is_empty() {
             return Ok(None);
         }
-        let found = self.placements.and_then(|declared| declared.resolve(name, customer));
+        let found = self
+            .placements
+            .and_then(|declared| declared.resolve(name, customer, |experiment, arm| self.stopped.has(experiment, arm)));
         found.map(Some).ok_or_else(|| {
             let declared = self.placements.into_iter().flat_map(TenantPlacements::placements);
             let names: Vec<&str> = declared.map(|placement| placement.name.as_str()).collect();
@@ -233,7 +239,7 @@ mod tests {
 
     fn around<R>(hash: Option<&Pseudonymiser>, work: impl FnOnce(&Around<'_>) -> R) -> R {
         let declared = TenantPlacements::from_yaml("t.yaml", "placements: {home: {candidates: 30}}").unwrap();
-        work(&Around { tenant: &acme(), hash, placements: Some(&declared) })
+        work(&Around { tenant: &acme(), hash, placements: Some(&declared), stopped: &StoppedArms::default() })
     }
 
     fn ask(request: RecommendRequest) -> Result<Ask, FieldError> {

@@ -26,12 +26,14 @@ use self::asks::Around;
 use crate::{
     recommender::{Answer, Recommender},
     served::Log,
+    stopped::Stopped,
 };
 
 /// The service `rapport.recommend.v1.Recommender`.
 pub struct Service {
     pub recommender: Arc<Recommender>,
     pub placements: Arc<ArcSwap<Placements>>,
+    pub stopped: Arc<Stopped>,
     pub served: Log,
     pub default_tenant: Tenant,
     pub hash: Option<Pseudonymiser>,
@@ -73,7 +75,9 @@ impl Service {
     ) -> Result<R, Status> {
         let placements = self.placements.load();
         let placements = placements.of(tenant).map(AsRef::as_ref);
-        check(&Around { tenant, hash: self.hash.as_ref(), placements }).map_err(|error| from_field_error(&error))
+        let stopped = &self.stopped.of(tenant);
+        check(&Around { tenant, hash: self.hash.as_ref(), placements, stopped })
+            .map_err(|error| from_field_error(&error))
     }
 
     /// What every answer ends with. `shown_to`: the customer whose list it is, for the feedback loop.
@@ -87,7 +91,8 @@ impl Service {
         let now = EventTime::now();
         let (mut provenance, age) = wire::provenance(&answer, now);
         self.recommender.meters.answered(&answer, age);
-        let mut items = wire::items(std::mem::take(&mut answer.items));
+        let drafting = answer.placement.as_ref().and_then(|of| of.draft.as_ref());
+        let mut items = wire::items(std::mem::take(&mut answer.items), drafting);
         if let Some(customer) = shown_to {
             // Before titles are added: whoever reads the topic has the catalog too.
             (items, provenance) = self.served.note(tenant, customer, items, provenance, now);

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use rapport_events::EventTime;
+use rapport_placements::Draft;
 use rapport_proto::recommend::{
     ExplainResponse, Explanation, Provenance, Reason as WireReason, ScoredItem, Stage, provenance::Cache, reason::Kind,
 };
 
 use crate::{
-    arrange::Placed,
+    arrange::{Placed, Side},
     cache::Pick,
     catalog::TenantCatalog,
     pipeline::StageAccount,
@@ -52,9 +53,15 @@ fn duration(time: Duration) -> prost_types::Duration {
     }
 }
 
-/// The items without titles.
-pub fn items(placed: Vec<Placed>) -> Vec<ScoredItem> {
-    let scored = |Placed { pick: Pick { item, score, sources }, propensity, .. }: Placed| ScoredItem {
+/// The items without titles; with the arm that put each there, where two drafted the list.
+pub fn items(placed: Vec<Placed>, drafting: Option<&Draft>) -> Vec<ScoredItem> {
+    let arm = |side: Option<Side>| match (side, drafting.map(|draft| &draft.arms)) {
+        (Some(Side::One), Some([one, _])) => one.clone(),
+        (Some(Side::Other), Some([_, other])) => other.clone(),
+        _ => String::new(),
+    };
+    let scored = |Placed { pick: Pick { item, score, sources }, propensity, side, .. }: Placed| ScoredItem {
+        arm: arm(side),
         item_id: item,
         score: score.into(),
         sources: sources.names(),
@@ -190,7 +197,7 @@ mod tests {
     fn titles_come_from_the_catalog_when_asked_for() {
         let catalog = fixture::catalog(&[("a", true, &["news"])]);
         let pick = |item: &str| Pick { item: item.into(), score: 0.5, sources: SourceSet::of(Tag::Trending) };
-        let mut with = items(crate::arrange::as_it_is(vec![pick("a"), pick("unknown")]));
+        let mut with = items(crate::arrange::as_it_is(vec![pick("a"), pick("unknown")]), None);
         assert_eq!(with[0].title, "");
         add_titles(&mut with, &catalog);
         assert_eq!((with[0].title.as_str(), with[0].categories.as_slice()), ("The a", ["news".to_owned()].as_slice()));

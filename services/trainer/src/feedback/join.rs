@@ -102,6 +102,7 @@ pub(super) mod tests {
             score: 0.0,
             propensity: *propensity,
             sources: String::new(),
+            arm: String::new(),
         };
         ServedList {
             position: Position { partition: 0, offset: at },
@@ -114,6 +115,7 @@ pub(super) mod tests {
             arm: String::new(),
             model: "next-item".into(),
             model_version: "v1".into(),
+            cached: None,
             items: items.iter().map(item).collect(),
         }
     }
