@@ -11,16 +11,26 @@ use std::{
 };
 
 use prost::Message as _;
-use rapport_events::{FieldError, Tenant};
+use rapport_events::{EventTime, FieldError, Tenant};
 use rapport_proto::catalog::Item;
 
+/// The attributes that say since when an item can be had; the second one is what Gorse's API writes.
+const PUBLISHED: [&str; 2] = ["published", "timestamp"];
+
+/// RFC 3339, or a day (its beginning in UTC).
+fn time(text: &str) -> Option<EventTime> {
+    EventTime::parse_rfc3339(text).or_else(|| EventTime::parse_rfc3339(&format!("{text}T00:00:00Z")))
+}
+
 /// What answers need to know about an item.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entry {
     pub title: String,
     /// Most specific first.
     pub categories: Vec<String>,
     pub available: bool,
+    /// Since when it can be had: the attribute `published`, RFC 3339 or a day. What is no time is none.
+    pub published: Option<EventTime>,
     /// Everything else that the record says; `None` where nothing is said or nobody asks for it.
     pub attributes: Option<Box<HashMap<String, String>>>,
 }
@@ -141,8 +151,9 @@ impl Catalog {
         if item_id != item {
             return Err(FieldError::schema("item_id", format!("is {item_id:?} under the key {key:?}")));
         }
+        let published = PUBLISHED.iter().find_map(|name| time(attributes.get(*name)?));
         let attributes = (self.keep_attributes && !attributes.is_empty()).then(|| Box::new(attributes));
-        self.tenant(&tenant).put(item, Entry { title, categories, available, attributes });
+        self.tenant(&tenant).put(item, Entry { title, categories, available, published, attributes });
         self.show(&tenant);
         Ok(())
     }
@@ -187,7 +198,7 @@ mod tests {
     fn pages_follow_the_ids_and_the_highest_come_first() {
         let catalog = TenantCatalog::default();
         for (id, title, available) in [("c", "1", true), ("a", "3", true), ("b", "2", false), ("d", "3", true)] {
-            catalog.put(id, Entry { title: title.into(), categories: vec![], available, attributes: None });
+            catalog.put(id, Entry { title: title.into(), categories: vec![], available, ..Entry::default() });
         }
         let ids = |page: Vec<(String, Entry)>| page.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
         assert_eq!(ids(catalog.page("", 3)), ["a", "b", "c"]);
@@ -207,6 +218,21 @@ mod tests {
         };
         assert_eq!(kept(false), None);
         assert_eq!(kept(true).unwrap()["k"], "v");
+    }
+
+    #[test]
+    fn since_when_an_item_can_be_had_is_a_time_or_a_day_or_not_known() {
+        let tenant = Tenant::parse("acme").unwrap();
+        let published = |text: &str| {
+            let attributes = [("published".to_owned(), text.to_owned())].into();
+            let item = Item { item_id: "a".into(), attributes, ..Item::default() };
+            let catalog = Catalog::default();
+            catalog.apply(b"acme/a", Some(&item.encode_to_vec())).unwrap();
+            catalog.of(&tenant).look("a", |entry| entry.unwrap().published).map(|time| time.to_string())
+        };
+        assert_eq!(published("2026-11-20").as_deref(), Some("2026-11-20T00:00:00Z"));
+        assert_eq!(published("2026-11-20T06:30:00+01:00").as_deref(), Some("2026-11-20T05:30:00Z"));
+        assert_eq!(published("soon"), None);
     }
 
     #[test]

@@ -94,6 +94,11 @@ pub struct AnswerArgs {
     #[arg(long, env = "RAPPORT_LIST_TTL", default_value = "6h", value_parser = parse_duration)]
     pub list_ttl: Duration,
 
+    /// For so long after another model is live, lists of the one before are served while new ones are made
+    /// behind the answers; 0s: each is made anew by the next call for it
+    #[arg(long, env = "RAPPORT_SWAP_GRACE", default_value = "30s", value_parser = parse_duration)]
+    pub swap_grace: Duration,
+
     /// No call takes longer than this, whatever deadline its caller set
     #[arg(long, env = "RAPPORT_ANSWER_TIMEOUT", default_value = "2s", value_parser = parse_duration)]
     pub answer_timeout: Duration,
@@ -199,6 +204,9 @@ impl ServiceConfig for Config {
         if self.gorse.gorse_addr.is_some() {
             self.gorse.keys().map_err(|error| format!("--gorse-addr: {error}"))?;
             Tls::load(&self.server.tls).map_err(|error| format!("TLS: {error}"))?;
+        }
+        if self.answers.swap_grace > Duration::from_secs(3600) {
+            return Err(format!("--swap-grace may be 1h at most, is {:?}", self.answers.swap_grace));
         }
         if self.answers.list_ttl < Duration::from_secs(10) {
             return Err(format!("--list-ttl must be at least 10s, is {:?}", self.answers.list_ttl));

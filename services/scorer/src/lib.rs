@@ -70,6 +70,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         rules: recommender::Rules {
             max_stale_events: config.answers.max_stale_events,
             list_length: config.answers.list_length.into(),
+            swap_grace: config.answers.swap_grace,
             refresh_budget: config.answers.answer_timeout,
         },
         meters: meters::Meters::default(),

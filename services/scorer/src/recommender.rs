@@ -21,7 +21,7 @@ use crate::{
     catalog::Catalog,
     degraded::{Degraded, Part},
     meters::Meters,
-    models::{LiveModel, Models, Standing},
+    models::{LiveModel, Models, Outgoing, Standing},
     pipeline::{Pipeline, Purpose, Query, Ranked, Scored, filters::Admission},
     shadow::{Trials, Tried},
     store::{Guarded, Known, SeenItems, With},
@@ -35,6 +35,8 @@ pub struct Rules {
     pub max_stale_events: u64,
     /// Items in a cached list, the reserve for filters included.
     pub list_length: usize,
+    /// How long after a swap lists of the model before are served while new ones are made behind the answers.
+    pub swap_grace: std::time::Duration,
     /// How long making a list behind an answer may take.
     pub refresh_budget: std::time::Duration,
 }
@@ -99,6 +101,8 @@ pub struct Answer {
     pub items: Vec<Placed>,
     /// The model that was live for this call.
     pub model: Option<Arc<LiveModel>>,
+    /// The model before that one, where it made the list.
+    pub made_by: Option<Outgoing>,
     /// The newest event that the items reflect.
     pub newest: Option<EventTime>,
     /// How many of the customer's events they reflect, and how many were known.
@@ -159,7 +163,7 @@ impl Recommender {
     fn arranged(&self, tenant: &Tenant, mut answer: Answer, placement: Option<Resolved>, limit: usize) -> Answer {
         if let Some(of) = &placement {
             let catalog = self.catalog.of(tenant);
-            let world = World { catalog: &catalog, model: answer.model.as_deref() };
+            let world = World { catalog: &catalog, model: answer.model.as_deref(), now: EventTime::now() };
             let best = answer.items.into_iter().map(|placed| placed.pick).collect();
             answer.items = arrange::by_rules(of, best, limit, &world, &mut rand::rng());
         }
@@ -191,9 +195,11 @@ impl Recommender {
         query.seen = known.seen;
         let facts = Facts { version: known.version, newest: known.newest, degraded: Degraded::default() };
         let list = known.list.as_deref().and_then(|bytes| self.read_list(bytes));
+        let outgoing = standing.outgoing(self.rules.swap_grace);
         let decision = decide(
             list.as_ref().map(|list| &list.header),
             standing.model.as_ref().map(|model| model.stamp),
+            outgoing.map(|outgoing| outgoing.stamp),
             known.version,
             ask.fresh,
             self.rules.max_stale_events,
@@ -203,13 +209,14 @@ impl Recommender {
         if let (true, Some(list)) = (usable, &list)
             && let Some(items) = pick(list, &Admission::new(&query, self.pipeline.filters()), ask.limit, ask.most())
         {
-            if let Decision::Stale { lag } = decision {
+            if let Decision::Stale { lag } | Decision::Outgoing { lag } = decision {
                 self.meters.lag.record(lag as f64);
                 self.keep.refresh((tenant.clone(), ask.customer));
             }
             return Answer {
                 items: arrange::as_it_is(items),
                 placement: None,
+                made_by: outgoing.filter(|_| matches!(decision, Decision::Outgoing { .. })).cloned(),
                 model: standing.model.clone(),
                 newest: list.header.newest,
                 list_version: list.header.version,
@@ -417,6 +424,7 @@ impl Recommender {
         let answer = Answer {
             items: arrange::as_it_is(ranked.items.iter().map(picked).collect()),
             placement: None,
+            made_by: None,
             model: standing.model.clone(),
             newest: facts.newest.or(query.trends.newest),
             list_version: facts.version,
@@ -478,7 +486,7 @@ impl Query {
 }
 
 fn decision_serves(decision: Decision) -> bool {
-    matches!(decision, Decision::Hit | Decision::Stale { .. })
+    matches!(decision, Decision::Hit | Decision::Stale { .. } | Decision::Outgoing { .. })
 }
 
 fn picked(scored: &Scored) -> Pick {

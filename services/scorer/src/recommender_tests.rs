@@ -132,6 +132,11 @@ fn model(epoch: u64) -> Standing {
 
 impl House {
     fn new(list_length: usize) -> Self {
+        Self::with_grace(list_length, Duration::ZERO)
+    }
+
+    /// One that serves lists of the model before for so long after a swap.
+    fn with_grace(list_length: usize, swap_grace: Duration) -> Self {
         let memory = Arc::new(Memory::default());
         *memory.trends.lock().unwrap() = Trends::of(&[("hit", 9.0), ("f", 5.0)]);
         let (keep, jobs) = Keeper::new(16);
@@ -147,7 +152,7 @@ impl House {
             catalog: Arc::new(catalog),
             trends: Arc::new(Board::default()),
             pipeline: Pipeline::new(Duration::from_millis(500)),
-            rules: Rules { max_stale_events: 2, list_length, refresh_budget: Duration::from_secs(1) },
+            rules: Rules { max_stale_events: 2, list_length, swap_grace, refresh_budget: Duration::from_secs(1) },
             meters: Meters::default(),
             keep,
             trials,
@@ -287,6 +292,34 @@ async fn another_epoch_makes_every_list_old_and_a_rollback_is_the_same() {
 }
 
 #[tokio::test]
+async fn for_a_while_after_a_swap_nobody_waits_for_a_new_list_and_the_answer_says_whose_it_is() {
+    let house = House::with_grace(10, Duration::from_secs(60));
+    house.history("ann", &["b"]);
+    house.ask(ann(3)).await;
+    house.written(1).await;
+    house.recommender.models.set(&house.tenant, model(2));
+    house.history("ann", &["b", "c"]);
+    let calls = futures::future::join_all((0..8).map(|_| house.ask(ann(3)))).await;
+    for old in &calls {
+        let made_by = old.made_by.as_ref().map(|before| before.stamp.epoch);
+        assert_eq!((old.served, items(old), made_by), (Served::Stale, vec!["d", "e", "f"], Some(1)));
+    }
+    house.written(2).await;
+    let new = house.ask(ann(3)).await;
+    assert_eq!((new.served, new.made_by.is_none(), new.list_version), (Served::Hit, true, 2));
+    assert_eq!(house.memory.writes.load(SeqCst), 2, "eight answers, one new list");
+
+    // A model that is two swaps old is nobody's, and who asks for what is fresh gets it.
+    house.history("bob", &["b"]);
+    house.ask(Ask { customer: "bob".into(), ..ann(3) }).await;
+    house.written(3).await;
+    house.recommender.models.set(&house.tenant, model(3));
+    assert_eq!(house.ask(Ask { fresh: true, ..ann(3) }).await.served, Served::Miss);
+    house.recommender.models.set(&house.tenant, model(4));
+    assert_eq!(house.ask(Ask { customer: "bob".into(), ..ann(3) }).await.served, Served::Miss);
+}
+
+#[tokio::test]
 async fn reads_in_every_variant_leave_the_cached_list_as_it_is() {
     let house = House::new(4);
     house.history("ann", &["b"]);
@@ -321,7 +354,7 @@ async fn an_item_that_sells_out_leaves_cached_lists_at_once() {
     assert_eq!((answer.served, items(&answer)), (Served::Hit, vec!["d", "e"]));
     let category = Ask { category: Some("none".into()), ..ann(2) };
     assert!(house.ask(category).await.items.is_empty());
-    let entry = Entry { title: String::new(), categories: vec!["x".into()], available: true, attributes: None };
+    let entry = Entry { categories: vec!["x".into()], available: true, ..Entry::default() };
     house.recommender.catalog.of(&house.tenant).put("f", entry);
     let category = house.ask(Ask { category: Some("x".into()), ..ann(2) }).await;
     assert_eq!(items(&category), ["f"]);

@@ -8,7 +8,7 @@ mod experiment;
 mod folder;
 mod read;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use experiment::{Arm, Experiment, GuardRail, Judged, Metric};
 pub use folder::{Folder, Placements, WatchError, Watched, watch};
@@ -51,6 +51,9 @@ pub enum Match {
     /// A source that named the item ("trending", "similar", ...).
     Source(String),
     Items(Vec<String>),
+    /// New items: those that the catalog says were published lately count in full, and half as much after each
+    /// of these times.
+    Fresh(Duration),
 }
 
 /// How different the items of a list must be.

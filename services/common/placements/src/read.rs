@@ -17,6 +17,8 @@ const MOST_CANDIDATES: usize = 500;
 const NAME_BYTES: usize = 64;
 /// A boost beyond this decides alone, whatever the model says: that is a rule and not a boost.
 const MOST_BOOST: f32 = 10.0;
+const SHORTEST_HALF_LIFE: Duration = Duration::from_secs(60);
+const LONGEST_HALF_LIFE: Duration = Duration::from_secs(3653 * 24 * 3600);
 const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
 const LONGEST_WINDOW: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Shares are written with a few digits.
@@ -76,6 +78,7 @@ struct WrittenBoost {
     category: Option<String>,
     source: Option<String>,
     items: Option<Vec<String>>,
+    fresh: Option<String>,
     by: f32,
 }
 
@@ -216,12 +219,13 @@ fn placement(check: &mut Check<'_>, name: String, written: WrittenPlacement) -> 
         check.that(boost.by.is_finite() && boost.by.abs() <= MOST_BOOST, &format!("{at}.by"), || {
             format!("must be -{MOST_BOOST} to {MOST_BOOST} standard deviations, is {}", boost.by)
         });
-        let matches = match (boost.category, boost.source, boost.items) {
-            (Some(category), None, None) => Match::Category(category),
-            (None, Some(source), None) => Match::Source(source),
-            (None, None, Some(items)) => Match::Items(items),
+        let matches = match (boost.category, boost.source, boost.items, boost.fresh) {
+            (Some(category), None, None, None) => Match::Category(category),
+            (None, Some(source), None, None) => Match::Source(source),
+            (None, None, Some(items), None) => Match::Items(items),
+            (None, None, None, Some(half_life)) => Match::Fresh(half_life_of(check, &at, &half_life)?),
             _ => {
-                check.that(false, &at, || "needs exactly one of category, source and items".into());
+                check.that(false, &at, || "needs exactly one of category, source, items and fresh".into());
                 return None;
             }
         };
@@ -252,6 +256,22 @@ fn placement(check: &mut Check<'_>, name: String, written: WrittenPlacement) -> 
         boosts,
         diversity: Diversity { same_category, mmr },
         explore: written.explore.map(|explore| Explore { slots: explore.slots, temperature: explore.temperature }),
+    }
+}
+
+/// After which time a new item counts half as much.
+fn half_life_of(check: &mut Check<'_>, at: &str, text: &str) -> Option<Duration> {
+    let path = format!("{at}.fresh");
+    match parse_duration(text) {
+        Ok(half_life) if (SHORTEST_HALF_LIFE..=LONGEST_HALF_LIFE).contains(&half_life) => Some(half_life),
+        Ok(half_life) => {
+            check.that(false, &path, || format!("must be 1 minute to 10 years, is {half_life:?}"));
+            None
+        }
+        Err(reason) => {
+            check.that(false, &path, || reason);
+            None
+        }
     }
 }
 
@@ -353,7 +373,7 @@ mod tests {
         let home = read.resolve("home", "ann", |_, _| false).unwrap();
         let all: Vec<&Placement> = read.placements().map(AsRef::as_ref).collect();
         assert!(all.iter().any(|p| p.explore.is_some()) && all.iter().any(|p| p.diversity.mmr.is_some()));
-        assert!(all.iter().any(|p| p.narrows()) && all.iter().any(|p| p.boosts.len() == 3));
+        assert!(all.iter().any(|p| p.narrows()) && all.iter().any(|p| p.boosts.len() == 4));
         assert!(home.experiment.is_some(), "all customers take part");
         assert_eq!(read.resolve("nowhere", "ann", |_, _| false), None);
     }
@@ -365,7 +385,7 @@ mod tests {
         );
         let expected = [
             "t.yaml: placements.home.candidates: must be 1 to 500, is 0",
-            "t.yaml: placements.home.boosts[0]: needs exactly one of category, source and items",
+            "t.yaml: placements.home.boosts[0]: needs exactly one of category, source, items and fresh",
             "t.yaml: placements.home.boosts[1].by: must be -10 to 10 standard deviations, is 99",
             "t.yaml: placements.home.diversity.mmr: must be above 0 and below 1 (the weight of the score), is 1",
             "t.yaml: placements.home.explore.slots: must be at least 1 and below candidates (0), is 60",
@@ -460,6 +480,17 @@ mod tests {
         ] {
             let found = mistakes(&text(more));
             assert!(found.iter().any(|mistake| mistake.contains(named)), "{named}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn how_long_an_item_is_new_is_read_and_checked() {
+        let text = |fresh: &str| format!("placements: {{p: {{boosts: [{{fresh: {fresh}, by: 1}}]}}}}");
+        let read = placements("t.yaml", &text("14d")).unwrap();
+        let boost = &read.placements().next().unwrap().boosts[0];
+        assert_eq!(boost.matches, Match::Fresh(Duration::from_secs(14 * 24 * 3600)));
+        for wrong in ["soon", "1s", "100years"] {
+            assert!(mistakes(&text(wrong))[0].starts_with("t.yaml: placements.p.boosts[0].fresh: "), "{wrong}");
         }
     }
 

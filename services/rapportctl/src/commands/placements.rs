@@ -134,6 +134,9 @@ fn rules(placement: &Placement) -> Vec<String> {
             Match::Category(category) => format!("category {category}"),
             Match::Source(source) => format!("source {source}"),
             Match::Items(items) => format!("{} items", items.len()),
+            Match::Fresh(half_life) => {
+                format!("new items (half as much after each {})", humantime::format_duration(*half_life))
+            }
         };
         format!("{} {what} by {:.2} deviations", if *by < 0.0 { "lowers" } else { "lifts" }, by.abs())
     }));

@@ -12,6 +12,7 @@ mod draw;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
+use rapport_events::EventTime;
 use rapport_placements::{Placement, Resolved};
 
 use crate::{cache::Pick, catalog::TenantCatalog, models::LiveModel};
@@ -21,6 +22,7 @@ pub struct World<'a> {
     pub catalog: &'a TenantCatalog,
     /// Its item-to-item cosines say which items are alike.
     pub model: Option<&'a LiveModel>,
+    pub now: EventTime,
 }
 
 /// An item on its way to its place.
@@ -31,6 +33,7 @@ struct Standing {
     standard: f32,
     boost: f32,
     categories: Vec<String>,
+    published: Option<EventTime>,
     /// The model's index, for its item-to-item cosines.
     index: Option<usize>,
 }
@@ -93,7 +96,7 @@ pub fn arrange(
     let mut candidates = boost::standardised(best, world);
     candidates.truncate(placement.candidates.max(limit));
     if !placement.boosts.is_empty() {
-        stages.push(timed("boost", || boost::apply(&placement.boosts, &mut candidates)));
+        stages.push(timed("boost", || boost::apply(&placement.boosts, &mut candidates, world.now)));
     }
     let drawn = placement.explore.as_ref().map_or(0, |explore| explore.slots.min(limit.saturating_sub(1)));
     let certain = limit - drawn;
@@ -140,6 +143,8 @@ mod tests {
     use super::*;
     use crate::pipeline::{SourceSet, Tag, fixture};
 
+    const NOW: EventTime = EventTime::from_ms(1_800_000_000_000);
+
     pub fn picks(items: &[(&str, f32)]) -> Vec<Pick> {
         let pick = |(item, score): &(&str, f32)| Pick {
             item: (*item).into(),
@@ -164,7 +169,7 @@ mod tests {
             ("c", true, &["x", "offers"]),
             ("d", true, &["y"]),
         ]);
-        let world = World { catalog: &catalog, model: None };
+        let world = World { catalog: &catalog, model: None, now: NOW };
         arrange(placement, picks(best), limit, &world, &mut StdRng::seed_from_u64(1))
     }
 
@@ -186,6 +191,23 @@ mod tests {
         assert_eq!((lifted.items[0].boost, lifted.items[1].boost), (1.8, 0.0));
         assert_eq!(lifted.stages[0].items, 3, "three stand elsewhere than before");
         assert_eq!(names(&arranged(&by(-5.0), &BEST, 4)), ["a", "b", "d", "c"]);
+    }
+
+    #[test]
+    fn new_items_are_lifted_and_less_with_each_half_life() {
+        let day = Duration::from_secs(24 * 3600);
+        let catalog = fixture::catalog(&[]);
+        for (item, days) in [("b", 28), ("c", 0), ("d", -3)] {
+            let published = Some(EventTime::from_ms(NOW.as_ms() - days * 24 * 3_600_000));
+            catalog.put(item, crate::catalog::Entry { available: true, published, ..Default::default() });
+        }
+        let boosts = vec![Boost { matches: Match::Fresh(14 * day), by: 4.0 }];
+        let world = World { catalog: &catalog, model: None, now: NOW };
+        let list =
+            arrange(&Placement { boosts, ..placement() }, picks(&BEST), 4, &world, &mut StdRng::seed_from_u64(1));
+        let lifted: Vec<(&str, f32)> = list.items.iter().map(|of| (of.pick.item.as_str(), of.boost)).collect();
+        // What is not out yet is as new as can be; of a nothing is said.
+        assert_eq!(lifted, [("c", 4.0), ("d", 4.0), ("b", 1.0), ("a", 0.0)]);
     }
 
     #[test]
@@ -212,7 +234,7 @@ mod tests {
         let catalog = fixture::catalog(&[]);
         let rules = Placement { diversity: Diversity { same_category: None, mmr: Some(0.6) }, ..placement() };
         let of = |model| {
-            let world = World { catalog: &catalog, model };
+            let world = World { catalog: &catalog, model, now: NOW };
             let list = arrange(&rules, picks(&BEST), 3, &world, &mut StdRng::seed_from_u64(1));
             names(&list).into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
@@ -225,7 +247,7 @@ mod tests {
         let explore = Explore { slots: 1, temperature: 1.0 };
         let rules = Placement { explore: Some(explore), ..placement() };
         let catalog = fixture::catalog(&[]);
-        let world = World { catalog: &catalog, model: None };
+        let world = World { catalog: &catalog, model: None, now: NOW };
         let mut dice = StdRng::seed_from_u64(7);
         let mut drawn: std::collections::BTreeMap<String, (u32, f64)> = std::collections::BTreeMap::new();
         for _ in 0..20_000 {
@@ -268,7 +290,7 @@ mod tests {
                 explore: slots.map(|slots| Explore { slots, temperature: 0.5 }),
                 ..placement()
             };
-            let world = World { catalog: &catalog, model: None };
+            let world = World { catalog: &catalog, model: None, now: NOW };
             let list = arrange(&rules, best.clone(), limit, &world, &mut StdRng::seed_from_u64(seed)).items;
             prop_assert_eq!(list.len(), limit.min(best.len()));
             let mut items: Vec<&str> = list.iter().map(|placed| placed.pick.item.as_str()).collect();

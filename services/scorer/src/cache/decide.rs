@@ -7,6 +7,8 @@ pub enum Decision {
     Hit,
     /// This many events old: serve it after the filters, and make a new one behind the answer.
     Stale { lag: u64 },
+    /// The same of a list that the model before the live one made, a moment ago.
+    Outgoing { lag: u64 },
     /// Make a new one now.
     Compute(Why),
 }
@@ -42,11 +44,25 @@ impl Why {
 
 /// The rules of the cache, in order. Nothing is ever deleted on an event: the versions decide at
 /// each read.
-pub fn decide(list: Option<&Header>, live: Option<ModelStamp>, version: u64, fresh: bool, max_lag: u64) -> Decision {
+///
+/// `outgoing`: the model before the live one, as long as its lists may be served. Made anew at once, the lists
+/// of everybody who asks are more work than a scorer has time for; behind the answers, nobody waits for them.
+pub fn decide(
+    list: Option<&Header>,
+    live: Option<ModelStamp>,
+    outgoing: Option<ModelStamp>,
+    version: u64,
+    fresh: bool,
+    max_lag: u64,
+) -> Decision {
     let Some(live) = live else { return Decision::Compute(Why::NoModel) };
     let Some(list) = list else { return Decision::Compute(Why::Missing) };
     if list.model != live {
-        return Decision::Compute(Why::OtherModel);
+        let lag = version.checked_sub(list.version).filter(|lag| *lag <= max_lag && !fresh);
+        return match lag {
+            Some(lag) if Some(list.model) == outgoing => Decision::Outgoing { lag },
+            _ => Decision::Compute(Why::OtherModel),
+        };
     }
     match version.checked_sub(list.version) {
         None => Decision::Compute(Why::Ahead),
@@ -72,14 +88,14 @@ mod tests {
 
     #[test]
     fn the_versions_decide() {
-        assert_eq!(decide(None, Some(LIVE), 10, false, 5), Decision::Compute(Why::Missing));
-        assert_eq!(decide(Some(&list(10)), None, 10, false, 5), Decision::Compute(Why::NoModel));
-        assert_eq!(decide(Some(&list(10)), Some(LIVE), 10, false, 5), Decision::Hit);
-        assert_eq!(decide(Some(&list(10)), Some(LIVE), 10, true, 5), Decision::Hit, "nothing is fresher");
-        assert_eq!(decide(Some(&list(5)), Some(LIVE), 10, false, 5), Decision::Stale { lag: 5 });
-        assert_eq!(decide(Some(&list(4)), Some(LIVE), 10, false, 5), Decision::Compute(Why::Behind));
-        assert_eq!(decide(Some(&list(9)), Some(LIVE), 10, true, 5), Decision::Compute(Why::Fresh));
-        assert_eq!(decide(Some(&list(11)), Some(LIVE), 10, false, 5), Decision::Compute(Why::Ahead));
+        assert_eq!(decide(None, Some(LIVE), None, 10, false, 5), Decision::Compute(Why::Missing));
+        assert_eq!(decide(Some(&list(10)), None, None, 10, false, 5), Decision::Compute(Why::NoModel));
+        assert_eq!(decide(Some(&list(10)), Some(LIVE), None, 10, false, 5), Decision::Hit);
+        assert_eq!(decide(Some(&list(10)), Some(LIVE), None, 10, true, 5), Decision::Hit, "nothing is fresher");
+        assert_eq!(decide(Some(&list(5)), Some(LIVE), None, 10, false, 5), Decision::Stale { lag: 5 });
+        assert_eq!(decide(Some(&list(4)), Some(LIVE), None, 10, false, 5), Decision::Compute(Why::Behind));
+        assert_eq!(decide(Some(&list(9)), Some(LIVE), None, 10, true, 5), Decision::Compute(Why::Fresh));
+        assert_eq!(decide(Some(&list(11)), Some(LIVE), None, 10, false, 5), Decision::Compute(Why::Ahead));
     }
 
     #[test]
@@ -87,20 +103,38 @@ mod tests {
         let back = ModelStamp { epoch: 8, ..LIVE };
         let elsewhere = ModelStamp { manifest: 1, ..LIVE };
         for live in [back, elsewhere] {
-            assert_eq!(decide(Some(&list(10)), Some(live), 10, false, 5), Decision::Compute(Why::OtherModel));
+            assert_eq!(decide(Some(&list(10)), Some(live), None, 10, false, 5), Decision::Compute(Why::OtherModel));
         }
+    }
+
+    #[test]
+    fn for_a_while_after_a_swap_a_list_of_the_model_before_is_served_like_one_that_is_a_few_events_old() {
+        let live = Some(ModelStamp { epoch: 8, ..LIVE });
+        let decided = |version, fresh| decide(Some(&list(10)), live, Some(LIVE), version, fresh, 5);
+        assert_eq!(decided(10, false), Decision::Outgoing { lag: 0 });
+        assert_eq!(decided(15, false), Decision::Outgoing { lag: 5 });
+        for refused in [decided(10, true), decided(16, false), decided(9, false)] {
+            assert_eq!(refused, Decision::Compute(Why::OtherModel));
+        }
+        let older = Some(ModelStamp { epoch: 6, ..LIVE });
+        assert_eq!(decide(Some(&list(10)), live, older, 10, false, 5), Decision::Compute(Why::OtherModel));
     }
 
     proptest! {
         #[test]
         fn what_is_served_is_of_the_live_model_and_within_the_lag(
-            version: u64, listed: u64, epoch in 6u64..9, fresh: bool, max_lag in 0u64..10,
+            version: u64, listed: u64, epoch in 6u64..9, before in 6u64..9, fresh: bool, max_lag in 0u64..10,
         ) {
+            let outgoing = Some(ModelStamp { epoch: before, ..LIVE });
             let live = ModelStamp { epoch, ..LIVE };
-            match decide(Some(&list(listed)), Some(live), version, fresh, max_lag) {
+            match decide(Some(&list(listed)), Some(live), outgoing, version, fresh, max_lag) {
                 Decision::Hit => prop_assert!(epoch == 7 && version == listed),
                 Decision::Stale { lag } => {
                     prop_assert!(epoch == 7 && !fresh && lag <= max_lag);
+                    prop_assert_eq!(listed + lag, version);
+                }
+                Decision::Outgoing { lag } => {
+                    prop_assert!(epoch != 7 && before == 7 && !fresh && lag <= max_lag);
                     prop_assert_eq!(listed + lag, version);
                 }
                 Decision::Compute(_) => prop_assert!(epoch != 7 || version != listed),

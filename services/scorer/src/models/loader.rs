@@ -190,7 +190,7 @@ impl Loader {
                         items = model.item_count(), searched = model.ranker.retrieves(), reason = %announcement.reason, "model is live"
                     );
                 }
-                self.swap(tenant, Standing { model: Some(model), missing: false, challenger });
+                self.swap(tenant, Standing { model: Some(model), challenger, ..Standing::default() });
             }
             Err(reason) => {
                 let retry = backoff(attempts);

@@ -3,7 +3,11 @@
 
 pub mod loader;
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
@@ -192,6 +196,17 @@ pub struct Standing {
     pub missing: bool,
     /// A version that is tried beside the champion.
     pub challenger: Option<Challenger>,
+    /// The model before this one; its lists may be served for a while.
+    pub outgoing: Option<Outgoing>,
+}
+
+/// A model that was live until another one was.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    pub name: String,
+    pub version: String,
+    pub stamp: ModelStamp,
+    pub since: Instant,
 }
 
 /// A version on trial.
@@ -212,6 +227,11 @@ impl Standing {
             self.model = Some(Arc::clone(model));
         }
         self
+    }
+
+    /// The model before this one, as long as its lists may be served.
+    pub fn outgoing(&self, grace: Duration) -> Option<&Outgoing> {
+        self.outgoing.as_ref().filter(|outgoing| outgoing.since.elapsed() < grace)
     }
 
     /// The version that makes lists behind the answers.
@@ -243,8 +263,19 @@ impl Models {
     }
 
     /// Replaces a tenant's standing and returns what was there. Only the loader's thread calls it.
-    pub fn set(&self, tenant: &Tenant, standing: Standing) -> Option<Standing> {
+    pub fn set(&self, tenant: &Tenant, mut standing: Standing) -> Option<Standing> {
         let mut all = HashMap::clone(&self.tenants.load());
+        if let Some(before) = all.get(tenant) {
+            standing.outgoing = match (&before.model, &standing.model) {
+                (Some(old), Some(new)) if old.stamp != new.stamp => Some(Outgoing {
+                    name: old.name.clone(),
+                    version: old.version.clone(),
+                    stamp: old.stamp,
+                    since: Instant::now(),
+                }),
+                _ => before.outgoing.clone(),
+            };
+        }
         let before = all.insert(tenant.clone(), standing);
         self.tenants.store(Arc::new(all));
         before

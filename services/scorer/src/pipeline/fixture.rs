@@ -44,7 +44,8 @@ pub fn catalog(items: &[(&str, bool, &[&str])]) -> Arc<TenantCatalog> {
     let catalog = TenantCatalog::default();
     for (item, available, categories) in items {
         let categories = categories.iter().map(|c| (*c).to_owned()).collect();
-        catalog.put(item, Entry { title: format!("The {item}"), categories, available: *available, attributes: None });
+        catalog
+            .put(item, Entry { title: format!("The {item}"), categories, available: *available, ..Entry::default() });
     }
     Arc::new(catalog)
 }

@@ -106,6 +106,7 @@ impl Recommender {
         }));
         let answer = Answer {
             items: Vec::new(),
+            made_by: None,
             model: standing.model.clone(),
             newest: facts.newest.or(query.trends.newest),
             list_version: facts.version,
@@ -125,7 +126,7 @@ impl Recommender {
             return Arranged { items, stages: Vec::new() };
         };
         let certain = Placement { explore: None, ..Placement::clone(&of.placement) };
-        let world = World { catalog: &query.catalog, model: query.model.as_deref() };
+        let world = World { catalog: &query.catalog, model: query.model.as_deref(), now: EventTime::now() };
         arrange::arrange(&certain, best, limit, &world, &mut rand::rng())
     }
 }

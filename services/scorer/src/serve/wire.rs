@@ -19,15 +19,17 @@ use crate::{
 /// How an answer came about, and its age at `now`.
 pub fn provenance(answer: &Answer, now: EventTime) -> (Provenance, Option<Duration>) {
     let age = answer.newest.map(|newest| now.since(newest));
-    let model = answer.model.as_deref();
+    let live = answer.model.as_deref().map(|model| (&model.name, &model.version, model.stamp));
+    let made_by = answer.made_by.as_ref().map(|before| (&before.name, &before.version, before.stamp));
+    let model = made_by.or(live);
     let placement = answer.placement.as_ref();
     let (experiment, arm) = placement.and_then(|of| of.experiment.clone()).unwrap_or_default();
     let provenance = Provenance {
         // The thread's own generator: no system call for each answer.
         request_id: uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string(),
-        model: model.map(|m| m.name.clone()).unwrap_or_default(),
-        model_version: model.map(|m| m.version.clone()).unwrap_or_default(),
-        model_epoch: model.map_or(0, |m| m.stamp.epoch),
+        model: model.map(|(name, ..)| name.clone()).unwrap_or_default(),
+        model_version: model.map(|(_, version, _)| version.clone()).unwrap_or_default(),
+        model_epoch: model.map_or(0, |(.., stamp)| stamp.epoch),
         newest_event_time: answer.newest.map(EventTime::to_proto),
         age: age.map(duration),
         list_version: answer.list_version,
@@ -157,6 +159,7 @@ mod tests {
         Answer {
             items: Vec::new(),
             model: None,
+            made_by: None,
             newest: Some(EventTime::from_ms(10_000)),
             list_version: 3,
             customer_version: 5,

@@ -326,6 +326,7 @@ mod tests {
             categories: item.categories.clone(),
             available: item.available,
             attributes: Some(Box::new(item.attributes.clone())),
+            ..Entry::default()
         };
         let expected = json!({
             "ItemId": "i1", "IsHidden": false, "Categories": ["a"], "Timestamp": "2027-01-02T00:00:00Z",

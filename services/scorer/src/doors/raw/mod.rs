@@ -171,7 +171,7 @@ pub(crate) mod tests {
         };
         let models = Models::default();
         let challenger = Some(Challenger { model: model("v2"), share: 0.0 });
-        models.set(&tenant, Standing { model: Some(model("v1")), missing: false, challenger });
+        models.set(&tenant, Standing { model: Some(model("v1")), challenger, ..Standing::default() });
         let raw = RawModels {
             models: Arc::new(models),
             default_tenant: tenant.clone(),
