@@ -10,11 +10,12 @@ use axum::{
     RequestPartsExt as _, Router,
     extract::{ConnectInfo, Path, Request, State, connect_info::Connected},
     http::{HeaderMap, Method, StatusCode},
+    middleware::from_fn,
     response::{IntoResponse as _, Response},
     routing::any,
     serve::IncomingStream,
 };
-use rapport_rpc::{BoundedListener, Incoming, Tls};
+use rapport_rpc::{BoundedListener, Incoming, Tls, read_to_the_end};
 use tokio::net::TcpListener;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -103,7 +104,7 @@ pub fn router(house: House) -> Router {
         Cors::Anyone.answer(request.headers(), response.headers_mut());
         response
     };
-    router.fallback(nothing).with_state(house)
+    router.fallback(nothing).layer(from_fn(read_to_the_end)).with_state(house)
 }
 
 /// The same answer for every question.

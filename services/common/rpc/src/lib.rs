@@ -4,6 +4,7 @@
 mod bounded;
 mod client;
 pub mod incoming;
+mod leftover;
 mod server;
 pub mod status;
 pub mod tls;
@@ -17,6 +18,7 @@ use tonic::{Status, metadata::MetadataMap};
 pub use bounded::{BoundedListener, Connection};
 pub use client::{ConnectError, connect};
 pub use incoming::Incoming;
+pub use leftover::read_to_the_end;
 pub use server::{ServeError, serve};
 pub use tls::{Tls, TlsArgs, TlsError};
 

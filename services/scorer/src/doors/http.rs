@@ -9,7 +9,7 @@ use axum::{
     Router,
     extract::{Request, State},
     http::StatusCode,
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::MethodRouter,
 };
@@ -44,6 +44,7 @@ pub async fn serve(
     let listener = TcpListener::bind(addr).await.map_err(|source| Error::Bind { addr, source })?;
     tracing::info!(door, %addr, "serving HTTP");
     ready.ready();
+    let router = router.layer(from_fn(rapport_rpc::read_to_the_end));
     let bounded = BoundedListener::new(Incoming::new(listener, tls.clone()), CONNECTIONS, IDLE);
     let drain = lifecycle.clone();
     let server = axum::serve(bounded, router).with_graceful_shutdown(async move { drain.drain_requested().await });
