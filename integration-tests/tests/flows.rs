@@ -38,6 +38,8 @@ mod harness_itself;
 mod import;
 #[path = "flows/kafka_range.rs"]
 mod kafka_range;
+#[path = "flows/lists.rs"]
+mod lists;
 #[path = "flows/models.rs"]
 mod models;
 #[path = "flows/operations.rs"]

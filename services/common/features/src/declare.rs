@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     Error,
     views::{
-        Aggregate, DAY_MS, Entity, Feature, FeatureInfo, HOUR_MS, MINUTE_MS, Measure, Plan, TILES, TrendRules,
+        Aggregate, DAY_MS, Entity, Feature, FeatureInfo, HOUR_MS, MINUTE_MS, Measure, Place, Plan, TILES, TrendRules,
         ViewInfo, Views, Window,
     },
 };
@@ -24,6 +24,8 @@ const FILE_BYTES: usize = 1 << 20;
 /// Features of one entity kind: a vector of this many doubles is still a few kilobytes.
 const FEATURES: usize = 512;
 const NAME_BYTES: usize = 64;
+/// Names in a list; a state has room for 32 of a tile.
+const MOST_K: u8 = 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +81,8 @@ struct FeatureDeclaration {
     half_life: Option<String>,
     /// Of a quantile: the share of the values that lie below it.
     quantile: Option<f64>,
+    /// Of top_k: the length of the list.
+    k: Option<u8>,
     /// Of a ratio: what is counted among the events.
     part: Option<Filter>,
     #[serde(rename = "where")]
@@ -120,10 +124,12 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
         let (features, columns) = &mut compiled[entity as usize];
         let mut infos = Vec::new();
         for declaration in &view.features {
-            for (name, info, feature) in expand(&at, &view.name, entity, filter.as_ref(), declaration)? {
+            for (name, mut info, feature) in expand(&at, &view.name, entity, filter.as_ref(), declaration)? {
                 if columns.contains(&name) {
                     return Err(wrong(&format!("views.{name}"), "is declared twice"));
                 }
+                let before = features.iter().filter(|other: &&Feature| other.is_list() == feature.is_list()).count();
+                info.place = if feature.is_list() { Place::List(before) } else { Place::Number(before) };
                 canonical.push_str(&definition(entity, &name, &feature));
                 features.push(feature);
                 columns.push(name);
@@ -230,6 +236,7 @@ fn window(at: &str, text: &str) -> Result<Window, Error> {
 }
 
 fn aggregate(at: &str, declaration: &FeatureDeclaration) -> Result<Aggregate, Error> {
+    let half_life = declaration.half_life.as_deref();
     let aggregate = match declaration.aggregate.as_str() {
         "count" => Aggregate::Count,
         "sum" => Aggregate::Sum,
@@ -251,30 +258,41 @@ fn aggregate(at: &str, declaration: &FeatureDeclaration) -> Result<Aggregate, Er
             Aggregate::Quantile { permille: permille as u16 }
         }
         "decayed_sum" => {
-            let half_life = declaration.half_life.as_deref();
             let at = format!("{at}.half_life");
             let half_life = half_life.ok_or_else(|| wrong(&at, "is needed by decayed_sum, for example 7d"))?;
             Aggregate::DecayedSum { half_life_ms: duration(&at, half_life)? }
         }
+        "top_k" => {
+            let half_life_ms = half_life.map(|text| duration(&format!("{at}.half_life"), text)).transpose()?;
+            let at = format!("{at}.k");
+            let k = declaration.k.ok_or_else(|| wrong(&at, "is needed by top_k, for example 3"))?;
+            if !(1..=MOST_K).contains(&k) {
+                return Err(wrong(&at, format!("must be 1 to {MOST_K}, is {k}")));
+            }
+            Aggregate::TopK { k, half_life_ms }
+        }
         other => {
             let reason = format!(
-                "must be count, sum, mean, min, max, first, last, distinct, decayed_sum, time_since, ratio or quantile, is \
-                 {other:?}"
+                "must be count, sum, mean, min, max, first, last, distinct, decayed_sum, time_since, ratio, quantile or \
+                 top_k, is {other:?}"
             );
             return Err(wrong(&format!("{at}.aggregate"), reason));
         }
     };
-    let FeatureDeclaration { half_life, quantile, part, .. } = declaration;
+    let FeatureDeclaration { quantile, part, k, .. } = declaration;
+    let decays = matches!(aggregate, Aggregate::DecayedSum { .. } | Aggregate::TopK { .. });
     for (field, given, of, belongs) in [
-        ("half_life", half_life.is_some(), "decayed_sum", matches!(aggregate, Aggregate::DecayedSum { .. })),
+        ("half_life", half_life.is_some(), "decayed_sum and top_k", decays),
         ("quantile", quantile.is_some(), "quantile", matches!(aggregate, Aggregate::Quantile { .. })),
+        ("k", k.is_some(), "top_k", matches!(aggregate, Aggregate::TopK { .. })),
         ("part", part.is_some(), "ratio", aggregate == Aggregate::Ratio),
     ] {
-        match (given, belongs) {
-            (true, false) => return Err(wrong(&format!("{at}.{field}"), format!("belongs to {of} only"))),
-            (false, true) => return Err(wrong(&format!("{at}.{field}"), format!("is needed by {of}"))),
-            _ => {}
+        if given && !belongs {
+            return Err(wrong(&format!("{at}.{field}"), format!("belongs to {of} only")));
         }
+    }
+    if aggregate == Aggregate::Ratio && part.is_none() {
+        return Err(wrong(&format!("{at}.part"), "is needed by ratio"));
     }
     Ok(aggregate)
 }
@@ -287,6 +305,10 @@ fn measure(at: &str, entity: Entity, aggregate: Aggregate, of: Option<&str>) -> 
         (Aggregate::Distinct, Entity::Customer) => &[Item, Category],
         (Aggregate::Distinct, Entity::Item) => &[Customer, Category],
         (Aggregate::Distinct, Entity::CustomerCategory) => &[Item],
+        (Aggregate::TopK { .. }, Entity::Customer) => &[Category, Item],
+        // Not customers: an item's state outlives what is known of one of them.
+        (Aggregate::TopK { .. }, Entity::Item) => &[Category],
+        (Aggregate::TopK { .. }, Entity::CustomerCategory) => &[Item],
         _ => &[Value],
     };
     let Some(of) = of else { return Ok(allowed[0]) };
@@ -328,11 +350,16 @@ fn expand(
         return Err(wrong(&format!("{at}.part.type"), "names a type that is not among the events that are counted"));
     }
 
-    let windowless = matches!(aggregate, Aggregate::DecayedSum { .. } | Aggregate::TimeSince);
+    let windowless = match aggregate {
+        Aggregate::DecayedSum { .. } | Aggregate::TimeSince => true,
+        Aggregate::TopK { half_life_ms, .. } => half_life_ms.is_some(),
+        _ => false,
+    };
     let windows: Vec<(String, Window)> = match (&declaration.window, &declaration.windows) {
         (None, None) => vec![(String::new(), Window::Lifetime)],
         _ if windowless => {
-            return Err(wrong(&format!("{at}.window"), format!("{} has no window", aggregate.name())));
+            let with = declaration.half_life.as_ref().map(|_| " with a half life").unwrap_or_default();
+            return Err(wrong(&format!("{at}.window"), format!("{}{with} has no window", aggregate.name())));
         }
         (Some(one), None) => vec![(String::new(), window(&format!("{at}.window"), one)?)],
         (None, Some(many)) if !many.is_empty() => many
@@ -348,6 +375,8 @@ fn expand(
         let name = format!("{view}.{short}");
         let info = FeatureInfo {
             name: short,
+            // Until it is known what stands before it.
+            place: Place::Number(0),
             aggregate: aggregate.name(),
             window: match &declaration.half_life {
                 Some(half_life) => format!("half life {half_life}"),
@@ -403,6 +432,13 @@ mod tests {
         assert!(refusal("name: x, aggregate: quantile").starts_with("views.buys.x.quantile: is needed"));
         assert!(refusal("name: x, aggregate: quantile, quantile: 1.5").contains("must be 0 to 1"));
         assert!(refusal("name: x, aggregate: count, quantile: 0.5").contains("belongs to quantile only"));
+        assert!(refusal("name: x, aggregate: top_k").starts_with("views.buys.x.k: is needed by top_k"));
+        assert!(refusal("name: x, aggregate: top_k, k: 21").starts_with("views.buys.x.k: must be 1 to 20"));
+        assert!(refusal("name: x, aggregate: count, k: 2").starts_with("views.buys.x.k: belongs to top_k only"));
+        assert!(refusal("name: x, aggregate: top_k, k: 2, of: value").contains("must be of category or item"));
+        assert!(
+            refusal("name: x, aggregate: top_k, k: 2, half_life: 1d, window: 1d").contains("with a half life has no")
+        );
         assert!(refusal("name: X-1, aggregate: count").contains("may hold a-z"));
         assert!(refusal("name: x, agregate: count").contains("agregate"));
     }

@@ -176,7 +176,7 @@ views:
   - {name: a, entity: customer, features: [{name: n, aggregate: count, windows: [2d, lifetime]},
       {name: spend, aggregate: sum, window: 7d}, {name: kinds, aggregate: distinct, of: category},
       {name: least, aggregate: min}, {name: newest, aggregate: last}, {name: warm, aggregate: decayed_sum, half_life: 1d},
-      {name: since, aggregate: time_since}]}
+      {name: since, aggregate: time_since}, {name: top, aggregate: top_k, k: 3, windows: [2d, lifetime]}]}
   - {name: i, entity: item, features: [{name: n, aggregate: count}, {name: of, aggregate: mean}]}
   - {name: c, entity: customer_category, features: [{name: n, aggregate: count}, {name: first, aggregate: first}]}
 ";
@@ -189,7 +189,7 @@ views:
     fn a_difference_names_what_is_added_changed_and_removed_and_what_cannot_be_filled() {
         let difference = views(BEFORE).difference(&views(NEXT));
         assert_eq!(difference.removed, ["customer a.n_1d", "customer a.old"]);
-        assert_eq!(difference.added.len(), 9, "{:?}", difference.added);
+        assert_eq!(difference.added.len(), 11, "{:?}", difference.added);
         assert!(difference.added.contains(&"customer a.n_2d".to_owned()) && difference.changed.is_empty());
         assert_eq!((difference.unchanged, difference.refusal), (3, None));
         let renamed = BEFORE.replace("{name: old, aggregate: max}", "{name: old, aggregate: min}");
@@ -255,6 +255,7 @@ views:
             prop_assert_eq!(&as_old, &old);
             let now = EventTime::from_ms(11 * 86_400_000);
             prop_assert!(close(&as_new.read(now), &whole.read(now)), "{:?} {:?}", as_new.read(now), whole.read(now));
+            prop_assert_eq!(as_new.read_lists(now), whole.read_lists(now));
             prop_assert_eq!(as_new.categories().collect::<Vec<_>>(), whole.categories().collect::<Vec<_>>());
             for category in whole.categories() {
                 prop_assert!(close(&as_new.read_category(category, now), &whole.read_category(category, now)));

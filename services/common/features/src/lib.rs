@@ -22,6 +22,7 @@ mod quantile;
 mod replay;
 mod spread;
 mod state;
+mod top;
 mod trends;
 mod views;
 pub mod wire;
@@ -35,7 +36,7 @@ pub use replay::{Replay, merged, vector_at};
 pub use spread::{Reference, Spread};
 pub use state::State;
 pub use trends::{TREND_ITEMS, TrendState, Trending};
-pub use views::{Aggregate, Entity, FeatureInfo, Measure, TILES, ViewInfo, Views, Window};
+pub use views::{Aggregate, Entity, FeatureInfo, Measure, Place, TILES, ViewInfo, Views, Window};
 
 /// The hash of an item id in the seen set: stable for ever.
 pub fn item_hash(item_id: &str) -> u64 {

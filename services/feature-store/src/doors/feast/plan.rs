@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rapport_events::{EventTime, check_id, limits};
-use rapport_features::{Entity, ViewInfo, Views};
+use rapport_features::{Entity, Place, ViewInfo, Views};
 use rapport_proto::feast::{
     serving::{
         FeatureList, FeatureViewMetadata, FieldStatus, GetOnlineFeaturesRequest, GetOnlineFeaturesResponse,
         GetOnlineFeaturesResponseMetadata, get_online_features_request::Kind,
         get_online_features_response::FeatureVector,
     },
-    types::{RepeatedValue, Value, value::Val},
+    types::{RepeatedValue, StringList, Value, value::Val},
 };
 
 use crate::read::{IDS, Known};
@@ -88,8 +88,7 @@ impl Distinct {
 #[derive(Debug)]
 struct Column {
     entity: Entity,
-    /// Its place in the entity's vector.
-    place: usize,
+    place: Place,
     max_age_ms: Option<u64>,
 }
 
@@ -232,10 +231,17 @@ impl Column {
             // Not even the value: a client that looks at no status must not go on with it.
             return (None, FieldStatus::OutsideMaxAge, known.newest);
         }
-        match known.values.get(self.place).filter(|value| !value.is_nan()) {
-            Some(value) => (Some(Val::DoubleVal(*value)), FieldStatus::Present, known.newest),
-            None => (None, FieldStatus::NullValue, known.newest),
-        }
+        let value = match self.place {
+            Place::Number(place) => {
+                known.values.get(place).filter(|value| !value.is_nan()).map(|value| Val::DoubleVal(*value))
+            }
+            Place::List(place) => {
+                let list = known.lists.get(place).filter(|list| !list.is_empty());
+                list.map(|list| Val::StringListVal(StringList { val: list.clone() }))
+            }
+        };
+        let status = if value.is_some() { FieldStatus::Present } else { FieldStatus::NullValue };
+        (value, status, known.newest)
     }
 }
 
@@ -256,19 +262,8 @@ fn shown(name: &str) -> String {
     format!("{short:?}")
 }
 
-/// Features of the answer: its place in the entity's vector, its view, its name.
-type Chosen<'a> = Vec<(usize, &'a ViewInfo, &'a str)>;
-
-/// The views, each with the place of its first feature in its entity's vector: a vector is the features of
-/// the entity's views, in the order of the file.
-fn placed(views: &Views) -> impl Iterator<Item = (usize, &ViewInfo)> {
-    let mut next = [0; Entity::ALL.len()];
-    views.views().iter().map(move |view| {
-        let start = next[view.entity as usize];
-        next[view.entity as usize] += view.features.len();
-        (start, view)
-    })
-}
+/// Features of the answer: its place in what is read of the entity, its view, its name.
+type Chosen<'a> = Vec<(Place, &'a ViewInfo, &'a str)>;
 
 fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
     match kind {
@@ -277,10 +272,9 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
                 let reason = format!("must be customer, item or customer_category, is {}", shown(&name));
                 Refusal::new(Wrong::NoSuchService, "feature_service", reason)
             })?;
-            let of_entity = placed(views).filter(|(_, view)| view.entity == entity);
-            let features = of_entity.flat_map(|(start, view)| {
-                view.features.iter().enumerate().map(move |(n, feature)| (start + n, view, feature.name.as_str()))
-            });
+            let of_entity = views.views().iter().filter(|view| view.entity == entity);
+            let features = of_entity
+                .flat_map(|view| view.features.iter().map(move |feature| (feature.place, view, feature.name.as_str())));
             Ok(features.collect())
         }
         Some(Kind::Features(list)) if !list.val.is_empty() => {
@@ -288,8 +282,7 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
                 let reason = format!("may have {FEATURES} entries, has {}", list.val.len());
                 return Err(Refusal::other("features", reason));
             }
-            let known: HashMap<&str, (usize, &ViewInfo)> =
-                placed(views).map(|(start, view)| (view.name.as_str(), (start, view))).collect();
+            let known: HashMap<&str, &ViewInfo> = views.views().iter().map(|view| (view.name.as_str(), view)).collect();
             list.val.iter().enumerate().map(|(n, reference)| feature(views, &known, n, reference)).collect()
         }
         Some(Kind::Features(_)) | None => {
@@ -301,23 +294,22 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
 /// The feature that the n-th reference names.
 fn feature<'a>(
     views: &Views,
-    known: &HashMap<&str, (usize, &'a ViewInfo)>,
+    known: &HashMap<&str, &'a ViewInfo>,
     n: usize,
     reference: &str,
-) -> Result<(usize, &'a ViewInfo, &'a str), Refusal> {
+) -> Result<(Place, &'a ViewInfo, &'a str), Refusal> {
     let field = || format!("features[{n}]");
     let (view_name, name) = reference
         .split_once(':')
         .ok_or_else(|| Refusal::other(field(), format!("must be <view>:<feature>, is {}", shown(reference))))?;
-    let (start, view) = known.get(view_name).copied().ok_or_else(|| {
+    let view = known.get(view_name).copied().ok_or_else(|| {
         let some: Vec<&str> = views.views().iter().take(SHOWN_VIEWS).map(|view| view.name.as_str()).collect();
         let more = if views.views().len() > SHOWN_VIEWS { ", ..." } else { "" };
         let reason = format!("{} is no view; there are {}{more}", shown(view_name), some.join(", "));
         Refusal::new(Wrong::NoSuchView, field(), reason)
     })?;
-    let found = view.features.iter().position(|feature| feature.name == name);
-    let chosen = found.and_then(|at| Some((start + at, view, view.features.get(at)?.name.as_str())));
-    chosen.ok_or_else(|| {
+    let found = view.features.iter().find(|feature| feature.name == name);
+    found.map(|feature| (feature.place, view, feature.name.as_str())).ok_or_else(|| {
         let reason = format!("view {view_name} has no feature {}", shown(name));
         Refusal::new(Wrong::NoSuchView, field(), reason)
     })

@@ -115,6 +115,7 @@ fn plain(value: Value) -> Json {
         Some(Val::Int32Val(number)) => number.into(),
         Some(Val::Int64Val(number) | Val::UnixTimestampVal(number)) => number.into(),
         Some(Val::BoolVal(truth)) => truth.into(),
+        Some(Val::StringListVal(list)) => list.val.into(),
         Some(Val::FloatVal(number)) => number_or_name(number.into()),
         Some(Val::DoubleVal(number)) => number_or_name(number),
         Some(Val::BytesVal(_) | Val::NullVal(_)) | None => Json::Null,
@@ -157,8 +158,9 @@ pub(super) const FEAST_ERROR: &str = "FeastError";
 mod tests {
     use proptest::prelude::*;
     use rapport_events::EventTime;
-    use rapport_proto::feast::serving::{
-        GetOnlineFeaturesResponseMetadata, get_online_features_response::FeatureVector,
+    use rapport_proto::feast::{
+        serving::{GetOnlineFeaturesResponseMetadata, get_online_features_response::FeatureVector},
+        types::StringList,
     };
 
     use super::*;
@@ -228,6 +230,8 @@ mod tests {
             })
         );
         assert_eq!(plain(value(Val::DoubleVal(f64::INFINITY))), json!("Infinity"));
+        let list = StringList { val: vec!["b".into(), "a".into()] };
+        assert_eq!(plain(value(Val::StringListVal(list))), json!(["b", "a"]));
     }
 
     #[test]

@@ -205,11 +205,16 @@ fn narrow(vectors: &mut Vec<crate::join::past::Vectors>, views: &Views, wanted: 
         let theirs =
             |view: &&rapport_features::ViewInfo| view.entity == of_entity.entity && wanted.contains(&view.name);
         let names: Vec<String> = views.views().iter().filter(theirs).map(|view| view.name.clone()).collect();
-        let columns =
-            if names.is_empty() { Vec::new() } else { views.columns(of_entity.entity, &names).map_err(Usage)? };
-        of_entity.keep(&columns);
+        let (columns, lists) = match names.is_empty() {
+            true => (Vec::new(), Vec::new()),
+            false => (
+                views.columns(of_entity.entity, &names).map_err(Usage)?,
+                views.list_columns(of_entity.entity, &names).map_err(Usage)?,
+            ),
+        };
+        of_entity.keep(&columns, &lists);
     }
-    vectors.retain(|vectors| !vectors.names.is_empty());
+    vectors.retain(|vectors| !vectors.names.is_empty() || !vectors.list_names.is_empty());
     Ok(())
 }
 

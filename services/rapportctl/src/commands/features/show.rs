@@ -37,15 +37,19 @@ impl Show {
             entity: self.entity.clone(),
             entity_ids: vec![self.id.clone()],
             at,
+            ..GetFeaturesRequest::default()
         };
         let answer = context.feature_store()?.get_features(context.request(request)?).await;
         let answer = answer.map_err(|status| context.feature_store_refused(&status))?.into_inner();
         let vector = answer.vectors.into_iter().next().unwrap_or_default();
         let pairs = || answer.names.iter().zip(&vector.values);
+        let lists = || answer.list_names.iter().zip(&vector.lists);
         context.output.answer(
             || {
                 // JSON has no NaN: a feature without a value is null.
-                let values: Map<String, Value> = pairs().map(|(name, value)| (name.clone(), json!(value))).collect();
+                let values = pairs().map(|(name, value)| (name.clone(), json!(value)));
+                let lists = lists().map(|(name, list)| (name.clone(), json!(list.values)));
+                let values: Map<String, Value> = values.chain(lists).collect();
                 json!({
                     "entity": self.entity, "entity_id": self.id, "found": vector.found, "version": vector.version,
                     "newest_event_time": time_text(vector.newest_event_time.as_ref()), "features": values,
@@ -55,6 +59,10 @@ impl Show {
                 let mut table = output::table(["feature", "value"]);
                 for (name, value) in pairs() {
                     table.add_row(vec![Cell::new(name), right(number(*value))]);
+                }
+                for (name, list) in lists() {
+                    let names = if list.values.is_empty() { "-".to_owned() } else { list.values.join(", ") };
+                    table.add_row(vec![Cell::new(name), right(names)]);
                 }
                 page.table(&table);
                 page.line(match time_text(vector.newest_event_time.as_ref()) {

@@ -44,7 +44,7 @@ fn question(features: &[&str], entities: &[(&str, &[&str])]) -> GetOnlineFeature
 
 fn known(values: &[f64], age_ms: i64) -> Option<Known> {
     let newest = Some(EventTime::from_ms(NOW.as_ms() - age_ms));
-    Some(Known { values: values.to_vec(), newest, version: 1 })
+    Some(Known { values: values.to_vec(), lists: Vec::new(), newest, version: 1 })
 }
 
 fn names(response: &GetOnlineFeaturesResponse) -> Vec<&str> {
@@ -145,20 +145,43 @@ fn a_feature_service_is_everything_of_an_entity() {
 fn every_feature_is_taken_from_its_own_place_in_the_vector() {
     // Views of entities in turn, so that a place is none of the file.
     let mixed = ["customer", "item", "customer", "item"].iter().enumerate().map(|(n, entity)| {
-        format!(" - {{name: v{n}, entity: {entity}, features: [{{name: a, aggregate: count, windows: [1h, 2h]}}]}}\n")
+        format!(
+            " - {{name: v{n}, entity: {entity}, features: [{{name: t, aggregate: top_k, k: 2}}, {{name: a, aggregate: count, \
+             windows: [1h, 2h]}}]}}\n"
+        )
     });
     let mixed = format!("version: 1\nviews:\n{}", mixed.collect::<String>());
     for views in [Views::built_in().unwrap(), Views::parse(&mixed).unwrap()] {
-        for (start, view) in placed(&views) {
-            for (n, feature) in view.features.iter().enumerate() {
-                assert_eq!(views.names(view.entity)[start + n], format!("{}.{}", view.name, feature.name));
+        for entity in Entity::ALL {
+            let service = chosen(&views, Some(Kind::FeatureService(entity.name().into()))).unwrap();
+            for (place, view, feature) in &service {
+                let named = match place {
+                    Place::Number(n) => &views.names(entity)[*n],
+                    Place::List(n) => &views.list_names(entity)[*n],
+                };
+                assert_eq!(*named, format!("{}.{feature}", view.name));
             }
+            assert_eq!(service.len(), views.names(entity).len() + views.list_names(entity).len());
         }
-        let service = chosen(&views, Some(Kind::FeatureService("customer".into()))).unwrap();
-        let named: Vec<String> = service.iter().map(|(_, view, feature)| format!("{}.{feature}", view.name)).collect();
-        assert_eq!(named, views.names(Entity::Customer));
-        assert!(service.iter().enumerate().all(|(n, (place, ..))| n == *place));
     }
+}
+
+#[test]
+fn a_list_is_a_list_of_text_and_an_empty_one_has_no_value() {
+    let yaml = "version: 1\nviews: [{name: likes, entity: customer, features: [{name: n, aggregate: count}, {name: top, \
+                aggregate: top_k, k: 2}]}]";
+    let views = Views::parse(yaml).unwrap();
+    let plan = Plan::of(&views, question(&["likes:top"], &[("customer_id", &["ann", "bob", "cid"])])).unwrap();
+    let of = |list: &[&str]| {
+        let lists = vec![list.iter().map(|name| (*name).to_owned()).collect()];
+        Some(Known { lists, ..known(&[1.0], 0).unwrap() })
+    };
+    let found = Found { customers: vec![of(&["b", "a"]), of(&[]), None], ..Found::default() };
+    let column = &plan.answer(&found, NOW).results[1];
+    assert_eq!(column.values[0].val, Some(Val::StringListVal(StringList { val: vec!["b".into(), "a".into()] })));
+    assert!(column.values[1..].iter().all(|value| value.val.is_none()));
+    let statuses: Vec<_> = column.statuses().collect();
+    assert_eq!(statuses, [FieldStatus::Present, FieldStatus::NullValue, FieldStatus::NotFound]);
 }
 
 #[test]
