@@ -42,6 +42,8 @@ mod kafka_range;
 mod lists;
 #[path = "flows/models.rs"]
 mod models;
+#[path = "flows/on_demand.rs"]
+mod on_demand;
 #[path = "flows/operations.rs"]
 mod operations;
 #[path = "flows/placements.rs"]

@@ -38,6 +38,7 @@ mod read;
 mod rebuild;
 mod rebuilding;
 mod record;
+mod requested;
 mod serve;
 mod served;
 mod sink;

@@ -19,7 +19,7 @@ pub(crate) const IDS: usize = 1_000;
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What a vector is made of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Known {
     /// One for each of the entity's names; NaN where a feature has no value.
     pub values: Vec<f64>,

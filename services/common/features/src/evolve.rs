@@ -23,6 +23,8 @@ pub struct Difference {
     pub changed: Vec<String>,
     pub removed: Vec<String>,
     pub unchanged: usize,
+    /// How many of those that are added or changed are folded from the log; the rest is computed at reads.
+    pub folded: usize,
     /// Why they cannot take the place of the others in a running stream.
     pub refusal: Option<String>,
 }
@@ -30,7 +32,7 @@ pub struct Difference {
 impl Difference {
     /// Whether there is something to fold from the log.
     pub fn fills(&self) -> bool {
-        !self.added.is_empty() || !self.changed.is_empty()
+        self.folded > 0
     }
 }
 
@@ -50,12 +52,32 @@ impl Views {
                     None => &mut difference.added,
                 };
                 list.push(format!("{entity} {name}"));
+                difference.folded += 1;
             }
             let gone = now.names.iter().filter(|name| !then.names.contains(name));
             difference.removed.extend(gone.map(|name| format!("{entity} {name}")));
+            self.computed_otherwise(next, entity, &mut difference);
         }
         difference.refusal = self.refuses(next);
         difference
+    }
+
+    fn computed_otherwise(&self, next: &Self, entity: Entity, difference: &mut Difference) {
+        let (now, then) = (self.on_demand(entity), next.on_demand(entity));
+        for feature in then {
+            let before = now.iter().find(|known| known.name() == feature.name());
+            let list = match before.map(|known| known.definition() == feature.definition()) {
+                Some(true) => {
+                    difference.unchanged += 1;
+                    continue;
+                }
+                Some(false) => &mut difference.changed,
+                None => &mut difference.added,
+            };
+            list.push(format!("{entity} {}", feature.name()));
+        }
+        let gone = now.iter().filter(|known| !then.iter().any(|feature| feature.name() == known.name()));
+        difference.removed.extend(gone.map(|feature| format!("{entity} {}", feature.name())));
     }
 
     fn refuses(&self, next: &Self) -> Option<String> {
@@ -113,6 +135,8 @@ impl Views {
             customer: plan(Entity::Customer)?,
             item: plan(Entity::Item)?,
             category: plan(Entity::CustomerCategory)?,
+            on_demand: self.on_demand.clone(),
+            request_values: self.request_values.clone(),
             seen: self.seen.clone(),
             trends: self.trends.clone(),
             schema_hash: self.schema_hash.clone(),

@@ -10,6 +10,7 @@
 //! same order give the same bits on every machine.
 
 mod cell;
+mod columns;
 mod customer;
 pub mod decay;
 mod declare;
@@ -18,6 +19,7 @@ mod error;
 mod evolve;
 mod history;
 mod moments;
+mod on_demand;
 mod quantile;
 mod replay;
 mod spread;
@@ -32,6 +34,7 @@ pub use error::Error;
 pub use evolve::{CustomerFill, Difference};
 pub use history::{HISTORY, History, Interaction};
 pub use moments::{Fold, Known, Moments};
+pub use on_demand::{Given, Inputs, OnDemand, Requested, Wanted, moment};
 pub use replay::{Replay, merged, vector_at};
 pub use spread::{Reference, Spread};
 pub use state::State;

@@ -1,7 +1,7 @@
 //! Checked declarations: what a view file becomes, ready to fold with.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use rapport_events::CleanEvent;
 
-use crate::{Error, item_hash};
+use crate::{Error, OnDemand, Wanted, item_hash};
 
 pub(crate) const MINUTE_MS: i64 = 60_000;
 pub(crate) const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -209,7 +209,7 @@ pub(crate) struct Plan {
     pub features: Vec<Feature>,
     pub names: Vec<String>,
     /// Where the lists begin.
-    lists_from: usize,
+    pub lists_from: usize,
     by_type: HashMap<String, Vec<usize>>,
     any_type: Vec<usize>,
     pub by_fingerprint: HashMap<u32, usize>,
@@ -260,6 +260,8 @@ pub enum Place {
     Number(usize),
     /// Among the lists, which are [`Views::list_names`].
     List(usize),
+    /// Among [`Views::on_demand`].
+    OnDemand(usize),
 }
 
 /// A feature, for people.
@@ -268,9 +270,11 @@ pub struct FeatureInfo {
     pub name: String,
     pub place: Place,
     pub aggregate: &'static str,
-    /// `1h`, `7d`, `lifetime`, or the half life of a decayed sum.
+    /// `1h`, `7d`, `lifetime`, or the half life of a decayed sum; empty on demand.
     pub window: String,
     pub description: String,
+    /// The request values that it takes, on demand.
+    pub request_values: Vec<String>,
 }
 
 /// A view, for people.
@@ -301,6 +305,9 @@ pub struct Views {
     pub(crate) customer: Arc<Plan>,
     pub(crate) item: Arc<Plan>,
     pub(crate) category: Arc<Plan>,
+    /// By entity.
+    pub(crate) on_demand: [Vec<OnDemand>; Entity::ALL.len()],
+    pub(crate) request_values: BTreeMap<String, Wanted>,
     pub(crate) seen: Option<BTreeSet<String>>,
     pub(crate) trends: TrendRules,
     pub(crate) schema_hash: String,
@@ -332,61 +339,6 @@ impl Views {
             Entity::Item => &self.item,
             Entity::CustomerCategory => &self.category,
         }
-    }
-
-    /// The columns of an entity's vector, each `<view>.<feature>`: the features whose values are numbers.
-    pub fn names(&self, entity: Entity) -> &[String] {
-        let plan = self.plan(entity);
-        plan.names.get(..plan.lists_from).unwrap_or_default()
-    }
-
-    /// The features of an entity whose values are lists.
-    pub fn list_names(&self, entity: Entity) -> &[String] {
-        let plan = self.plan(entity);
-        plan.names.get(plan.lists_from..).unwrap_or_default()
-    }
-
-    /// Every feature of an entity, `<view>.<feature>`, in the order of the file.
-    pub fn declared(&self, entity: Entity) -> impl Iterator<Item = String> {
-        let views = self.views.iter().filter(move |view| view.entity == entity);
-        views.flat_map(|view| view.features.iter().map(move |feature| format!("{}.{}", view.name, feature.name)))
-    }
-
-    /// Whether anything is kept of such entities.
-    pub fn keeps(&self, entity: Entity) -> bool {
-        !self.plan(entity).features.is_empty()
-    }
-
-    /// Which columns of the entity's vector the named views have; all of them when none is named.
-    ///
-    /// # Errors
-    /// The name that is not a view of this entity.
-    pub fn columns(&self, entity: Entity, views: &[String]) -> Result<Vec<usize>, String> {
-        self.of_views(entity, views, self.names(entity))
-    }
-
-    /// Which lists of the entity the named views have, as [`Self::columns`].
-    ///
-    /// # Errors
-    /// The name that is not a view of this entity.
-    pub fn list_columns(&self, entity: Entity, views: &[String]) -> Result<Vec<usize>, String> {
-        self.of_views(entity, views, self.list_names(entity))
-    }
-
-    /// The places of those names that are of the views.
-    fn of_views(&self, entity: Entity, views: &[String], names: &[String]) -> Result<Vec<usize>, String> {
-        if views.is_empty() {
-            return Ok((0..names.len()).collect());
-        }
-        let mut columns = Vec::new();
-        for view in views {
-            if !self.views.iter().any(|v| v.entity == entity && v.name == *view) {
-                return Err(view.clone());
-            }
-            let starts = |name: &str| name.strip_prefix(view.as_str()).is_some_and(|rest| rest.starts_with('.'));
-            columns.extend(names.iter().enumerate().filter(|(_, name)| starts(name)).map(|(i, _)| i));
-        }
-        Ok(columns)
     }
 
     /// The views of a customer that an event of this type changes.

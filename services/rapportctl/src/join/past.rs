@@ -149,7 +149,11 @@ impl Past<'_> {
                 list_names,
             }
         };
-        Entity::ALL.into_iter().filter(|entity| named(*entity) && self.views.keeps(*entity)).map(of).collect()
+        Entity::ALL
+            .into_iter()
+            .filter(|entity| named(*entity) && self.views.declared(*entity).next().is_some())
+            .map(of)
+            .collect()
     }
 
     fn until(&self, at: EventTime) -> EventTime {

@@ -42,9 +42,14 @@ pub(super) fn question(body: &[u8]) -> Result<GetOnlineFeaturesRequest, Refusal>
     for (key, column) in question.entities {
         let values = column.into_iter().enumerate().map(|(n, json)| match json {
             Json::String(text) => Ok(Value { val: Some(Val::StringVal(text)) }),
-            json => match json.as_i64() {
-                Some(number) => Ok(Value { val: Some(Val::Int64Val(number)) }),
-                None => Err(Refusal::other(format!("entities.{key}[{n}]"), "must be text or a whole number")),
+            Json::Bool(truth) => Ok(Value { val: Some(Val::BoolVal(truth)) }),
+            Json::Null => Ok(Value { val: None }),
+            json => match (json.as_i64(), json.as_f64()) {
+                (Some(number), _) => Ok(Value { val: Some(Val::Int64Val(number)) }),
+                (None, Some(number)) => Ok(Value { val: Some(Val::DoubleVal(number)) }),
+                (None, None) => {
+                    Err(Refusal::other(format!("entities.{key}[{n}]"), "must be text, a number or a truth"))
+                }
             },
         });
         let val = values.collect::<Result<Vec<_>, _>>()?;
@@ -145,6 +150,7 @@ impl Wrong {
             Self::NoSuchView => "FeatureViewNotFoundException",
             Self::NoSuchService => "FeatureServiceNotFoundException",
             Self::NoSuchEntity => "EntityNotFoundException",
+            Self::NoSuchRequestValue => "RequestDataNotFoundInEntityRowsException",
             Self::Collision => "FeatureNameCollisionError",
             Self::Other => FEAST_ERROR,
         }
@@ -179,6 +185,9 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(question(body).unwrap(), expected);
+        let kinds = question(br#"{"entities": {"price": [1.5, true, null]}, "features": ["a:b"]}"#).unwrap();
+        let values = [Some(Val::DoubleVal(1.5)), Some(Val::BoolVal(true)), None].map(|val| Value { val });
+        assert_eq!(kinds.entities["price"].val, values);
         let service = question(br#"{"entities": {}, "feature_service": "item", "a_newer_field": [1]}"#).unwrap();
         assert_eq!(service.kind, Some(Kind::FeatureService("item".into())));
     }
@@ -189,9 +198,9 @@ mod tests {
         assert!(refused("{").starts_with("body: EOF"), "{}", refused("{"));
         assert!(refused("{}").contains("entities"));
         assert!(refused(r#"{"entities": {}, "features": ["a:b", 7]}"#).starts_with("features[1]: invalid type"));
-        for value in ["1.5", "null", "true", "[1]"] {
+        for value in ["{}", "[1]"] {
             let body = format!(r#"{{"entities": {{"customer_id": ["ann", {value}]}}, "features": ["a:b"]}}"#);
-            assert_eq!(refused(&body), "entities.customer_id[1]: must be text or a whole number");
+            assert_eq!(refused(&body), "entities.customer_id[1]: must be text, a number or a truth");
         }
         assert!(refused(r#"{"entities": {}} and more"#).starts_with("body: trailing"));
     }

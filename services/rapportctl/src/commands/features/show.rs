@@ -1,7 +1,7 @@
 use clap::Args;
 use comfy_table::Cell;
 use rapport_events::EventTime;
-use rapport_proto::features::GetFeaturesRequest;
+use rapport_proto::features::{GetFeaturesRequest, RequestValue, RequestValues, request_value};
 use serde_json::{Map, Value, json};
 
 use crate::commands::{number, right, time_text};
@@ -20,6 +20,17 @@ pub struct Show {
     /// The moment that windows end at, for example 1998-04-01T00:00:00Z [default: now]
     #[arg(long)]
     at: Option<String>,
+    /// A request value of on-demand features, as often as there are: price=19.99, device=mobile
+    #[arg(long = "request", value_name = "NAME=VALUE", value_parser = request_value)]
+    requested: Vec<(String, RequestValue)>,
+}
+
+/// A number where it reads as one; text otherwise.
+fn request_value(argument: &str) -> Result<(String, RequestValue), String> {
+    let (name, value) = argument.split_once('=').ok_or("must be <name>=<value>")?;
+    let number = value.parse::<f64>().ok().filter(|number| number.is_finite());
+    let text = || request_value::Value::Text(value.to_owned());
+    Ok((name.to_owned(), RequestValue { value: Some(number.map_or_else(text, request_value::Value::Number)) }))
 }
 
 impl Show {
@@ -32,12 +43,13 @@ impl Show {
                     .to_proto(),
             ),
         };
+        let one = |(name, value)| (name, RequestValues { values: vec![value] });
         let request = GetFeaturesRequest {
+            request_values: self.requested.into_iter().map(one).collect(),
             views: self.views,
             entity: self.entity.clone(),
             entity_ids: vec![self.id.clone()],
             at,
-            ..GetFeaturesRequest::default()
         };
         let answer = context.feature_store()?.get_features(context.request(request)?).await;
         let answer = answer.map_err(|status| context.feature_store_refused(&status))?.into_inner();

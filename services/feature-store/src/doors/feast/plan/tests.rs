@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rapport_features::Views;
 
 use super::*;
+use crate::read::IDS;
 
 const NOW: EventTime = EventTime::from_ms(1_764_547_200_000);
 const DAY_MS: i64 = 86_400_000;
@@ -158,12 +159,79 @@ fn every_feature_is_taken_from_its_own_place_in_the_vector() {
                 let named = match place {
                     Place::Number(n) => &views.names(entity)[*n],
                     Place::List(n) => &views.list_names(entity)[*n],
+                    Place::OnDemand(n) => panic!("none is declared: {n}"),
                 };
                 assert_eq!(*named, format!("{}.{feature}", view.name));
             }
             assert_eq!(service.len(), views.names(entity).len() + views.list_names(entity).len());
         }
     }
+}
+
+const ON_DEMAND: &str = "
+version: 1
+views:
+  - {name: buys, entity: customer, max_age: 30d, features: [{name: mean, aggregate: mean}]}
+  - name: offer
+    entity: customer
+    max_age: 30d
+    on_demand:
+      - {name: over, difference: [request.price, buys.mean]}
+      - {name: band, bucket: request.price, bounds: [10]}
+      - {name: mobile, equals: [request.device, {text: mobile}]}
+";
+
+#[test]
+fn on_demand_features_take_columns_beside_the_join_keys_or_the_request_context() {
+    let views = Views::parse(ON_DEMAND).unwrap();
+    let double = |number| Value { val: Some(Val::DoubleVal(number)) };
+    let prices = RepeatedValue { val: vec![double(25.0), double(5.0), double(5.0), Value { val: None }] };
+    let mut in_entities = question(
+        &["offer:over", "offer:band", "offer:mobile", "buys:mean"],
+        &[("customer_id", &["ann", "bob", "nobody", "ann"]), ("device", &["mobile", "x", "mobile", "x"])],
+    );
+    let mut in_context = in_entities.clone();
+    in_entities.entities.insert("price".into(), prices.clone());
+    in_context.request_context.insert("price".into(), prices);
+    for question in [in_entities, in_context] {
+        let plan = Plan::of(&views, question).unwrap();
+        let found = Found { customers: vec![known(&[20.0], 0), known(&[4.0], 31 * DAY_MS), None], ..Found::default() };
+        let answer = plan.answer(&found, NOW);
+        assert_eq!(names(&answer), ["customer_id", "over", "band", "mobile", "mean"], "no request value comes back");
+        use FieldStatus::{NotFound, NullValue, OutsideMaxAge, Present};
+        let statuses = |column: usize| answer.results[column].statuses().collect::<Vec<_>>();
+        assert_eq!(numbers(&answer.results[1]), [Some(5.0), None, None, None]);
+        assert_eq!(statuses(1), [Present, OutsideMaxAge, NotFound, NullValue]);
+        assert_eq!(numbers(&answer.results[2]), [Some(1.0), Some(0.0), Some(0.0), None]);
+        assert_eq!(statuses(2), [Present, Present, Present, NullValue], "it takes nothing that is stored");
+        assert_eq!(numbers(&answer.results[3]), [Some(1.0), Some(0.0), Some(1.0), Some(0.0)]);
+    }
+}
+
+#[test]
+fn a_request_value_that_is_missing_or_of_another_kind_is_refused_with_its_name() {
+    let views = Views::parse(ON_DEMAND).unwrap();
+    let refused = |question| Plan::of(&views, question).unwrap_err();
+    let ann: (&str, &[&str]) = ("customer_id", &["ann", "bob"]);
+    let missing = refused(question(&["offer:over"], &[ann]));
+    assert_eq!(missing.kind, Wrong::NoSuchRequestValue);
+    assert_eq!(missing.to_string(), "entities.price: is missing, offer:over needs it");
+    let text = refused(question(&["offer:over"], &[ann, ("price", &["1", "cheap"])]));
+    assert_eq!(text.to_string(), "entities.price[0]: must be a number");
+    let few = refused(question(&["offer:mobile"], &[ann, ("device", &["a", "b", "c"])]));
+    assert_eq!(few.to_string(), "entities.device: has 3 values, must have 1 or one for each of the 2 rows");
+    let mut unknown = question(&["offer:mobile"], &[ann, ("device", &["a", "b"])]);
+    unknown.request_context.insert("colour".into(), RepeatedValue::default());
+    assert!(refused(unknown).to_string().starts_with("entities.colour: is computed with by no view; there are device"));
+    // All features of an entity do not ask for anything: what lacks its values has none.
+    let service = GetOnlineFeaturesRequest {
+        kind: Some(Kind::FeatureService("customer".into())),
+        ..question(&[], &[("customer_id", &["ann"])])
+    };
+    let found = Found { customers: vec![known(&[20.0], 0)], ..Found::default() };
+    let answer = Plan::of(&views, service).unwrap().answer(&found, NOW);
+    assert_eq!(numbers(&answer.results[1]), [Some(20.0)]);
+    assert!(answer.results[2..].iter().all(|column| numbers(column) == [None]));
 }
 
 #[test]
@@ -219,7 +287,7 @@ fn a_refusal_names_the_field_and_what_would_be_right() {
         (
             question(&["buys:count"], &[("driver_id", &["1"])]),
             Wrong::NoSuchEntity,
-            "entities.driver_id: is no join key; there are customer_id, item_id, category",
+            "entities.driver_id: is no join key and no request value; join keys are customer_id, item_id, category",
         ),
         (
             question(&["buys:count"], &[("customer_id", &["ann"]), ("item_id", &["a", "b"])]),
@@ -268,9 +336,6 @@ fn ids_are_text_or_whole_numbers_and_nothing_else() {
     for bad in [None, Some(Val::DoubleVal(1.0)), Some(Val::BoolVal(true)), Some(Val::BytesVal(b"a".to_vec()))] {
         assert_eq!(with(bad).unwrap_err().to_string(), "entities.customer_id[0]: must be text or a whole number");
     }
-    let mut asked = question(&["buys:count"], &[("customer_id", &["ann"])]);
-    asked.request_context.insert("x".into(), RepeatedValue::default());
-    assert_eq!(refusal(asked).field, "request_context");
 }
 
 proptest! {
