@@ -76,8 +76,12 @@ def by_registered_view() -> dict:
 
 
 def over_grpc() -> dict:
-    def column(ids):
-        return RepeatedValue(val=[Value(int64_val=id) if isinstance(id, int) else Value(string_val=id) for id in ids])
+    def sent(value):
+        kinds = {int: "int64_val", float: "double_val", str: "string_val"}
+        return Value(**{kinds[type(value)]: value})
+
+    def column(values):
+        return RepeatedValue(val=[sent(value) for value in values])
 
     with grpc.insecure_channel(address) as channel:
         stub = ServingServiceStub(channel)
@@ -94,6 +98,8 @@ def over_grpc() -> dict:
 
     def plain(value):
         kind = value.WhichOneof("val")
+        if kind == "string_list_val":
+            return list(value.string_list_val.val)
         return getattr(value, kind) if kind else None
 
     return {

@@ -40,8 +40,12 @@ mod harness_itself;
 mod import;
 #[path = "flows/kafka_range.rs"]
 mod kafka_range;
+#[path = "flows/lists.rs"]
+mod lists;
 #[path = "flows/models.rs"]
 mod models;
+#[path = "flows/on_demand.rs"]
+mod on_demand;
 #[path = "flows/operations.rs"]
 mod operations;
 #[path = "flows/placements.rs"]

@@ -45,7 +45,15 @@ views:
   - name: looks
     entity: customer
     where: { type: [view] }
-    features: [{ name: count, aggregate: count }, { name: score, aggregate: mean }]
+    features:
+      - { name: count, aggregate: count }
+      - { name: score, aggregate: mean }
+      - { name: items, aggregate: top_k, of: item, k: 2 }
+  - name: offer
+    entity: customer
+    on_demand:
+      - { name: share, ratio: [request.price, purchases.spend_lifetime] }
+      - { name: dear, bucket: request.price, bounds: [10] }
   - name: shelf
     entity: item
     features: [{ name: events, aggregate: count }]
@@ -338,8 +346,8 @@ async fn feasts_own_package_reads_through_its_remote_online_store_and_its_own_st
     };
     let stack = store("feast-package", RedisServer::shared()).await;
     let asked = json!({
-        "features": ["purchases:spend_7d", "looks:score", "looks:count"],
-        "entities": {"customer_id": ["ann", 196, "nobody"]},
+        "features": ["purchases:spend_7d", "looks:score", "looks:count", "looks:items", "offer:share", "offer:dear"],
+        "entities": {"customer_id": ["ann", 196, "nobody"], "price": [39.98, 1.25, 10.0]},
         "full_feature_names": true,
     });
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/feast_read.py");
@@ -361,8 +369,11 @@ async fn feasts_own_package_reads_through_its_remote_online_store_and_its_own_st
         "purchases__spend_7d": [19.99, null, null],
         "looks__score": [null, null, null],
         "looks__count": [1.0, 0.0, null],
+        "looks__items": [["i2"], null, null],
+        "offer__share": [2.0, 0.25, null],
+        "offer__dear": [1.0, 0.0, 1.0],
     });
-    let statuses = json!([[1, 1, 1], [1, 4, 3], [2, 2, 3], [1, 1, 3]]);
+    let statuses = json!([[1, 1, 1], [1, 4, 3], [2, 2, 3], [1, 1, 3], [1, 2, 3], [1, 1, 3], [1, 1, 1]]);
     assert_eq!(read["http"]["values"], values);
     assert_eq!(read["http"]["statuses"], statuses);
     assert_eq!(read["http"]["refused"]["class"], "FeatureViewNotFoundException", "{read}");

@@ -114,7 +114,7 @@ impl Aggregates {
         let keys = self.writer.keys().clone();
         let of_items = by_key(batch.iter(), |e| e.event.item_id.as_ref().map(|i| keys.item(&e.event.tenant, i)));
         let of_trends = by_key(batch.iter(), |e| e.event.item_id.as_ref().map(|_| keys.trends(&e.event.tenant)));
-        if !self.views.names(Entity::Item).is_empty() {
+        if self.views.keeps(Entity::Item) {
             self.fold_kind(Kind::Item, partition, batch, of_items).await?;
         }
         self.fold_kind(Kind::Trend, partition, batch, of_trends).await

@@ -40,6 +40,7 @@ mod read;
 mod rebuild;
 mod rebuilding;
 mod record;
+mod requested;
 mod serve;
 mod served;
 mod sink;

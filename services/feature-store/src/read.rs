@@ -19,10 +19,12 @@ pub(crate) const IDS: usize = 1_000;
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What a vector is made of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Known {
     /// One for each of the entity's names; NaN where a feature has no value.
     pub values: Vec<f64>,
+    /// One for each of the entity's list names.
+    pub lists: Vec<Vec<String>>,
     /// The newest event that they reflect.
     pub newest: Option<EventTime>,
     /// How many events have been applied.
@@ -31,11 +33,11 @@ pub(crate) struct Known {
 
 impl Known {
     pub(crate) fn of_customer(state: &CustomerState, at: EventTime) -> Self {
-        Self { values: state.read(at), newest: state.newest(), version: state.version() }
+        Self { values: state.read(at), lists: state.read_lists(at), newest: state.newest(), version: state.version() }
     }
 
     pub(crate) fn of_state(state: &State, at: EventTime) -> Self {
-        Self { values: state.read(at), newest: state.newest(), version: state.events() }
+        Self { values: state.read(at), lists: state.read_lists(at), newest: state.newest(), version: state.events() }
     }
 }
 

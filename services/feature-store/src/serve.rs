@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use rapport_events::{EventTime, Tenant, limits};
-use rapport_features::{Entity, State, Views};
+use rapport_features::{Entity, FeatureInfo, Place, State, Views};
 use rapport_proto::{
     feast::serving::serving_service_server::{self, ServingServiceServer},
     features::{
         ApplyViewsRequest, ApplyViewsResponse, CustomerHistory, Feature, FeatureVector, GetBackfillRequest,
         GetBackfillResponse, GetFeaturesRequest, GetFeaturesResponse, GetHistoryRequest, GetHistoryResponse,
         GetStatisticsRequest, GetStatisticsResponse, Interaction, ListViewsRequest, ListViewsResponse,
-        PlanViewsRequest, PlanViewsResponse, View,
+        PlanViewsRequest, PlanViewsResponse, TextList, View,
         feature_store_server::{self, FeatureStore, FeatureStoreServer},
     },
 };
@@ -24,6 +24,7 @@ use crate::{
     evolve,
     read::{Known, Reads, check_ids, unavailable},
     rebuilding::Rebuilding,
+    requested::{self, Row},
     statistics::{Statistics, drift::References},
     watched,
 };
@@ -103,6 +104,22 @@ impl FeatureService {
     }
 }
 
+/// A feature, for clients.
+fn told(feature: &FeatureInfo) -> Feature {
+    let r#type = match feature.place {
+        Place::Number(_) | Place::OnDemand(_) => "double",
+        Place::List(_) => "string_list",
+    };
+    Feature {
+        name: feature.name.clone(),
+        aggregate: feature.aggregate.to_owned(),
+        window: feature.window.clone(),
+        description: feature.description.clone(),
+        r#type: r#type.to_owned(),
+        request_values: feature.request_values.clone(),
+    }
+}
+
 #[tonic::async_trait]
 impl FeatureStore for FeatureService {
     async fn get_features(
@@ -118,9 +135,23 @@ impl FeatureStore for FeatureService {
         };
         check_ids("entity_ids", &request.entity_ids, 2 * limits::ID_BYTES + 1)?;
         let views = self.reads.views();
-        let columns = views
-            .columns(entity, &request.views)
-            .map_err(|view| status::invalid("views", format!("{view:?} is no view of {entity}")))?;
+        let no_view = |view| status::invalid("views", format!("{view:?} is no view of {entity}"));
+        let columns = views.columns(entity, &request.views).map_err(no_view)?;
+        let list_columns = views.list_columns(entity, &request.views).map_err(no_view)?;
+        let on_demand = views.on_demand(entity);
+        let on_demand: Vec<_> = views
+            .on_demand_columns(entity, &request.views)
+            .map_err(no_view)?
+            .into_iter()
+            .filter_map(|place| on_demand.get(place))
+            .collect();
+        let requested = requested::of_call(&views, request.request_values, request.entity_ids.len())?;
+        if !request.views.is_empty()
+            && let Some((need, feature)) = requested::missing(on_demand.iter().copied(), &requested)
+        {
+            let reason = format!("is missing, {} needs it", feature.name());
+            return Err(status::invalid(&format!("request_values.{need}"), reason));
+        }
         let at = match &request.at {
             None => EventTime::now(),
             Some(stamp) => {
@@ -128,23 +159,35 @@ impl FeatureStore for FeatureService {
             }
         };
         let known = self.known(&views, &tenant, entity, &request.entity_ids, at).await?;
-        let empty = State::new(&views, entity).read(at);
-        let vectors = request.entity_ids.into_iter().zip(known).map(|(entity_id, known)| {
+        let empty = Known::of_state(&State::new(&views, entity), at);
+        let vectors = request.entity_ids.into_iter().zip(known).enumerate().map(|(row, (entity_id, known))| {
             let found = known.is_some();
-            let Known { values, newest, version } =
-                known.unwrap_or_else(|| Known { values: empty.clone(), newest: None, version: 0 });
+            let known = known.unwrap_or_else(|| empty.clone());
+            let mut values = Vec::with_capacity(columns.len() + on_demand.len());
+            values.extend(columns.iter().filter_map(|&i| known.values.get(i).copied()));
+            let inputs = Row { known: &known, requested: &requested, row, at };
+            values.extend(on_demand.iter().map(|feature| feature.value(&inputs)));
+            let Known { mut lists, newest, version, .. } = known;
+            let list = |&i: &usize| lists.get_mut(i).map(|list| TextList { values: std::mem::take(list) });
+            let lists = list_columns.iter().filter_map(list).collect();
             FeatureVector {
                 entity_id,
                 found,
-                values: columns.iter().filter_map(|&i| values.get(i).copied()).collect(),
+                values,
                 newest_event_time: newest.map(EventTime::to_proto),
                 version,
+                lists,
             }
         });
-        let names = views.names(entity);
+        let (names, list_names) = (views.names(entity), views.list_names(entity));
         Ok(self.rebuilding.on(GetFeaturesResponse {
             vectors: vectors.collect(),
-            names: columns.iter().filter_map(|&i| names.get(i).cloned()).collect(),
+            names: columns
+                .iter()
+                .filter_map(|&i| names.get(i).cloned())
+                .chain(on_demand.iter().map(|feature| feature.name().to_owned()))
+                .collect(),
+            list_names: list_columns.iter().filter_map(|&i| list_names.get(i).cloned()).collect(),
         }))
     }
 
@@ -180,16 +223,7 @@ impl FeatureStore for FeatureService {
             entity: view.entity.name().to_owned(),
             description: view.description.clone(),
             max_age: view.max_age.and_then(|age| age.try_into().ok()),
-            features: view
-                .features
-                .iter()
-                .map(|feature| Feature {
-                    name: feature.name.clone(),
-                    aggregate: feature.aggregate.to_owned(),
-                    window: feature.window.clone(),
-                    description: feature.description.clone(),
-                })
-                .collect(),
+            features: view.features.iter().map(told).collect(),
         });
         let (views, schema_hash) = (views.collect(), in_force.schema_hash().to_owned());
         Ok(Response::new(ListViewsResponse { views, schema_hash }))

@@ -262,8 +262,10 @@ impl FeatureStore for Echo {
             values: vec![1.25; FEATURES],
             newest_event_time: None,
             version: 1,
+            lists: Vec::new(),
         });
-        Ok(Response::new(GetFeaturesResponse { names: self.names.clone(), vectors: vectors.collect() }))
+        let names = self.names.clone();
+        Ok(Response::new(GetFeaturesResponse { names, vectors: vectors.collect(), ..Default::default() }))
     }
 
     async fn get_history(&self, _: Request<GetHistoryRequest>) -> Result<Response<GetHistoryResponse>, Status> {

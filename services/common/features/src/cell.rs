@@ -4,6 +4,7 @@ use crate::{
     Error,
     distinct::{Distinct, Precision},
     quantile::Sketch,
+    top::Top,
     views::Aggregate,
     wire::{self, Reader},
 };
@@ -20,13 +21,15 @@ pub(crate) enum Cell {
     Last { time: i64, value: f64 },
     Distinct(Distinct),
     Quantile(Sketch),
+    Top(Top),
 }
 
 /// What an event brings to a cell.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Input {
+pub(crate) enum Input<'a> {
     Number { time: i64, value: f64 },
     Hash(u64),
+    Name { time: i64, name: &'a str },
 }
 
 fn smaller(a: f64, b: f64) -> f64 {
@@ -39,7 +42,7 @@ fn larger(a: f64, b: f64) -> f64 {
 
 impl Cell {
     /// A cell that has seen one input. `None` for aggregates that are no cells.
-    pub(crate) fn of(aggregate: Aggregate, input: Input, precision: Precision) -> Option<Self> {
+    pub(crate) fn of(aggregate: Aggregate, input: Input<'_>, precision: Precision) -> Option<Self> {
         Some(match (aggregate, input) {
             (Aggregate::Count, Input::Number { .. }) => Self::Count(1),
             (Aggregate::Sum, Input::Number { value, .. }) => Self::Sum(value),
@@ -58,13 +61,18 @@ impl Cell {
                 sketch.insert(value);
                 Self::Quantile(sketch)
             }
+            (Aggregate::TopK { half_life_ms, .. }, Input::Name { time, name }) => {
+                let mut top = Top::new(half_life_ms);
+                top.add(name, time, precision.exact());
+                Self::Top(top)
+            }
             _ => return None,
         })
     }
 
     /// Adds one input. Of several events at one moment, `first` keeps the one that came first and
     /// `last` the one that came last.
-    pub(crate) fn add(&mut self, input: Input, precision: Precision) {
+    pub(crate) fn add(&mut self, input: Input<'_>, precision: Precision) {
         match (self, input) {
             (Self::Count(n), Input::Number { .. }) => *n = n.saturating_add(1),
             (Self::Sum(sum), Input::Number { value, .. }) => *sum += value,
@@ -82,6 +90,7 @@ impl Cell {
             }
             (Self::Distinct(distinct), Input::Hash(hash)) => distinct.insert(hash, precision),
             (Self::Quantile(sketch), Input::Number { value, .. }) => sketch.insert(value),
+            (Self::Top(top), Input::Name { time, name }) => top.add(name, time, precision.exact()),
             _ => {}
         }
     }
@@ -110,6 +119,7 @@ impl Cell {
             }
             (Self::Distinct(a), Self::Distinct(b)) => a.merge(b, precision),
             (Self::Quantile(a), Self::Quantile(b)) => a.merge(b),
+            (Self::Top(a), Self::Top(b)) => a.merge(b, precision.exact()),
             _ => {}
         }
     }
@@ -125,6 +135,14 @@ impl Cell {
                 Aggregate::Quantile { permille } => sketch.quantile(f64::from(permille) / 1_000.0),
                 _ => f64::NAN,
             },
+            Self::Top(_) => f64::NAN,
+        }
+    }
+
+    pub(crate) const fn top(&self) -> Option<&Top> {
+        match self {
+            Self::Top(top) => Some(top),
+            _ => None,
         }
     }
 
@@ -142,6 +160,7 @@ impl Cell {
             }
             Self::Distinct(distinct) => distinct.put(out),
             Self::Quantile(sketch) => sketch.put(out),
+            Self::Top(top) => top.put(out),
         }
     }
 
@@ -156,6 +175,7 @@ impl Cell {
             Aggregate::Last => Self::Last { time: reader.signed()?, value: reader.f64()? },
             Aggregate::Distinct => Self::Distinct(Distinct::get(reader, precision)?),
             Aggregate::Quantile { .. } => Self::Quantile(Sketch::get(reader)?),
+            Aggregate::TopK { half_life_ms, .. } => Self::Top(Top::get(half_life_ms, reader, precision.exact())?),
             Aggregate::DecayedSum { .. } | Aggregate::TimeSince => {
                 return Err(reader.corrupt("has a cell where there is none"));
             }

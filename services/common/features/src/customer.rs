@@ -63,7 +63,7 @@ impl CustomerState {
     pub fn apply(&mut self, event: &CleanEvent) {
         self.features.apply(event);
         if let Some(category) = &event.category
-            && !self.views.names(Entity::CustomerCategory).is_empty()
+            && self.views.keeps(Entity::CustomerCategory)
         {
             self.apply_to_category(category, event);
         }
@@ -118,6 +118,16 @@ impl CustomerState {
     /// The customer's vector, one value for each of `views.names(Entity::Customer)`.
     pub fn read(&self, now: EventTime) -> Vec<f64> {
         self.features.read(now)
+    }
+
+    /// The customer's lists, one for each of `views.list_names(Entity::Customer)`.
+    pub fn read_lists(&self, now: EventTime) -> Vec<Vec<String>> {
+        self.features.read_lists(now)
+    }
+
+    /// As [`State::read_exact_lists`].
+    pub fn read_exact_lists(&self, now: EventTime) -> Vec<Option<Vec<String>>> {
+        self.features.read_exact_lists(now)
     }
 
     /// The vector of the customer and a category, that of an empty state when there is none.

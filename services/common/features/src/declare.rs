@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Error,
+    Error, on_demand,
     views::{
-        Aggregate, DAY_MS, Entity, Feature, FeatureInfo, HOUR_MS, MINUTE_MS, Measure, Plan, TILES, TrendRules,
+        Aggregate, DAY_MS, Entity, Feature, FeatureInfo, HOUR_MS, MINUTE_MS, Measure, Place, Plan, TILES, TrendRules,
         ViewInfo, Views, Window,
     },
 };
@@ -22,8 +22,10 @@ use crate::{
 /// Bytes of a view file; more is a mistake, not a declaration.
 const FILE_BYTES: usize = 1 << 20;
 /// Features of one entity kind: a vector of this many doubles is still a few kilobytes.
-const FEATURES: usize = 512;
+pub(crate) const FEATURES: usize = 512;
 const NAME_BYTES: usize = 64;
+/// Names in a list; a state has room for 32 of a tile.
+const MOST_K: u8 = 20;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +67,10 @@ struct View {
     max_age: Option<String>,
     #[serde(rename = "where")]
     filter: Option<Filter>,
+    #[serde(default)]
     features: Vec<FeatureDeclaration>,
+    #[serde(default)]
+    on_demand: Vec<on_demand::Declaration>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +84,8 @@ struct FeatureDeclaration {
     half_life: Option<String>,
     /// Of a quantile: the share of the values that lie below it.
     quantile: Option<f64>,
+    /// Of top_k: the length of the list.
+    k: Option<u8>,
     /// Of a ratio: what is counted among the events.
     part: Option<Filter>,
     #[serde(rename = "where")]
@@ -87,7 +94,7 @@ struct FeatureDeclaration {
     description: String,
 }
 
-fn wrong(at: &str, reason: impl Into<String>) -> Error {
+pub(crate) fn wrong(at: &str, reason: impl Into<String>) -> Error {
     Error::Declaration { at: at.to_owned(), reason: reason.into() }
 }
 
@@ -120,17 +127,19 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
         let (features, columns) = &mut compiled[entity as usize];
         let mut infos = Vec::new();
         for declaration in &view.features {
-            for (name, info, feature) in expand(&at, &view.name, entity, filter.as_ref(), declaration)? {
+            for (name, mut info, feature) in expand(&at, &view.name, entity, filter.as_ref(), declaration)? {
                 if columns.contains(&name) {
                     return Err(wrong(&format!("views.{name}"), "is declared twice"));
                 }
+                let before = features.iter().filter(|other: &&Feature| other.is_list() == feature.is_list()).count();
+                info.place = if feature.is_list() { Place::List(before) } else { Place::Number(before) };
                 canonical.push_str(&definition(entity, &name, &feature));
                 features.push(feature);
                 columns.push(name);
                 infos.push(info);
             }
         }
-        if infos.is_empty() {
+        if infos.is_empty() && view.on_demand.is_empty() {
             return Err(wrong(&format!("{at}.features"), "is empty"));
         }
         if features.len() > FEATURES {
@@ -145,6 +154,13 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
             types: filter,
         });
     }
+    let (on_demand, request_values) =
+        on_demand::computed(file.views.iter().map(|view| view.on_demand.as_slice()), &mut views)?;
+    for (entity, features) in Entity::ALL.into_iter().zip(&on_demand) {
+        for feature in features {
+            canonical.push_str(&format!("on demand {entity} {} {}\n", feature.name(), feature.definition()));
+        }
+    }
     canonical.push_str(&format!("seen {seen:?}\n"));
     let [customer, item, category] = compiled;
     let plan = |entity, (features, names)| Plan::new(entity, features, names).map(Arc::new);
@@ -153,6 +169,8 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
         customer: plan(Entity::Customer, customer)?,
         item: plan(Entity::Item, item)?,
         category: plan(Entity::CustomerCategory, category)?,
+        on_demand,
+        request_values,
         seen,
         trends,
         schema_hash: hex::encode(&Sha256::digest(canonical.as_bytes())[..8]),
@@ -166,7 +184,7 @@ fn definition(entity: Entity, name: &str, feature: &Feature) -> String {
     format!("{entity} {name} {aggregate:?} {measure:?} {window:?} {types:?}{part}\n")
 }
 
-fn check_name(at: &str, name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(at: &str, name: &str) -> Result<(), Error> {
     let good = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_');
     match name {
         "" => Err(wrong(at, "the name is empty")),
@@ -230,6 +248,7 @@ fn window(at: &str, text: &str) -> Result<Window, Error> {
 }
 
 fn aggregate(at: &str, declaration: &FeatureDeclaration) -> Result<Aggregate, Error> {
+    let half_life = declaration.half_life.as_deref();
     let aggregate = match declaration.aggregate.as_str() {
         "count" => Aggregate::Count,
         "sum" => Aggregate::Sum,
@@ -251,30 +270,41 @@ fn aggregate(at: &str, declaration: &FeatureDeclaration) -> Result<Aggregate, Er
             Aggregate::Quantile { permille: permille as u16 }
         }
         "decayed_sum" => {
-            let half_life = declaration.half_life.as_deref();
             let at = format!("{at}.half_life");
             let half_life = half_life.ok_or_else(|| wrong(&at, "is needed by decayed_sum, for example 7d"))?;
             Aggregate::DecayedSum { half_life_ms: duration(&at, half_life)? }
         }
+        "top_k" => {
+            let half_life_ms = half_life.map(|text| duration(&format!("{at}.half_life"), text)).transpose()?;
+            let at = format!("{at}.k");
+            let k = declaration.k.ok_or_else(|| wrong(&at, "is needed by top_k, for example 3"))?;
+            if !(1..=MOST_K).contains(&k) {
+                return Err(wrong(&at, format!("must be 1 to {MOST_K}, is {k}")));
+            }
+            Aggregate::TopK { k, half_life_ms }
+        }
         other => {
             let reason = format!(
-                "must be count, sum, mean, min, max, first, last, distinct, decayed_sum, time_since, ratio or quantile, is \
-                 {other:?}"
+                "must be count, sum, mean, min, max, first, last, distinct, decayed_sum, time_since, ratio, quantile or \
+                 top_k, is {other:?}"
             );
             return Err(wrong(&format!("{at}.aggregate"), reason));
         }
     };
-    let FeatureDeclaration { half_life, quantile, part, .. } = declaration;
+    let FeatureDeclaration { quantile, part, k, .. } = declaration;
+    let decays = matches!(aggregate, Aggregate::DecayedSum { .. } | Aggregate::TopK { .. });
     for (field, given, of, belongs) in [
-        ("half_life", half_life.is_some(), "decayed_sum", matches!(aggregate, Aggregate::DecayedSum { .. })),
+        ("half_life", half_life.is_some(), "decayed_sum and top_k", decays),
         ("quantile", quantile.is_some(), "quantile", matches!(aggregate, Aggregate::Quantile { .. })),
+        ("k", k.is_some(), "top_k", matches!(aggregate, Aggregate::TopK { .. })),
         ("part", part.is_some(), "ratio", aggregate == Aggregate::Ratio),
     ] {
-        match (given, belongs) {
-            (true, false) => return Err(wrong(&format!("{at}.{field}"), format!("belongs to {of} only"))),
-            (false, true) => return Err(wrong(&format!("{at}.{field}"), format!("is needed by {of}"))),
-            _ => {}
+        if given && !belongs {
+            return Err(wrong(&format!("{at}.{field}"), format!("belongs to {of} only")));
         }
+    }
+    if aggregate == Aggregate::Ratio && part.is_none() {
+        return Err(wrong(&format!("{at}.part"), "is needed by ratio"));
     }
     Ok(aggregate)
 }
@@ -287,6 +317,10 @@ fn measure(at: &str, entity: Entity, aggregate: Aggregate, of: Option<&str>) -> 
         (Aggregate::Distinct, Entity::Customer) => &[Item, Category],
         (Aggregate::Distinct, Entity::Item) => &[Customer, Category],
         (Aggregate::Distinct, Entity::CustomerCategory) => &[Item],
+        (Aggregate::TopK { .. }, Entity::Customer) => &[Category, Item],
+        // Not customers: an item's state outlives what is known of one of them.
+        (Aggregate::TopK { .. }, Entity::Item) => &[Category],
+        (Aggregate::TopK { .. }, Entity::CustomerCategory) => &[Item],
         _ => &[Value],
     };
     let Some(of) = of else { return Ok(allowed[0]) };
@@ -328,11 +362,16 @@ fn expand(
         return Err(wrong(&format!("{at}.part.type"), "names a type that is not among the events that are counted"));
     }
 
-    let windowless = matches!(aggregate, Aggregate::DecayedSum { .. } | Aggregate::TimeSince);
+    let windowless = match aggregate {
+        Aggregate::DecayedSum { .. } | Aggregate::TimeSince => true,
+        Aggregate::TopK { half_life_ms, .. } => half_life_ms.is_some(),
+        _ => false,
+    };
     let windows: Vec<(String, Window)> = match (&declaration.window, &declaration.windows) {
         (None, None) => vec![(String::new(), Window::Lifetime)],
         _ if windowless => {
-            return Err(wrong(&format!("{at}.window"), format!("{} has no window", aggregate.name())));
+            let with = declaration.half_life.as_ref().map(|_| " with a half life").unwrap_or_default();
+            return Err(wrong(&format!("{at}.window"), format!("{}{with} has no window", aggregate.name())));
         }
         (Some(one), None) => vec![(String::new(), window(&format!("{at}.window"), one)?)],
         (None, Some(many)) if !many.is_empty() => many
@@ -348,12 +387,15 @@ fn expand(
         let name = format!("{view}.{short}");
         let info = FeatureInfo {
             name: short,
+            // Until it is known what stands before it.
+            place: Place::Number(0),
             aggregate: aggregate.name(),
             window: match &declaration.half_life {
                 Some(half_life) => format!("half life {half_life}"),
                 None => window.to_string(),
             },
             description: declaration.description.clone(),
+            request_values: Vec::new(),
         };
         let mut feature =
             Feature { aggregate, measure, window, fingerprint: 0, types: types.clone(), part: part.clone() };
@@ -364,69 +406,4 @@ fn expand(
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn refusal(feature: &str) -> String {
-        let yaml = format!(
-            "version: 1\nviews:\n  - name: buys\n    entity: customer\n    where: {{ type: [purchase] }}\n    \
-             features:\n      - {{ {feature} }}\n"
-        );
-        parse(&yaml).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn the_built_in_views_parse_and_have_the_promised_columns() {
-        let views = Views::built_in().unwrap();
-        for name in ["activity.events_1h", "purchases.spend_30d", "ratings.mean_lifetime", "activity.momentum"] {
-            assert!(views.names(Entity::Customer).iter().any(|n| n == name), "{name}");
-        }
-        assert!(views.names(Entity::Item).contains(&"item.customers".to_owned()));
-        assert!(views.names(Entity::CustomerCategory).contains(&"taste.interest".to_owned()));
-        assert_eq!(views.schema_hash(), Views::built_in().unwrap().schema_hash());
-    }
-
-    #[test]
-    fn a_refusal_names_the_view_the_feature_and_the_field() {
-        assert_eq!(
-            refusal("name: spend, aggregate: sum, window: 90s"),
-            "views.buys.spend.window: must be whole minutes, hours, days or weeks from 1m to 365d, is \"90s\""
-        );
-        assert!(refusal("name: spend, aggregate: total").starts_with("views.buys.spend.aggregate: must be count"));
-        assert!(refusal("name: x, aggregate: decayed_sum").starts_with("views.buys.x.half_life: is needed"));
-        assert!(refusal("name: x, aggregate: distinct, of: value").starts_with("views.buys.x.of: distinct of a"));
-        assert!(refusal("name: x, aggregate: count, where: { type: [view] }").starts_with("views.buys.x.where.type"));
-        assert!(refusal("name: x, aggregate: ratio").starts_with("views.buys.x.part: is needed by ratio"));
-        assert!(refusal("name: x, aggregate: ratio, part: { type: [view] }").starts_with("views.buys.x.part.type"));
-        assert!(refusal("name: x, aggregate: quantile").starts_with("views.buys.x.quantile: is needed"));
-        assert!(refusal("name: x, aggregate: quantile, quantile: 1.5").contains("must be 0 to 1"));
-        assert!(refusal("name: x, aggregate: count, quantile: 0.5").contains("belongs to quantile only"));
-        assert!(refusal("name: X-1, aggregate: count").contains("may hold a-z"));
-        assert!(refusal("name: x, agregate: count").contains("agregate"));
-    }
-
-    #[test]
-    fn a_changed_definition_changes_the_schema_hash_and_a_description_does_not() {
-        let hash = |extra: &str| {
-            let yaml = format!(
-                "version: 1\nviews: [{{name: v, entity: item, features: [{{name: f, aggregate: count{extra}}}]}}]"
-            );
-            parse(&yaml).unwrap().schema_hash().to_owned()
-        };
-        let aged = "version: 1\nviews: [{name: v, entity: item, max_age: 2d, features: [{name: f, aggregate: count}]}]";
-        let aged = parse(aged).unwrap();
-        assert_eq!(aged.views()[0].max_age, Some(Duration::from_secs(2 * 86_400)));
-        assert_eq!(hash(""), aged.schema_hash());
-        assert_eq!(hash(""), hash(", description: how many"));
-        assert_ne!(hash(""), hash(", window: 1d"));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_the_parser_panic(text in "(version: 1\nviews:\n)?[ -~\n]{0,200}") {
-            prop_assert!(parse(&text).is_err() || text.contains("views"));
-        }
-    }
-}
+mod tests;

@@ -19,6 +19,11 @@ impl Precision {
     pub const LIFETIME: Self = Self { exact: 128, bits: 10 };
     /// Each tile of a window: exact up to 32, then 6.5 % in 256 bytes.
     pub const TILE: Self = Self { exact: 32, bits: 8 };
+
+    /// How many different things are known exactly.
+    pub const fn exact(self) -> usize {
+        self.exact
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -23,6 +23,8 @@ pub struct Difference {
     pub changed: Vec<String>,
     pub removed: Vec<String>,
     pub unchanged: usize,
+    /// How many of those that are added or changed are folded from the log; the rest is computed at reads.
+    pub folded: usize,
     /// Why they cannot take the place of the others in a running stream.
     pub refusal: Option<String>,
 }
@@ -30,7 +32,7 @@ pub struct Difference {
 impl Difference {
     /// Whether there is something to fold from the log.
     pub fn fills(&self) -> bool {
-        !self.added.is_empty() || !self.changed.is_empty()
+        self.folded > 0
     }
 }
 
@@ -50,12 +52,32 @@ impl Views {
                     None => &mut difference.added,
                 };
                 list.push(format!("{entity} {name}"));
+                difference.folded += 1;
             }
             let gone = now.names.iter().filter(|name| !then.names.contains(name));
             difference.removed.extend(gone.map(|name| format!("{entity} {name}")));
+            self.computed_otherwise(next, entity, &mut difference);
         }
         difference.refusal = self.refuses(next);
         difference
+    }
+
+    fn computed_otherwise(&self, next: &Self, entity: Entity, difference: &mut Difference) {
+        let (now, then) = (self.on_demand(entity), next.on_demand(entity));
+        for feature in then {
+            let before = now.iter().find(|known| known.name() == feature.name());
+            let list = match before.map(|known| known.definition() == feature.definition()) {
+                Some(true) => {
+                    difference.unchanged += 1;
+                    continue;
+                }
+                Some(false) => &mut difference.changed,
+                None => &mut difference.added,
+            };
+            list.push(format!("{entity} {}", feature.name()));
+        }
+        let gone = now.iter().filter(|known| !then.iter().any(|feature| feature.name() == known.name()));
+        difference.removed.extend(gone.map(|feature| format!("{entity} {}", feature.name())));
     }
 
     fn refuses(&self, next: &Self) -> Option<String> {
@@ -113,6 +135,8 @@ impl Views {
             customer: plan(Entity::Customer)?,
             item: plan(Entity::Item)?,
             category: plan(Entity::CustomerCategory)?,
+            on_demand: self.on_demand.clone(),
+            request_values: self.request_values.clone(),
             seen: self.seen.clone(),
             trends: self.trends.clone(),
             schema_hash: self.schema_hash.clone(),
@@ -176,7 +200,7 @@ views:
   - {name: a, entity: customer, features: [{name: n, aggregate: count, windows: [2d, lifetime]},
       {name: spend, aggregate: sum, window: 7d}, {name: kinds, aggregate: distinct, of: category},
       {name: least, aggregate: min}, {name: newest, aggregate: last}, {name: warm, aggregate: decayed_sum, half_life: 1d},
-      {name: since, aggregate: time_since}]}
+      {name: since, aggregate: time_since}, {name: top, aggregate: top_k, k: 3, windows: [2d, lifetime]}]}
   - {name: i, entity: item, features: [{name: n, aggregate: count}, {name: of, aggregate: mean}]}
   - {name: c, entity: customer_category, features: [{name: n, aggregate: count}, {name: first, aggregate: first}]}
 ";
@@ -189,7 +213,7 @@ views:
     fn a_difference_names_what_is_added_changed_and_removed_and_what_cannot_be_filled() {
         let difference = views(BEFORE).difference(&views(NEXT));
         assert_eq!(difference.removed, ["customer a.n_1d", "customer a.old"]);
-        assert_eq!(difference.added.len(), 9, "{:?}", difference.added);
+        assert_eq!(difference.added.len(), 11, "{:?}", difference.added);
         assert!(difference.added.contains(&"customer a.n_2d".to_owned()) && difference.changed.is_empty());
         assert_eq!((difference.unchanged, difference.refusal), (3, None));
         let renamed = BEFORE.replace("{name: old, aggregate: max}", "{name: old, aggregate: min}");
@@ -255,6 +279,7 @@ views:
             prop_assert_eq!(&as_old, &old);
             let now = EventTime::from_ms(11 * 86_400_000);
             prop_assert!(close(&as_new.read(now), &whole.read(now)), "{:?} {:?}", as_new.read(now), whole.read(now));
+            prop_assert_eq!(as_new.read_lists(now), whole.read_lists(now));
             prop_assert_eq!(as_new.categories().collect::<Vec<_>>(), whole.categories().collect::<Vec<_>>());
             for category in whole.categories() {
                 prop_assert!(close(&as_new.read_category(category, now), &whole.read_category(category, now)));

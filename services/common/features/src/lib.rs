@@ -10,6 +10,7 @@
 //! same order give the same bits on every machine.
 
 mod cell;
+mod columns;
 mod customer;
 pub mod decay;
 mod declare;
@@ -18,10 +19,12 @@ mod error;
 mod evolve;
 mod history;
 mod moments;
+mod on_demand;
 mod quantile;
 mod replay;
 mod spread;
 mod state;
+mod top;
 mod trends;
 mod views;
 pub mod wire;
@@ -31,11 +34,12 @@ pub use error::Error;
 pub use evolve::{CustomerFill, Difference};
 pub use history::{HISTORY, History, Interaction};
 pub use moments::{Fold, Known, Moments};
+pub use on_demand::{Given, Inputs, OnDemand, Requested, Wanted, moment};
 pub use replay::{Replay, merged, vector_at};
 pub use spread::{Reference, Spread};
 pub use state::State;
 pub use trends::{TREND_ITEMS, TrendState, Trending};
-pub use views::{Aggregate, Entity, FeatureInfo, Measure, TILES, ViewInfo, Views, Window};
+pub use views::{Aggregate, Entity, FeatureInfo, Measure, Place, TILES, ViewInfo, Views, Window};
 
 /// The hash of an item id in the seen set: stable for ever.
 pub fn item_hash(item_id: &str) -> u64 {

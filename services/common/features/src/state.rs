@@ -9,6 +9,7 @@ use crate::{
     cell::{Cell, Input},
     decay,
     distinct::Precision,
+    top::Top,
     views::{Aggregate, Entity, Feature, Plan, TILES, Views, Window},
     wire::{self, Reader},
 };
@@ -88,8 +89,22 @@ impl State {
     /// `now` stay out of windows; what has left the window of the newest event is gone, so a read
     /// far before the newest event knows less than one that was made then.
     pub fn read(&self, now: EventTime) -> Vec<f64> {
-        let slots = self.slots.iter().zip(&self.plan.features);
+        let slots = self.slots.iter().zip(self.plan.numbers());
         slots.map(|(slot, feature)| Slot::read(slot.as_ref(), feature, now.as_ms())).collect()
+    }
+
+    /// The lists at a moment, one for each of [`Views::list_names`]; a list of nothing is empty.
+    pub fn read_lists(&self, now: EventTime) -> Vec<Vec<String>> {
+        let slots = self.slots.iter().skip(self.plan.numbers().len());
+        slots.zip(self.plan.lists()).map(|(slot, feature)| Slot::list(slot.as_ref(), feature, now.as_ms()).0).collect()
+    }
+
+    /// As [`Self::read_lists`], where the events decide a list alone, whatever order they came and were added up
+    /// in: there was room for every different thing, and no weight was rounded.
+    pub fn read_exact_lists(&self, now: EventTime) -> Vec<Option<Vec<String>>> {
+        let slots = self.slots.iter().skip(self.plan.numbers().len()).zip(self.plan.lists());
+        let lists = slots.map(|(slot, feature)| Slot::list(slot.as_ref(), feature, now.as_ms()));
+        lists.map(|(list, exact)| exact.then_some(list)).collect()
     }
 
     /// Adds what another state of the same entity has seen: partial states by source partition sum
@@ -207,7 +222,11 @@ impl Slot {
             }
             (aggregate, current) => {
                 let hash = || feature.measure.hash(event).map(Input::Hash);
-                let Some(input) = number.map(|value| Input::Number { time, value }).or_else(hash) else { return };
+                let input = match aggregate {
+                    Aggregate::TopK { .. } => feature.measure.name_in(event).map(|name| Input::Name { time, name }),
+                    _ => number.map(|value| Input::Number { time, value }).or_else(hash),
+                };
+                let Some(input) = input else { return };
                 let precision = precision(feature.window);
                 match (feature.window, current) {
                     (Window::Lifetime, Some(Self::Lifetime(cell))) => cell.add(input, precision),
@@ -236,7 +255,8 @@ impl Slot {
             | Aggregate::Last
             | Aggregate::TimeSince
             | Aggregate::Ratio
-            | Aggregate::Quantile { .. } => f64::NAN,
+            | Aggregate::Quantile { .. }
+            | Aggregate::TopK { .. } => f64::NAN,
         };
         match (slot, feature.window) {
             (None, _) => nothing,
@@ -247,9 +267,7 @@ impl Slot {
                 _ => nothing,
             },
             (Some(Self::Tiles(tiles)), Window::Tiles { tile_ms }) => {
-                let current = now.div_euclid(tile_ms);
-                let covered = current.saturating_sub(TILES) + 1..=current;
-                let mut cells = tiles.iter().filter(|(tile, _)| covered.contains(tile)).map(|(_, cell)| cell);
+                let mut cells = covered(tiles, tile_ms, now);
                 let Some(first) = cells.next() else { return nothing };
                 let mut total = first.clone();
                 cells.for_each(|cell| total.merge(cell, Precision::TILE));
@@ -257,6 +275,27 @@ impl Slot {
             }
             (Some(Self::Tiles(_)), Window::Lifetime) => nothing,
         }
+    }
+
+    /// The list at a moment, and whether it is exact.
+    fn list(slot: Option<&Self>, feature: &Feature, now: i64) -> (Vec<String>, bool) {
+        let Aggregate::TopK { k, half_life_ms } = feature.aggregate else { return (Vec::new(), true) };
+        let top = match (slot, feature.window) {
+            (Some(Self::Lifetime(cell)), _) => cell.top().cloned(),
+            (Some(Self::Tiles(tiles)), Window::Tiles { tile_ms }) => {
+                // As many different things as all tiles have: an answer takes no room in a state.
+                covered(tiles, tile_ms, now).filter_map(Cell::top).fold(None, |total: Option<Top>, top| match total {
+                    None => Some(top.clone()),
+                    Some(mut total) => {
+                        total.merge(top, usize::MAX);
+                        Some(total)
+                    }
+                })
+            }
+            _ => None,
+        };
+        let top = top.unwrap_or(Top::new(half_life_ms));
+        (top.names(usize::from(k)), top.is_exact())
     }
 
     fn merge(&mut self, other: &Self, feature: &Feature) {
@@ -329,7 +368,14 @@ impl Slot {
     }
 }
 
-fn add_to_tile(tiles: &mut Vec<(i64, Cell)>, tile: i64, aggregate: Aggregate, input: Input) {
+/// The tiles that a read at this moment takes in.
+fn covered(tiles: &[(i64, Cell)], tile_ms: i64, now: i64) -> impl Iterator<Item = &Cell> {
+    let current = now.div_euclid(tile_ms);
+    let covered = current.saturating_sub(TILES) + 1..=current;
+    tiles.iter().filter(move |(tile, _)| covered.contains(tile)).map(|(_, cell)| cell)
+}
+
+fn add_to_tile(tiles: &mut Vec<(i64, Cell)>, tile: i64, aggregate: Aggregate, input: Input<'_>) {
     let newest = tiles.last().map_or(tile, |(newest, _)| *newest);
     if tile <= newest.saturating_sub(TILES) {
         return; // Older than anything that a read at or after the newest event can cover.

@@ -1,7 +1,7 @@
 //! Checked declarations: what a view file becomes, ready to fold with.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::Arc,
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use rapport_events::CleanEvent;
 
-use crate::{Error, item_hash};
+use crate::{Error, OnDemand, Wanted, item_hash};
 
 pub(crate) const MINUTE_MS: i64 = 60_000;
 pub(crate) const HOUR_MS: i64 = 60 * MINUTE_MS;
@@ -72,6 +72,11 @@ pub enum Aggregate {
     Quantile {
         permille: u16,
     },
+    /// The things that came up most often, most often first; with a half life, each counts as in a decayed sum.
+    TopK {
+        k: u8,
+        half_life_ms: Option<i64>,
+    },
 }
 
 impl Aggregate {
@@ -89,6 +94,7 @@ impl Aggregate {
             Self::TimeSince => "time_since",
             Self::Ratio => "ratio",
             Self::Quantile { .. } => "quantile",
+            Self::TopK { .. } => "top_k",
         }
     }
 }
@@ -125,13 +131,17 @@ impl Measure {
         }
     }
 
-    pub(crate) fn hash(self, event: &CleanEvent) -> Option<u64> {
+    pub(crate) fn name_in(self, event: &CleanEvent) -> Option<&str> {
         match self {
-            Self::Item => event.item_id.as_deref().map(item_hash),
-            Self::Category => event.category.as_deref().map(item_hash),
-            Self::Customer => Some(item_hash(&event.customer_id)),
+            Self::Item => event.item_id.as_deref(),
+            Self::Category => event.category.as_deref(),
+            Self::Customer => Some(&event.customer_id),
             Self::Events | Self::Value => None,
         }
+    }
+
+    pub(crate) fn hash(self, event: &CleanEvent) -> Option<u64> {
+        self.name_in(event).map(item_hash)
     }
 }
 
@@ -177,6 +187,11 @@ pub(crate) struct Feature {
 }
 
 impl Feature {
+    /// Whether its value is a list of names, and no number.
+    pub(crate) const fn is_list(&self) -> bool {
+        matches!(self.aggregate, Aggregate::TopK { .. })
+    }
+
     /// What an event brings to a sum, a mean or the like.
     pub(crate) fn number(&self, event: &CleanEvent) -> Option<f64> {
         match &self.part {
@@ -186,12 +201,15 @@ impl Feature {
     }
 }
 
-/// All features of one entity kind, in the order of their declaration.
+/// All features of one entity kind: those whose values are numbers, then those whose values are lists, each in
+/// the order of their declaration.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub entity: Entity,
     pub features: Vec<Feature>,
     pub names: Vec<String>,
+    /// Where the lists begin.
+    pub lists_from: usize,
     by_type: HashMap<String, Vec<usize>>,
     any_type: Vec<usize>,
     pub by_fingerprint: HashMap<u32, usize>,
@@ -199,6 +217,9 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(entity: Entity, features: Vec<Feature>, names: Vec<String>) -> Result<Self, Error> {
+        let (lists, numbers): (Vec<_>, Vec<_>) = features.into_iter().zip(names).partition(|(f, _)| f.is_list());
+        let lists_from = numbers.len();
+        let (features, names): (Vec<_>, Vec<_>) = numbers.into_iter().chain(lists).unzip();
         let matching = |wanted: Option<&String>| -> Vec<usize> {
             let matches = |f: &Feature| f.types.as_ref().is_none_or(|t| wanted.is_some_and(|w| t.contains(w)));
             features.iter().enumerate().filter(|(_, f)| matches(f)).map(|(i, _)| i).collect()
@@ -215,7 +236,15 @@ impl Plan {
                 });
             }
         }
-        Ok(Self { entity, features, names, by_type, any_type, by_fingerprint })
+        Ok(Self { entity, features, names, lists_from, by_type, any_type, by_fingerprint })
+    }
+
+    pub(crate) fn numbers(&self) -> &[Feature] {
+        self.features.get(..self.lists_from).unwrap_or_default()
+    }
+
+    pub(crate) fn lists(&self) -> &[Feature] {
+        self.features.get(self.lists_from..).unwrap_or_default()
     }
 
     /// The features that an event of this type feeds.
@@ -224,14 +253,28 @@ impl Plan {
     }
 }
 
+/// Where a feature's value stands in what is read of its entity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the vector, whose columns are [`Views::names`].
+    Number(usize),
+    /// Among the lists, which are [`Views::list_names`].
+    List(usize),
+    /// Among [`Views::on_demand`].
+    OnDemand(usize),
+}
+
 /// A feature, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeatureInfo {
     pub name: String,
+    pub place: Place,
     pub aggregate: &'static str,
-    /// `1h`, `7d`, `lifetime`, or the half life of a decayed sum.
+    /// `1h`, `7d`, `lifetime`, or the half life of a decayed sum; empty on demand.
     pub window: String,
     pub description: String,
+    /// The request values that it takes, on demand.
+    pub request_values: Vec<String>,
 }
 
 /// A view, for people.
@@ -262,6 +305,9 @@ pub struct Views {
     pub(crate) customer: Arc<Plan>,
     pub(crate) item: Arc<Plan>,
     pub(crate) category: Arc<Plan>,
+    /// By entity.
+    pub(crate) on_demand: [Vec<OnDemand>; Entity::ALL.len()],
+    pub(crate) request_values: BTreeMap<String, Wanted>,
     pub(crate) seen: Option<BTreeSet<String>>,
     pub(crate) trends: TrendRules,
     pub(crate) schema_hash: String,
@@ -293,31 +339,6 @@ impl Views {
             Entity::Item => &self.item,
             Entity::CustomerCategory => &self.category,
         }
-    }
-
-    /// The columns of an entity's vector, each `<view>.<feature>`.
-    pub fn names(&self, entity: Entity) -> &[String] {
-        &self.plan(entity).names
-    }
-
-    /// Which columns of the entity's vector the named views have; all of them when none is named.
-    ///
-    /// # Errors
-    /// The name that is not a view of this entity.
-    pub fn columns(&self, entity: Entity, views: &[String]) -> Result<Vec<usize>, String> {
-        if views.is_empty() {
-            return Ok((0..self.names(entity).len()).collect());
-        }
-        let mut columns = Vec::new();
-        for view in views {
-            if !self.views.iter().any(|v| v.entity == entity && v.name == *view) {
-                return Err(view.clone());
-            }
-            let starts = |name: &str| name.strip_prefix(view.as_str()).is_some_and(|rest| rest.starts_with('.'));
-            let of_view = self.names(entity).iter().enumerate().filter(|(_, name)| starts(name));
-            columns.extend(of_view.map(|(i, _)| i));
-        }
-        Ok(columns)
     }
 
     /// The views of a customer that an event of this type changes.

@@ -100,6 +100,53 @@ views:
     );
 }
 
+const LISTS: &str = "
+version: 1
+views:
+  - name: likes
+    entity: customer
+    features:
+      - {name: n, aggregate: count}
+      - {name: kinds, aggregate: top_k, k: 2, windows: [7d, lifetime]}
+      - {name: items, aggregate: top_k, of: item, k: 3, where: {type: [purchase]}}
+      - {name: newest, aggregate: top_k, of: category, k: 2, half_life: 1d}
+      - {name: last, aggregate: last}
+  - {name: i, entity: item, features: [{name: kinds, aggregate: top_k, k: 1}]}
+  - {name: c, entity: customer_category, features: [{name: items, aggregate: top_k, k: 2}]}
+";
+
+#[test]
+fn the_most_frequent_are_lists_beside_the_vector_by_window_type_and_half_life() {
+    let views = Arc::new(Views::parse(LISTS).unwrap());
+    assert_eq!(views.names(Entity::Customer), ["likes.n", "likes.last"]);
+    let names = ["likes.kinds_7d", "likes.kinds_lifetime", "likes.items", "likes.newest"];
+    assert_eq!(views.list_names(Entity::Customer), names);
+    let mut ann = CustomerState::new(&views);
+    assert_eq!(ann.read_lists(EventTime::from_ms(0)), vec![Vec::<String>::new(); 4]);
+    // Categories are named by the length of the item's id.
+    for (day, kind, item) in [
+        (0, "view", "a"),
+        (0, "purchase", "b"),
+        (0, "view", "c"),
+        (10, "view", "dd"),
+        (10, "purchase", "ee"),
+        (12, "purchase", "fff"),
+        (12, "purchase", "b"),
+    ] {
+        ann.apply(&event(day * DAY_MS, kind, item, None));
+    }
+    let lists = |day: i64| ann.read_lists(EventTime::from_ms(day * DAY_MS));
+    let now = lists(12);
+    assert_eq!(now[0], ["c2", "c1"], "the first three are eight days older");
+    assert_eq!(now[1], ["c1", "c2"]);
+    assert_eq!(now[2], ["b", "ee", "fff"]);
+    assert_eq!(now[3], ["c1", "c3"], "half as heavy after a day");
+    assert!(lists(40)[0].is_empty() && lists(40)[1] == now[1]);
+    assert_eq!(ann.category("c1").unwrap().read_lists(EventTime::from_ms(0)), [["b", "a"]]);
+    let read = CustomerState::from_bytes(&views, &ann.to_bytes()).unwrap();
+    assert_eq!((&read, read.read_lists(EventTime::from_ms(12 * DAY_MS))), (&ann, now));
+}
+
 #[test]
 fn money_and_ratings_add_up() {
     let views = views();
@@ -243,6 +290,31 @@ proptest! {
                 prop_assert_eq!(x.to_bits(), y.to_bits(), "{}: {} {}", name, x, y);
             }
         }
+    }
+
+    #[test]
+    fn late_events_give_the_lists_that_events_in_order_give(
+        events in prop::collection::vec(any_event(), 0..120), seed: u64,
+    ) {
+        let views = Arc::new(Views::parse(LISTS).unwrap());
+        let mut shuffled = events.clone();
+        shuffled.sort_by_key(|e| rapport_features::item_hash(&format!("{seed}{}", e.event_id)));
+        let (mut a, mut b) = (CustomerState::new(&views), CustomerState::new(&views));
+        events.iter().for_each(|e| a.apply(e));
+        shuffled.iter().for_each(|e| b.apply(e));
+        let now = EventTime::from_ms(60 * DAY_MS);
+        // Up to 120 different things: there is room for all. Decayed weights round.
+        let exact = a.read_exact_lists(now);
+        prop_assert!(exact[3].is_none() && exact[..3].iter().all(Option::is_some) || events.is_empty());
+        prop_assert_eq!(exact, b.read_exact_lists(now));
+        let (mut whole, mut left, mut right) =
+            (State::new(&views, Entity::Item), State::new(&views, Entity::Item), State::new(&views, Entity::Item));
+        for (n, event) in events.iter().enumerate() {
+            whole.apply(event);
+            if n % 2 == 0 { left.apply(event) } else { right.apply(event) }
+        }
+        right.merge(&left);
+        prop_assert_eq!(whole.read_lists(now), right.read_lists(now));
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl<'a> Missed<'a> {
     }
 
     fn features_of(&self, entities: &[Entity]) -> bool {
-        entities.iter().any(|entity| !self.missing.names(*entity).is_empty())
+        entities.iter().any(|entity| self.missing.keeps(*entity))
     }
 
     /// What is to be added, to customers and to items.

@@ -129,7 +129,7 @@ impl Backfill {
         manifests.retain(|manifest| manifest.partition == ready.partition);
         let rows = |files: &[rapport_offline::ManifestFile]| files.iter().map(|file| file.rows as u64).sum::<u64>();
         let of: u64 = manifests.iter().map(|manifest| rows(&manifest.files)).sum();
-        let nothing = Entity::ALL.iter().all(|entity| ready.missing.names(*entity).is_empty());
+        let nothing = !Entity::ALL.iter().any(|entity| ready.missing.keeps(*entity));
         let passes = if nothing { 0 } else { of.div_ceil(EVENTS_A_PASS) };
         let share =
             metrics::gauge!("rapport_feature_store_backfilled_share", "partition" => ready.partition.to_string());

@@ -32,6 +32,9 @@ pub struct Vectors {
     pub entity: Entity,
     pub names: Vec<String>,
     pub columns: Vec<Vec<f64>>,
+    /// The features whose values are lists, likewise: empty where there is nothing.
+    pub list_names: Vec<String>,
+    pub lists: Vec<Vec<Vec<String>>>,
 }
 
 /// What came of it.
@@ -137,11 +140,20 @@ impl Past<'_> {
             })
         };
         let of = |entity| {
-            let names = self.views.names(entity).to_vec();
-            Vectors { entity, columns: vec![vec![f64::NAN; keys.len()]; names.len()], names }
+            let (names, list_names) = (self.views.names(entity).to_vec(), self.views.list_names(entity).to_vec());
+            Vectors {
+                entity,
+                columns: vec![vec![f64::NAN; keys.len()]; names.len()],
+                lists: vec![vec![Vec::new(); keys.len()]; list_names.len()],
+                names,
+                list_names,
+            }
         };
-        let entities = Entity::ALL.into_iter().filter(|entity| named(*entity)).map(of);
-        entities.filter(|vectors| !vectors.names.is_empty()).collect()
+        Entity::ALL
+            .into_iter()
+            .filter(|entity| named(*entity) && self.views.declared(*entity).next().is_some())
+            .map(of)
+            .collect()
     }
 
     fn until(&self, at: EventTime) -> EventTime {
@@ -161,9 +173,10 @@ impl Past<'_> {
                     let category = keys.get(row).and_then(|key| key.category.as_deref());
                     for vectors in vectors.iter_mut() {
                         match (vectors.entity, category) {
-                            (Entity::Customer, _) => vectors.put(row, state.read(at)),
+                            (Entity::Customer, _) => vectors.put(row, state.read(at), state.read_lists(at)),
                             (Entity::CustomerCategory, Some(category)) => {
-                                vectors.put(row, state.read_category(category, at));
+                                let lists = state.category(category).map(|state| state.read_lists(at));
+                                vectors.put(row, state.read_category(category, at), lists.unwrap_or_default());
                             }
                             _ => {}
                         }
@@ -187,9 +200,9 @@ impl Past<'_> {
                         .filter(|state| state.events() > 0)
                         .collect();
                     let sum = merged(self.views, by_then.into_iter());
-                    let vector = sum.as_ref().unwrap_or(&empty).read(at);
+                    let state = sum.as_ref().unwrap_or(&empty);
                     for vectors in vectors.iter_mut().filter(|vectors| vectors.entity == Entity::Item) {
-                        vectors.put(row, vector.clone());
+                        vectors.put(row, state.read(at), state.read_lists(at));
                     }
                 }
             }
@@ -198,7 +211,12 @@ impl Past<'_> {
 }
 
 impl Vectors {
-    fn put(&mut self, row: usize, values: Vec<f64>) {
+    fn put(&mut self, row: usize, values: Vec<f64>, lists: Vec<Vec<String>>) {
+        for (column, list) in self.lists.iter_mut().zip(lists) {
+            if let Some(cell) = column.get_mut(row) {
+                *cell = list;
+            }
+        }
         for (column, value) in self.columns.iter_mut().zip(values) {
             if let Some(cell) = column.get_mut(row) {
                 *cell = value;
@@ -206,8 +224,10 @@ impl Vectors {
         }
     }
 
-    /// Only the columns of these, in their order.
-    pub fn keep(&mut self, columns: &[usize]) {
+    /// Only the columns and the lists of these, in their order.
+    pub fn keep(&mut self, columns: &[usize], lists: &[usize]) {
+        self.list_names = lists.iter().filter_map(|&n| self.list_names.get(n).cloned()).collect();
+        self.lists = lists.iter().filter_map(|&n| self.lists.get_mut(n).map(std::mem::take)).collect();
         self.names = columns.iter().filter_map(|&n| self.names.get(n).cloned()).collect();
         self.columns = columns.iter().filter_map(|&n| self.columns.get_mut(n).map(std::mem::take)).collect();
     }

@@ -208,14 +208,7 @@ fn moment(value: &Value) -> Option<EventTime> {
             if let Ok(number) = text.parse() {
                 return since_1970(number);
             }
-            let in_utc = match text.len() {
-                10 => format!("{text}T00:00:00Z"),
-                _ if text.ends_with(['Z', 'z']) || text.get(19..).is_some_and(|rest| rest.contains(['+', '-'])) => {
-                    text.to_owned()
-                }
-                _ => format!("{text}Z"),
-            };
-            EventTime::parse_rfc3339(&in_utc.replacen(' ', "T", 1))
+            rapport_features::moment(text)
         }
         _ => None,
     }

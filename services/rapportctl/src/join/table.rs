@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use arrow::{
-    array::{ArrayRef, Float64Array, RecordBatch},
-    datatypes::{DataType, Field, Schema},
+    array::{ArrayRef, Float64Array, ListBuilder, RecordBatch, StringBuilder},
+    datatypes::{Field, Schema},
 };
 use parquet::{arrow::ArrowWriter, basic::Compression, file::metadata::KeyValue, file::properties::WriterProperties};
 use serde_json::{Map, Value};
@@ -23,18 +23,32 @@ use crate::{
 pub fn beside(spine: &RecordBatch, vectors: &[Vectors]) -> anyhow::Result<RecordBatch> {
     let mut fields: Vec<Arc<Field>> = spine.schema().fields().iter().cloned().collect();
     let mut columns = spine.columns().to_vec();
-    for (name, values) in vectors.iter().flat_map(|vectors| vectors.names.iter().zip(&vectors.columns)) {
+    let numbers = vectors.iter().flat_map(|vectors| vectors.names.iter().zip(&vectors.columns));
+    let numbers = numbers.map(|(name, values)| {
+        let values = values.iter().map(|value| (!value.is_nan()).then_some(*value));
+        (name, Arc::new(values.collect::<Float64Array>()) as ArrayRef)
+    });
+    let lists = vectors.iter().flat_map(|vectors| vectors.list_names.iter().zip(&vectors.lists));
+    for (name, column) in numbers.chain(lists.map(|(name, lists)| (name, list_column(lists)))) {
         if fields.iter().any(|field| field.name() == name) {
             return Err(Usage(format!("the spine has a column {name:?}, as a feature is called; rename it")).into());
         }
-        fields.push(Arc::new(Field::new(name, DataType::Float64, true)));
-        let values = values.iter().map(|value| (!value.is_nan()).then_some(*value));
-        columns.push(Arc::new(values.collect::<Float64Array>()) as ArrayRef);
+        fields.push(Arc::new(Field::new(name, column.data_type().clone(), true)));
+        columns.push(column);
     }
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// The table as a file. `about` goes into Parquet's own notes.
+fn list_column(lists: &[Vec<String>]) -> ArrayRef {
+    let mut column = ListBuilder::new(StringBuilder::new());
+    for list in lists {
+        list.iter().for_each(|name| column.values().append_value(name));
+        column.append(!list.is_empty());
+    }
+    Arc::new(column.finish())
+}
+
+/// The table as a file; in CSV a list is JSON. `about` goes into Parquet's own notes.
 ///
 /// # Errors
 /// No memory, or a bug.
@@ -83,7 +97,7 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::StringArray;
+    use arrow::{array::StringArray, datatypes::DataType};
     use rapport_features::Entity;
 
     use super::*;
@@ -96,6 +110,8 @@ mod tests {
             entity: Entity::Customer,
             names: vec!["v.count".into(), "v.mean".into()],
             columns: vec![vec![2.0, 0.0], vec![0.1, f64::NAN]],
+            list_names: vec!["v.top".into()],
+            lists: vec![vec![vec!["Sci-Fi".into(), "Comedy".into()], vec![]]],
         };
         beside(&spine, &[vectors])
     }
@@ -104,16 +120,25 @@ mod tests {
     fn a_feature_without_a_value_is_empty_in_every_format() {
         let table = table().unwrap();
         let csv = written(&table, Format::Csv, &[]).unwrap();
-        assert_eq!(String::from_utf8(csv).unwrap(), "customer_id,v.count,v.mean\n\"a,b\",2,0.1\nc,0,\n");
+        assert_eq!(
+            String::from_utf8(csv).unwrap(),
+            "customer_id,v.count,v.mean,v.top\n\"a,b\",2,0.1,\"[\"\"Sci-Fi\"\",\"\"Comedy\"\"]\"\nc,0,,\n"
+        );
         let lines = written(&table, Format::Ndjson, &[]).unwrap();
         let lines = String::from_utf8(lines).unwrap();
-        assert_eq!(lines.lines().nth(1).unwrap(), r#"{"customer_id":"c","v.count":0,"v.mean":null}"#);
+        assert_eq!(lines.lines().nth(1).unwrap(), r#"{"customer_id":"c","v.count":0,"v.mean":null,"v.top":null}"#);
         assert_eq!(&written(&table, Format::Parquet, &[]).unwrap()[..4], b"PAR1");
     }
 
     #[test]
     fn a_spine_that_has_a_features_column_is_refused() {
-        let vectors = Vectors { entity: Entity::Customer, names: vec!["v.mean".into()], columns: vec![vec![1.0, 2.0]] };
+        let vectors = Vectors {
+            entity: Entity::Customer,
+            names: vec!["v.mean".into()],
+            columns: vec![vec![1.0, 2.0]],
+            list_names: Vec::new(),
+            lists: Vec::new(),
+        };
         let error = beside(&table().unwrap(), &[vectors]).unwrap_err();
         assert!(error.to_string().contains("\"v.mean\""), "{error}");
     }

@@ -124,7 +124,9 @@ async fn call(house: House, tenant: Option<String>, request: Request) -> Respons
         Ok(Ok(body)) => (StatusCode::OK, false, body),
         Ok(Err(Unanswered::Refused(refusal))) => {
             let status = match refusal.kind {
-                Wrong::NoSuchView | Wrong::NoSuchService | Wrong::NoSuchEntity => StatusCode::NOT_FOUND,
+                Wrong::NoSuchView | Wrong::NoSuchService | Wrong::NoSuchEntity | Wrong::NoSuchRequestValue => {
+                    StatusCode::NOT_FOUND
+                }
                 Wrong::Collision | Wrong::Other => StatusCode::BAD_REQUEST,
             };
             (status, false, wire::refusal(refusal.kind.feasts_class(), &refusal.to_string()))

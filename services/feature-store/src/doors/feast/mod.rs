@@ -4,6 +4,7 @@
 //! A view of ours is a feature view, a reference is `<view>:<feature>`, an entity is a feature service with
 //! all its features, and ids stand in the columns `customer_id`, `item_id` and `category`.
 
+mod entities;
 pub(crate) mod grpc;
 pub(crate) mod http;
 mod plan;

@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use rapport_events::{EventTime, check_id, limits};
-use rapport_features::{Entity, ViewInfo, Views};
+use rapport_events::EventTime;
+use rapport_features::{Entity, OnDemand, Place, Requested, ViewInfo, Views};
 use rapport_proto::feast::{
     serving::{
         FeatureList, FeatureViewMetadata, FieldStatus, GetOnlineFeaturesRequest, GetOnlineFeaturesResponse,
         GetOnlineFeaturesResponseMetadata, get_online_features_request::Kind,
         get_online_features_response::FeatureVector,
     },
-    types::{RepeatedValue, Value, value::Val},
+    types::{RepeatedValue, StringList, Value, value::Val},
 };
 
-use crate::read::{IDS, Known};
+use super::entities;
+use crate::{
+    read::Known,
+    requested::{self, Row},
+};
 
 /// Features in one call: all that views can declare, of every entity.
 const FEATURES: usize = 3 * 512;
@@ -27,7 +31,7 @@ const SHOWN_VIEWS: usize = 20;
 const CUSTOMER_ID: &str = "customer_id";
 const ITEM_ID: &str = "item_id";
 const CATEGORY: &str = "category";
-const JOIN_KEYS: [&str; 3] = [CUSTOMER_ID, ITEM_ID, CATEGORY];
+pub(super) const JOIN_KEYS: [&str; 3] = [CUSTOMER_ID, ITEM_ID, CATEGORY];
 
 /// What kind of thing is wrong: Feast's clients have an exception for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,7 @@ pub(super) enum Wrong {
     NoSuchView,
     NoSuchService,
     NoSuchEntity,
+    NoSuchRequestValue,
     Collision,
     Other,
 }
@@ -88,8 +93,9 @@ impl Distinct {
 #[derive(Debug)]
 struct Column {
     entity: Entity,
-    /// Its place in the entity's vector.
-    place: usize,
+    place: Place,
+    /// What it is computed as, of an on-demand feature.
+    computed: Option<OnDemand>,
     max_age_ms: Option<u64>,
 }
 
@@ -111,6 +117,7 @@ pub(super) struct Plan {
     names: Vec<String>,
     /// The join keys, as they were sent.
     keys: Vec<Vec<Value>>,
+    requested: Requested,
     columns: Vec<Column>,
     views: Vec<FeatureViewMetadata>,
 }
@@ -119,15 +126,24 @@ impl Plan {
     /// # Errors
     /// The field that is wrong, and what would be right.
     pub(super) fn of(views: &Views, question: GetOnlineFeaturesRequest) -> Result<Self, Refusal> {
-        if !question.request_context.is_empty() {
-            return Err(Refusal::other(
-                "request_context",
-                "must be empty: nothing is computed from what a call brings",
-            ));
-        }
+        let named = matches!(&question.kind, Some(Kind::Features(_)));
         let chosen = chosen(views, question.kind)?;
-        let mut ids = ids(&question.entities)?;
+        let (mut entities, mut brought) = (HashMap::new(), question.request_context);
+        for (name, column) in question.entities {
+            // A column may be both: a category that is a join key, and compared with what the customer likes.
+            let is_key = JOIN_KEYS.contains(&name.as_str());
+            if views.request_values().contains_key(&name) {
+                if is_key {
+                    entities.insert(name.clone(), column.clone());
+                }
+                brought.insert(name, column);
+            } else {
+                entities.insert(name, column);
+            }
+        }
+        let mut ids = entities::ids(&entities)?;
         let rows = ids.values().next().map_or(0, Vec::len);
+        let requested = entities::requested(views, brought, rows)?;
         let values = rows.saturating_mul(chosen.len());
         if values > VALUES {
             let (features, most) = (chosen.len(), VALUES);
@@ -140,12 +156,21 @@ impl Plan {
                 return Err(Refusal::new(Wrong::NoSuchEntity, format!("entities.{missing}"), reason));
             }
         }
+        let on_demand = |place: &Place, view: &ViewInfo| match place {
+            Place::OnDemand(at) => views.on_demand(view.entity).get(*at),
+            Place::Number(_) | Place::List(_) => None,
+        };
+        let computed = chosen.iter().filter_map(|(place, view, _)| on_demand(place, view));
+        if let Some((need, feature)) = requested::missing(computed, &requested).filter(|_| named) {
+            let reason = format!("is missing, {} needs it", feature.name().replacen('.', ":", 1));
+            return Err(Refusal::new(Wrong::NoSuchRequestValue, format!("entities.{need}"), reason));
+        }
         let reads = |entity| chosen.iter().any(|(_, view, _)| view.entity == entity);
         let mut column = |key, needed| if needed { ids.remove(key).unwrap_or_default() } else { Vec::new() };
         let customers = column(CUSTOMER_ID, reads(Entity::Customer) || reads(Entity::CustomerCategory));
         let items = column(ITEM_ID, reads(Entity::Item));
         let categories = column(CATEGORY, reads(Entity::CustomerCategory));
-        let keys: BTreeMap<String, RepeatedValue> = question.entities.into_iter().collect();
+        let keys: BTreeMap<String, RepeatedValue> = entities.into_iter().collect();
         let mut plan = Self {
             customers: Distinct::of(&customers),
             items: Distinct::of(&items),
@@ -153,6 +178,7 @@ impl Plan {
             rows,
             names: keys.keys().cloned().collect(),
             keys: keys.into_values().map(|column| column.val).collect(),
+            requested,
             columns: Vec::with_capacity(chosen.len()),
             views: Vec::new(),
         };
@@ -166,7 +192,8 @@ impl Plan {
             }
             plan.names.push(name);
             let max_age_ms = view.max_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-            plan.columns.push(Column { entity: view.entity, place: *place, max_age_ms });
+            let computed = on_demand(place, view).cloned();
+            plan.columns.push(Column { entity: view.entity, place: *place, computed, max_age_ms });
             let used = plan.views.iter().any(|used| used.name == view.name);
             if question.include_feature_view_version_metadata && !used {
                 plan.views.push(FeatureViewMetadata { name: view.name.clone(), version: 0 });
@@ -206,7 +233,15 @@ impl Plan {
                     Entity::Item => self.items.of_row.get(row).and_then(|&id| found.items.get(id)),
                     Entity::CustomerCategory => found.categories.get(row),
                 };
-                let (val, status, newest) = column.cell(known.and_then(Option::as_ref), at);
+                let known = known.and_then(Option::as_ref);
+                let (val, status, newest) = match &column.computed {
+                    None => column.cell(known, at),
+                    Some(feature) => {
+                        let nothing = Known::default();
+                        let inputs = Row { known: known.unwrap_or(&nothing), requested: &self.requested, row, at };
+                        column.computed_cell(feature, known, &inputs)
+                    }
+                };
                 vector.values.push(Value { val });
                 vector.statuses.push(status.into());
                 vector.event_timestamps.push(newest.map(EventTime::to_proto).unwrap_or_default());
@@ -225,17 +260,50 @@ impl Plan {
 }
 
 impl Column {
+    fn is_too_old(&self, known: &Known, at: EventTime) -> bool {
+        let age_ms = known.newest.map_or(0, |newest| u64::try_from(at.since(newest).as_millis()).unwrap_or(u64::MAX));
+        self.max_age_ms.is_some_and(|most| age_ms > most)
+    }
+
+    /// What takes stored features has no value where these have none to give; what takes the request's alone
+    /// knows nothing of ages and strangers.
+    fn computed_cell(
+        &self,
+        feature: &OnDemand,
+        known: Option<&Known>,
+        inputs: &Row<'_>,
+    ) -> (Option<Val>, FieldStatus, Option<EventTime>) {
+        if !feature.of_request_alone() {
+            let Some(known) = known else { return (None, FieldStatus::NotFound, None) };
+            if self.is_too_old(known, inputs.at) {
+                return (None, FieldStatus::OutsideMaxAge, known.newest);
+            }
+        }
+        let (value, newest) = (feature.value(inputs), known.and_then(|known| known.newest));
+        match value.is_nan() {
+            true => (None, FieldStatus::NullValue, newest),
+            false => (Some(Val::DoubleVal(value)), FieldStatus::Present, newest),
+        }
+    }
+
     fn cell(&self, known: Option<&Known>, at: EventTime) -> (Option<Val>, FieldStatus, Option<EventTime>) {
         let Some(known) = known else { return (None, FieldStatus::NotFound, None) };
-        let age_ms = known.newest.map_or(0, |newest| u64::try_from(at.since(newest).as_millis()).unwrap_or(u64::MAX));
-        if self.max_age_ms.is_some_and(|most| age_ms > most) {
+        if self.is_too_old(known, at) {
             // Not even the value: a client that looks at no status must not go on with it.
             return (None, FieldStatus::OutsideMaxAge, known.newest);
         }
-        match known.values.get(self.place).filter(|value| !value.is_nan()) {
-            Some(value) => (Some(Val::DoubleVal(*value)), FieldStatus::Present, known.newest),
-            None => (None, FieldStatus::NullValue, known.newest),
-        }
+        let value = match self.place {
+            Place::Number(place) => {
+                known.values.get(place).filter(|value| !value.is_nan()).map(|value| Val::DoubleVal(*value))
+            }
+            Place::List(place) => {
+                let list = known.lists.get(place).filter(|list| !list.is_empty());
+                list.map(|list| Val::StringListVal(StringList { val: list.clone() }))
+            }
+            Place::OnDemand(_) => None,
+        };
+        let status = if value.is_some() { FieldStatus::Present } else { FieldStatus::NullValue };
+        (value, status, known.newest)
     }
 }
 
@@ -248,7 +316,7 @@ fn join_keys(entity: Entity) -> &'static [&'static str] {
 }
 
 /// A name of a client's, no longer than a line.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     let mut short: String = name.chars().take(SHOWN).collect();
     if short.len() < name.len() {
         short.push_str("...");
@@ -256,19 +324,8 @@ fn shown(name: &str) -> String {
     format!("{short:?}")
 }
 
-/// Features of the answer: its place in the entity's vector, its view, its name.
-type Chosen<'a> = Vec<(usize, &'a ViewInfo, &'a str)>;
-
-/// The views, each with the place of its first feature in its entity's vector: a vector is the features of
-/// the entity's views, in the order of the file.
-fn placed(views: &Views) -> impl Iterator<Item = (usize, &ViewInfo)> {
-    let mut next = [0; Entity::ALL.len()];
-    views.views().iter().map(move |view| {
-        let start = next[view.entity as usize];
-        next[view.entity as usize] += view.features.len();
-        (start, view)
-    })
-}
+/// Features of the answer: its place in what is read of the entity, its view, its name.
+type Chosen<'a> = Vec<(Place, &'a ViewInfo, &'a str)>;
 
 fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
     match kind {
@@ -277,10 +334,9 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
                 let reason = format!("must be customer, item or customer_category, is {}", shown(&name));
                 Refusal::new(Wrong::NoSuchService, "feature_service", reason)
             })?;
-            let of_entity = placed(views).filter(|(_, view)| view.entity == entity);
-            let features = of_entity.flat_map(|(start, view)| {
-                view.features.iter().enumerate().map(move |(n, feature)| (start + n, view, feature.name.as_str()))
-            });
+            let of_entity = views.views().iter().filter(|view| view.entity == entity);
+            let features = of_entity
+                .flat_map(|view| view.features.iter().map(move |feature| (feature.place, view, feature.name.as_str())));
             Ok(features.collect())
         }
         Some(Kind::Features(list)) if !list.val.is_empty() => {
@@ -288,8 +344,7 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
                 let reason = format!("may have {FEATURES} entries, has {}", list.val.len());
                 return Err(Refusal::other("features", reason));
             }
-            let known: HashMap<&str, (usize, &ViewInfo)> =
-                placed(views).map(|(start, view)| (view.name.as_str(), (start, view))).collect();
+            let known: HashMap<&str, &ViewInfo> = views.views().iter().map(|view| (view.name.as_str(), view)).collect();
             list.val.iter().enumerate().map(|(n, reference)| feature(views, &known, n, reference)).collect()
         }
         Some(Kind::Features(_)) | None => {
@@ -301,65 +356,25 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
 /// The feature that the n-th reference names.
 fn feature<'a>(
     views: &Views,
-    known: &HashMap<&str, (usize, &'a ViewInfo)>,
+    known: &HashMap<&str, &'a ViewInfo>,
     n: usize,
     reference: &str,
-) -> Result<(usize, &'a ViewInfo, &'a str), Refusal> {
+) -> Result<(Place, &'a ViewInfo, &'a str), Refusal> {
     let field = || format!("features[{n}]");
     let (view_name, name) = reference
         .split_once(':')
         .ok_or_else(|| Refusal::other(field(), format!("must be <view>:<feature>, is {}", shown(reference))))?;
-    let (start, view) = known.get(view_name).copied().ok_or_else(|| {
+    let view = known.get(view_name).copied().ok_or_else(|| {
         let some: Vec<&str> = views.views().iter().take(SHOWN_VIEWS).map(|view| view.name.as_str()).collect();
         let more = if views.views().len() > SHOWN_VIEWS { ", ..." } else { "" };
         let reason = format!("{} is no view; there are {}{more}", shown(view_name), some.join(", "));
         Refusal::new(Wrong::NoSuchView, field(), reason)
     })?;
-    let found = view.features.iter().position(|feature| feature.name == name);
-    let chosen = found.and_then(|at| Some((start + at, view, view.features.get(at)?.name.as_str())));
-    chosen.ok_or_else(|| {
+    let found = view.features.iter().find(|feature| feature.name == name);
+    found.map(|feature| (feature.place, view, feature.name.as_str())).ok_or_else(|| {
         let reason = format!("view {view_name} has no feature {}", shown(name));
         Refusal::new(Wrong::NoSuchView, field(), reason)
     })
-}
-
-/// The ids of each join key as text, all columns of one length.
-fn ids(entities: &HashMap<String, RepeatedValue>) -> Result<BTreeMap<&'static str, Vec<String>>, Refusal> {
-    let mut columns = BTreeMap::new();
-    for (name, column) in entities {
-        let key = JOIN_KEYS.into_iter().find(|key| key == name).ok_or_else(|| {
-            let reason = format!("is no join key; there are {}", JOIN_KEYS.join(", "));
-            Refusal::new(Wrong::NoSuchEntity, format!("entities.{}", shown(name).trim_matches('"')), reason)
-        })?;
-        if column.val.len() > IDS {
-            let reason = format!("may have {IDS} entries, has {}", column.val.len());
-            return Err(Refusal::other(format!("entities.{key}"), reason));
-        }
-        let text = column.val.iter().enumerate().map(|(n, value)| id(&format!("entities.{key}[{n}]"), value));
-        columns.insert(key, text.collect::<Result<Vec<_>, _>>()?);
-    }
-    let mut lengths = columns.iter().map(|(key, ids)| (key, ids.len()));
-    if let Some((first, rows)) = lengths.next()
-        && let Some((other, length)) = lengths.find(|(_, length)| *length != rows)
-    {
-        let reason = format!("has {length} entries, entities.{first} has {rows}");
-        return Err(Refusal::other(format!("entities.{other}"), reason));
-    }
-    Ok(columns)
-}
-
-fn id(field: &str, value: &Value) -> Result<String, Refusal> {
-    let id = match &value.val {
-        Some(Val::StringVal(text)) => text.clone(),
-        Some(Val::Int64Val(number)) => number.to_string(),
-        Some(Val::Int32Val(number)) => number.to_string(),
-        _ => return Err(Refusal::other(field, "must be text or a whole number")),
-    };
-    if id.is_empty() {
-        return Err(Refusal::other(field, "is empty"));
-    }
-    check_id(field, &id, limits::ID_BYTES).map_err(|e| Refusal::other(e.field, e.reason))?;
-    Ok(id)
 }
 
 #[cfg(test)]

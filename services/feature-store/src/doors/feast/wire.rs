@@ -42,9 +42,14 @@ pub(super) fn question(body: &[u8]) -> Result<GetOnlineFeaturesRequest, Refusal>
     for (key, column) in question.entities {
         let values = column.into_iter().enumerate().map(|(n, json)| match json {
             Json::String(text) => Ok(Value { val: Some(Val::StringVal(text)) }),
-            json => match json.as_i64() {
-                Some(number) => Ok(Value { val: Some(Val::Int64Val(number)) }),
-                None => Err(Refusal::other(format!("entities.{key}[{n}]"), "must be text or a whole number")),
+            Json::Bool(truth) => Ok(Value { val: Some(Val::BoolVal(truth)) }),
+            Json::Null => Ok(Value { val: None }),
+            json => match (json.as_i64(), json.as_f64()) {
+                (Some(number), _) => Ok(Value { val: Some(Val::Int64Val(number)) }),
+                (None, Some(number)) => Ok(Value { val: Some(Val::DoubleVal(number)) }),
+                (None, None) => {
+                    Err(Refusal::other(format!("entities.{key}[{n}]"), "must be text, a number or a truth"))
+                }
             },
         });
         let val = values.collect::<Result<Vec<_>, _>>()?;
@@ -115,6 +120,7 @@ fn plain(value: Value) -> Json {
         Some(Val::Int32Val(number)) => number.into(),
         Some(Val::Int64Val(number) | Val::UnixTimestampVal(number)) => number.into(),
         Some(Val::BoolVal(truth)) => truth.into(),
+        Some(Val::StringListVal(list)) => list.val.into(),
         Some(Val::FloatVal(number)) => number_or_name(number.into()),
         Some(Val::DoubleVal(number)) => number_or_name(number),
         Some(Val::BytesVal(_) | Val::NullVal(_)) | None => Json::Null,
@@ -144,6 +150,7 @@ impl Wrong {
             Self::NoSuchView => "FeatureViewNotFoundException",
             Self::NoSuchService => "FeatureServiceNotFoundException",
             Self::NoSuchEntity => "EntityNotFoundException",
+            Self::NoSuchRequestValue => "RequestDataNotFoundInEntityRowsException",
             Self::Collision => "FeatureNameCollisionError",
             Self::Other => FEAST_ERROR,
         }
@@ -157,8 +164,9 @@ pub(super) const FEAST_ERROR: &str = "FeastError";
 mod tests {
     use proptest::prelude::*;
     use rapport_events::EventTime;
-    use rapport_proto::feast::serving::{
-        GetOnlineFeaturesResponseMetadata, get_online_features_response::FeatureVector,
+    use rapport_proto::feast::{
+        serving::{GetOnlineFeaturesResponseMetadata, get_online_features_response::FeatureVector},
+        types::StringList,
     };
 
     use super::*;
@@ -177,6 +185,9 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(question(body).unwrap(), expected);
+        let kinds = question(br#"{"entities": {"price": [1.5, true, null]}, "features": ["a:b"]}"#).unwrap();
+        let values = [Some(Val::DoubleVal(1.5)), Some(Val::BoolVal(true)), None].map(|val| Value { val });
+        assert_eq!(kinds.entities["price"].val, values);
         let service = question(br#"{"entities": {}, "feature_service": "item", "a_newer_field": [1]}"#).unwrap();
         assert_eq!(service.kind, Some(Kind::FeatureService("item".into())));
     }
@@ -187,9 +198,9 @@ mod tests {
         assert!(refused("{").starts_with("body: EOF"), "{}", refused("{"));
         assert!(refused("{}").contains("entities"));
         assert!(refused(r#"{"entities": {}, "features": ["a:b", 7]}"#).starts_with("features[1]: invalid type"));
-        for value in ["1.5", "null", "true", "[1]"] {
+        for value in ["{}", "[1]"] {
             let body = format!(r#"{{"entities": {{"customer_id": ["ann", {value}]}}, "features": ["a:b"]}}"#);
-            assert_eq!(refused(&body), "entities.customer_id[1]: must be text or a whole number");
+            assert_eq!(refused(&body), "entities.customer_id[1]: must be text, a number or a truth");
         }
         assert!(refused(r#"{"entities": {}} and more"#).starts_with("body: trailing"));
     }
@@ -228,6 +239,8 @@ mod tests {
             })
         );
         assert_eq!(plain(value(Val::DoubleVal(f64::INFINITY))), json!("Infinity"));
+        let list = StringList { val: vec!["b".into(), "a".into()] };
+        assert_eq!(plain(value(Val::StringListVal(list))), json!(["b", "a"]));
     }
 
     #[test]

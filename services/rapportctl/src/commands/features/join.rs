@@ -3,7 +3,7 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use anyhow::Context as _;
 use clap::Args;
 use rapport_events::{EventTime, Tenant, pseudonym::Pseudonymiser};
-use rapport_features::{Entity, Known, Reference, Spread, Views};
+use rapport_features::{Entity, Known, OnDemand, Reference, Requested, Spread, Views};
 use rapport_offline::{OfflineArgs, OfflineLog, Selection};
 use serde_json::json;
 
@@ -13,6 +13,7 @@ use crate::{
     error::Usage,
     evaluate::whole_file,
     join::{
+        computed,
         past::{EVENTS_AT_ONCE, Joined, Past},
         spine::{Columns, Spine},
         table,
@@ -145,6 +146,16 @@ impl Join {
         let progress = Progress::start("reading the log", total, "events");
         let mut joined = past.join(&spine.keys, |read| progress.at(read.min(total)))?;
         progress.clear();
+        let requested = computed::requested(&spine.table, &views)?;
+        let lacking = lacking(&joined.vectors, &views, &self.views, &requested);
+        if let Some((feature, need)) = lacking.first() {
+            let said = format!("the spine has no column {need:?}, which {feature} is computed from");
+            if !self.views.is_empty() {
+                return Err(Usage(said).into());
+            }
+            output.note(format!("{said}: it has no value ({} features like it)", lacking.len()));
+        }
+        computed::append(&mut joined.vectors, &views, &spine.keys, &requested);
         narrow(&mut joined.vectors, &views, &self.views)?;
         let reference = self.reference.then(|| reference(&joined, &spine, views.schema_hash())).transpose()?;
         let joined_table = table::beside(&spine.table, &joined.vectors)?;
@@ -189,6 +200,26 @@ impl Join {
     }
 }
 
+/// On-demand features among the rows' that a request value is missing for, and which; of the views that are
+/// wanted, or of all.
+fn lacking<'a>(
+    vectors: &[crate::join::past::Vectors],
+    views: &'a Views,
+    wanted: &[String],
+    requested: &Requested,
+) -> Vec<(&'a str, &'a str)> {
+    let of_rows = vectors.iter().flat_map(|vectors| views.on_demand(vectors.entity));
+    let of_views = of_rows.filter(|feature| {
+        let view = feature.name().split_once('.').map(|(view, _)| view);
+        wanted.is_empty() || wanted.iter().any(|name| Some(name.as_str()) == view)
+    });
+    let missing = |feature: &'a OnDemand| {
+        let need = feature.needs().iter().find(|need| !requested.has(need));
+        need.map(|need| (feature.name(), need.as_str()))
+    };
+    of_views.filter_map(missing).collect()
+}
+
 /// Down to the columns of the views that were asked for.
 fn narrow(vectors: &mut Vec<crate::join::past::Vectors>, views: &Views, wanted: &[String]) -> Result<(), Usage> {
     if wanted.is_empty() {
@@ -205,11 +236,18 @@ fn narrow(vectors: &mut Vec<crate::join::past::Vectors>, views: &Views, wanted: 
         let theirs =
             |view: &&rapport_features::ViewInfo| view.entity == of_entity.entity && wanted.contains(&view.name);
         let names: Vec<String> = views.views().iter().filter(theirs).map(|view| view.name.clone()).collect();
-        let columns =
-            if names.is_empty() { Vec::new() } else { views.columns(of_entity.entity, &names).map_err(Usage)? };
-        of_entity.keep(&columns);
+        let entity = of_entity.entity;
+        let (mut columns, mut lists) = (Vec::new(), Vec::new());
+        if !names.is_empty() {
+            columns = views.columns(entity, &names).map_err(Usage)?;
+            let stored = views.names(entity).len();
+            let computed = views.on_demand_columns(entity, &names).map_err(Usage)?;
+            columns.extend(computed.into_iter().map(|column| stored + column));
+            lists = views.list_columns(entity, &names).map_err(Usage)?;
+        }
+        of_entity.keep(&columns, &lists);
     }
-    vectors.retain(|vectors| !vectors.names.is_empty());
+    vectors.retain(|vectors| !vectors.names.is_empty() || !vectors.list_names.is_empty());
     Ok(())
 }
 

@@ -90,7 +90,8 @@ fn check(files: &[PathBuf], context: &Context) -> anyhow::Result<()> {
         || {
             let of = |(file, views): &(String, Result<Views, rapport_features::Error>)| match views {
                 Ok(views) => {
-                    let features = Entity::ALL.map(|entity| (entity.name(), views.names(entity)));
+                    let features =
+                        Entity::ALL.map(|entity| (entity.name(), views.declared(entity).collect::<Vec<_>>()));
                     json!({
                         "file": file, "schema_hash": views.schema_hash(),
                         "features": features.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
@@ -104,7 +105,7 @@ fn check(files: &[PathBuf], context: &Context) -> anyhow::Result<()> {
             for (file, views) in &checked {
                 page.line(match views {
                     Ok(views) => {
-                        let of = |entity| format!("{entity} {}", views.names(entity).len());
+                        let of = |entity| format!("{entity} {}", views.declared(entity).count());
                         format!("{file}: features: {} (schema {})", Entity::ALL.map(of).join(", "), views.schema_hash())
                     }
                     Err(error) => format!("wrong: {file}: {error}"),

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rapport_features::Views;
 
 use super::*;
+use crate::read::IDS;
 
 const NOW: EventTime = EventTime::from_ms(1_764_547_200_000);
 const DAY_MS: i64 = 86_400_000;
@@ -44,7 +45,7 @@ fn question(features: &[&str], entities: &[(&str, &[&str])]) -> GetOnlineFeature
 
 fn known(values: &[f64], age_ms: i64) -> Option<Known> {
     let newest = Some(EventTime::from_ms(NOW.as_ms() - age_ms));
-    Some(Known { values: values.to_vec(), newest, version: 1 })
+    Some(Known { values: values.to_vec(), lists: Vec::new(), newest, version: 1 })
 }
 
 fn names(response: &GetOnlineFeaturesResponse) -> Vec<&str> {
@@ -145,20 +146,110 @@ fn a_feature_service_is_everything_of_an_entity() {
 fn every_feature_is_taken_from_its_own_place_in_the_vector() {
     // Views of entities in turn, so that a place is none of the file.
     let mixed = ["customer", "item", "customer", "item"].iter().enumerate().map(|(n, entity)| {
-        format!(" - {{name: v{n}, entity: {entity}, features: [{{name: a, aggregate: count, windows: [1h, 2h]}}]}}\n")
+        format!(
+            " - {{name: v{n}, entity: {entity}, features: [{{name: t, aggregate: top_k, k: 2}}, {{name: a, aggregate: count, \
+             windows: [1h, 2h]}}]}}\n"
+        )
     });
     let mixed = format!("version: 1\nviews:\n{}", mixed.collect::<String>());
     for views in [Views::built_in().unwrap(), Views::parse(&mixed).unwrap()] {
-        for (start, view) in placed(&views) {
-            for (n, feature) in view.features.iter().enumerate() {
-                assert_eq!(views.names(view.entity)[start + n], format!("{}.{}", view.name, feature.name));
+        for entity in Entity::ALL {
+            let service = chosen(&views, Some(Kind::FeatureService(entity.name().into()))).unwrap();
+            for (place, view, feature) in &service {
+                let named = match place {
+                    Place::Number(n) => &views.names(entity)[*n],
+                    Place::List(n) => &views.list_names(entity)[*n],
+                    Place::OnDemand(n) => panic!("none is declared: {n}"),
+                };
+                assert_eq!(*named, format!("{}.{feature}", view.name));
             }
+            assert_eq!(service.len(), views.names(entity).len() + views.list_names(entity).len());
         }
-        let service = chosen(&views, Some(Kind::FeatureService("customer".into()))).unwrap();
-        let named: Vec<String> = service.iter().map(|(_, view, feature)| format!("{}.{feature}", view.name)).collect();
-        assert_eq!(named, views.names(Entity::Customer));
-        assert!(service.iter().enumerate().all(|(n, (place, ..))| n == *place));
     }
+}
+
+const ON_DEMAND: &str = "
+version: 1
+views:
+  - {name: buys, entity: customer, max_age: 30d, features: [{name: mean, aggregate: mean}]}
+  - name: offer
+    entity: customer
+    max_age: 30d
+    on_demand:
+      - {name: over, difference: [request.price, buys.mean]}
+      - {name: band, bucket: request.price, bounds: [10]}
+      - {name: mobile, equals: [request.device, {text: mobile}]}
+";
+
+#[test]
+fn on_demand_features_take_columns_beside_the_join_keys_or_the_request_context() {
+    let views = Views::parse(ON_DEMAND).unwrap();
+    let double = |number| Value { val: Some(Val::DoubleVal(number)) };
+    let prices = RepeatedValue { val: vec![double(25.0), double(5.0), double(5.0), Value { val: None }] };
+    let mut in_entities = question(
+        &["offer:over", "offer:band", "offer:mobile", "buys:mean"],
+        &[("customer_id", &["ann", "bob", "nobody", "ann"]), ("device", &["mobile", "x", "mobile", "x"])],
+    );
+    let mut in_context = in_entities.clone();
+    in_entities.entities.insert("price".into(), prices.clone());
+    in_context.request_context.insert("price".into(), prices);
+    for question in [in_entities, in_context] {
+        let plan = Plan::of(&views, question).unwrap();
+        let found = Found { customers: vec![known(&[20.0], 0), known(&[4.0], 31 * DAY_MS), None], ..Found::default() };
+        let answer = plan.answer(&found, NOW);
+        assert_eq!(names(&answer), ["customer_id", "over", "band", "mobile", "mean"], "no request value comes back");
+        use FieldStatus::{NotFound, NullValue, OutsideMaxAge, Present};
+        let statuses = |column: usize| answer.results[column].statuses().collect::<Vec<_>>();
+        assert_eq!(numbers(&answer.results[1]), [Some(5.0), None, None, None]);
+        assert_eq!(statuses(1), [Present, OutsideMaxAge, NotFound, NullValue]);
+        assert_eq!(numbers(&answer.results[2]), [Some(1.0), Some(0.0), Some(0.0), None]);
+        assert_eq!(statuses(2), [Present, Present, Present, NullValue], "it takes nothing that is stored");
+        assert_eq!(numbers(&answer.results[3]), [Some(1.0), Some(0.0), Some(1.0), Some(0.0)]);
+    }
+}
+
+#[test]
+fn a_request_value_that_is_missing_or_of_another_kind_is_refused_with_its_name() {
+    let views = Views::parse(ON_DEMAND).unwrap();
+    let refused = |question| Plan::of(&views, question).unwrap_err();
+    let ann: (&str, &[&str]) = ("customer_id", &["ann", "bob"]);
+    let missing = refused(question(&["offer:over"], &[ann]));
+    assert_eq!(missing.kind, Wrong::NoSuchRequestValue);
+    assert_eq!(missing.to_string(), "entities.price: is missing, offer:over needs it");
+    let text = refused(question(&["offer:over"], &[ann, ("price", &["1", "cheap"])]));
+    assert_eq!(text.to_string(), "entities.price[0]: must be a number");
+    let few = refused(question(&["offer:mobile"], &[ann, ("device", &["a", "b", "c"])]));
+    assert_eq!(few.to_string(), "entities.device: has 3 values, must have 1 or one for each of the 2 rows");
+    let mut unknown = question(&["offer:mobile"], &[ann, ("device", &["a", "b"])]);
+    unknown.request_context.insert("colour".into(), RepeatedValue::default());
+    assert!(refused(unknown).to_string().starts_with("entities.colour: is computed with by no view; there are device"));
+    // All features of an entity do not ask for anything: what lacks its values has none.
+    let service = GetOnlineFeaturesRequest {
+        kind: Some(Kind::FeatureService("customer".into())),
+        ..question(&[], &[("customer_id", &["ann"])])
+    };
+    let found = Found { customers: vec![known(&[20.0], 0)], ..Found::default() };
+    let answer = Plan::of(&views, service).unwrap().answer(&found, NOW);
+    assert_eq!(numbers(&answer.results[1]), [Some(20.0)]);
+    assert!(answer.results[2..].iter().all(|column| numbers(column) == [None]));
+}
+
+#[test]
+fn a_list_is_a_list_of_text_and_an_empty_one_has_no_value() {
+    let yaml = "version: 1\nviews: [{name: likes, entity: customer, features: [{name: n, aggregate: count}, {name: top, \
+                aggregate: top_k, k: 2}]}]";
+    let views = Views::parse(yaml).unwrap();
+    let plan = Plan::of(&views, question(&["likes:top"], &[("customer_id", &["ann", "bob", "cid"])])).unwrap();
+    let of = |list: &[&str]| {
+        let lists = vec![list.iter().map(|name| (*name).to_owned()).collect()];
+        Some(Known { lists, ..known(&[1.0], 0).unwrap() })
+    };
+    let found = Found { customers: vec![of(&["b", "a"]), of(&[]), None], ..Found::default() };
+    let column = &plan.answer(&found, NOW).results[1];
+    assert_eq!(column.values[0].val, Some(Val::StringListVal(StringList { val: vec!["b".into(), "a".into()] })));
+    assert!(column.values[1..].iter().all(|value| value.val.is_none()));
+    let statuses: Vec<_> = column.statuses().collect();
+    assert_eq!(statuses, [FieldStatus::Present, FieldStatus::NullValue, FieldStatus::NotFound]);
 }
 
 #[test]
@@ -196,7 +287,7 @@ fn a_refusal_names_the_field_and_what_would_be_right() {
         (
             question(&["buys:count"], &[("driver_id", &["1"])]),
             Wrong::NoSuchEntity,
-            "entities.driver_id: is no join key; there are customer_id, item_id, category",
+            "entities.driver_id: is no join key and no request value; join keys are customer_id, item_id, category",
         ),
         (
             question(&["buys:count"], &[("customer_id", &["ann"]), ("item_id", &["a", "b"])]),
@@ -245,9 +336,6 @@ fn ids_are_text_or_whole_numbers_and_nothing_else() {
     for bad in [None, Some(Val::DoubleVal(1.0)), Some(Val::BoolVal(true)), Some(Val::BytesVal(b"a".to_vec()))] {
         assert_eq!(with(bad).unwrap_err().to_string(), "entities.customer_id[0]: must be text or a whole number");
     }
-    let mut asked = question(&["buys:count"], &[("customer_id", &["ann"])]);
-    asked.request_context.insert("x".into(), RepeatedValue::default());
-    assert_eq!(refusal(asked).field, "request_context");
 }
 
 proptest! {
