@@ -115,3 +115,26 @@ impl Compacted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rapport_events::LoggedEvent;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_version_is_made_once_and_its_maker_hears_so_though_the_answer_was_lost() {
+        let store = object_store::memory::InMemory::new();
+        let of = |first: i64| Compacted {
+            version: 1,
+            manifests: vec![Manifest::new(3, 0, first, Vec::new())],
+            ..Compacted::nothing(3)
+        };
+        assert_eq!(Compacted::newest::<LoggedEvent>(&store, 3).await.unwrap(), Compacted::nothing(3));
+        assert!(of(7).commit::<LoggedEvent>(&store).await.unwrap());
+        assert!(!of(9).commit::<LoggedEvent>(&store).await.unwrap());
+        assert!(of(7).commit::<LoggedEvent>(&store).await.unwrap(), "it is there, and ours");
+        assert_eq!(Compacted::newest::<LoggedEvent>(&store, 3).await.unwrap().end(), 7);
+        assert_eq!(Compacted::newest_version::<LoggedEvent>(&store, 4).await.unwrap(), 0);
+    }
+}
