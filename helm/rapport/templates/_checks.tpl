@@ -11,7 +11,7 @@
 {{- fail (printf "kafka.settings.%s holds a secret: put all settings into a Secret and name it in kafka.existingSecret" $key) -}}
 {{- end -}}
 {{- end -}}
-{{- $places := dict "RAPPORT_API_KEYS" "apiKeys.existingSecret or apiKeys.fileSecret" "RAPPORT_KAFKA_SASL_PASSWORD" "kafka.sasl.existingSecret" "RAPPORT_POLICIES" "policies" "RAPPORT_PLACEMENTS" "placements" "RAPPORT_HASH_KEY" "hashKey.existingSecret" "RAPPORT_REDIS_URL" "redis.url or redis.existingSecret" "RAPPORT_KAFKA_SETTINGS" "kafka.settings or kafka.existingSecret" -}}
+{{- $places := dict "RAPPORT_API_KEYS" "apiKeys.existingSecret or apiKeys.fileSecret" "RAPPORT_KAFKA_SASL_PASSWORD" "kafka.sasl.existingSecret" "RAPPORT_POLICIES" "policies" "RAPPORT_PLACEMENTS" "placements" "RAPPORT_HASH_KEY" "hashKey.existingSecret" "RAPPORT_OFFLINE_URL" "offline.url" "AWS_SECRET_ACCESS_KEY" "offline.s3.existingSecret" "RAPPORT_REDIS_URL" "redis.url or redis.existingSecret" "RAPPORT_KAFKA_SETTINGS" "kafka.settings or kafka.existingSecret" -}}
 {{- range $variable, $place := $places -}}
 {{- range $name, $c := merge (dict "default" $.Values.default) $.Values.components -}}
 {{- if hasKey (default dict $c.env) $variable -}}
@@ -27,6 +27,20 @@
 {{- end -}}
 {{- if not .Values.hashKey.existingSecret -}}
 {{- fail "hashKey.existingSecret is required: kubectl create secret generic rapport-secrets --from-literal=hash-key=\"$(openssl rand -base64 32)\"" -}}
+{{- end -}}
+{{- if and .Values.offline.url (hasPrefix "http://" .Values.offline.s3.endpoint) (not .Values.offline.s3.allowHttp) -}}
+{{- fail (printf "offline.s3.endpoint %s is not encrypted: offline.s3.allowHttp=true allows that" .Values.offline.s3.endpoint) -}}
+{{- end -}}
+{{- if and (not .Values.offline.url) .Values.offline.s3.existingSecret -}}
+{{- fail "offline.s3.existingSecret is set and offline.url is not: the log would lie on a volume" -}}
+{{- end -}}
+{{- range $name := list "offline" "registry" -}}
+{{- $storage := index $.Values.storage $name -}}
+{{- $onVolume := or (eq $name "registry") (not $.Values.offline.url) -}}
+{{- if and $onVolume (not $.Values.storage.oneNode) (not $storage.existingClaim) (not (has "ReadWriteMany" $storage.accessModes)) -}}
+{{- $bucket := ternary "set offline.url to a bucket (s3://<bucket>/<prefix>), or " "" (eq $name "offline") -}}
+{{- fail (printf "pods on several nodes share storage.%s: %sset its accessModes to [ReadWriteMany]; where everything runs on one node, storage.oneNode=true" $name $bucket) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.components.scorer.enabled .Values.components.scorer.gorse.enabled (not .Values.apiKeys.existingSecret) (not .Values.apiKeys.fileSecret) -}}
 {{- fail "apiKeys.existingSecret or apiKeys.fileSecret is required while components.scorer.gorse is enabled" -}}

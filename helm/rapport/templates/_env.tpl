@@ -64,7 +64,24 @@
 - {name: RAPPORT_GROUP_ID, value: {{ .component.groupId | quote }}}
 {{- end }}
 {{- if has .name (list "feature-store" "trainer") }}
+{{- if $values.offline.url }}
+- {name: RAPPORT_OFFLINE_URL, value: {{ $values.offline.url | quote }}}
+- {name: AWS_REGION, value: {{ $values.offline.s3.region | quote }}}
+{{- with $values.offline.s3.endpoint }}
+- {name: AWS_ENDPOINT_URL, value: {{ . | quote }}}
+{{- end }}
+{{- if $values.offline.s3.allowHttp }}
+- {name: AWS_ALLOW_HTTP, value: "true"}
+{{- end }}
+{{- with $values.offline.s3.existingSecret }}
+{{- range $variable := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ $variable }}
+  valueFrom: {secretKeyRef: {name: {{ $values.offline.s3.existingSecret | quote }}, key: {{ $variable }}}}
+{{- end }}
+{{- end }}
+{{- else }}
 - {name: RAPPORT_OFFLINE_URL, value: /var/lib/rapport/offline}
+{{- end }}
 {{- end }}
 {{- if has .name (list "trainer" "scorer") }}
 - {name: RAPPORT_REGISTRY_DIR, value: /var/lib/rapport/registry}

@@ -113,11 +113,13 @@ spec:
         {{- toYaml $resources | nindent 8 }}
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
-        {{- if eq .name "feature-store" }}
+        {{- if and (eq .name "feature-store") (not $values.offline.url) }}
         - {name: offline, mountPath: /var/lib/rapport/offline}
         {{- end }}
         {{- if eq .name "trainer" }}
+        {{- if not $values.offline.url }}
         - {name: offline, mountPath: /var/lib/rapport/offline, readOnly: true}
+        {{- end }}
         - {name: registry, mountPath: /var/lib/rapport/registry}
         {{- end }}
         {{- if eq .name "scorer" }}
@@ -149,7 +151,7 @@ spec:
   volumes:
     - name: tmp
       emptyDir: {}
-    {{- if has .name (list "feature-store" "trainer") }}
+    {{- if and (has .name (list "feature-store" "trainer")) (not $values.offline.url) }}
     - name: offline
       persistentVolumeClaim: {claimName: {{ include "rapport.claim" (dict "root" $root "name" "offline") }}}
     {{- end }}

@@ -9,12 +9,14 @@ pub mod ports;
 pub mod process;
 pub mod reaper;
 pub mod redis;
+pub mod s3;
 pub mod service;
 pub mod stack;
 pub mod wait;
 
 pub use kafka::{Broker, Record, SecureListener};
 pub use redis::RedisServer;
+pub use s3::S3Server;
 pub use service::Service;
 pub use stack::Stack;
 pub use wait::{wait_until, wait_until_blocking};

@@ -12,7 +12,7 @@ use std::{
 
 use rapport_kafka::{KafkaArgs, Topics};
 
-use super::{Broker, RedisServer, Service, process::Process, reaper, service::Ports, wait_until};
+use super::{Broker, RedisServer, S3Server, Service, process::Process, reaper, service::Ports, wait_until};
 
 /// The key that the stack's collector knows, and the tenant that it stands for.
 pub const API_KEY: &str = "test-key";
@@ -36,6 +36,7 @@ pub struct Stack {
     pub redis: Arc<RedisServer>,
     pub topics: Topics,
     folder: PathBuf,
+    offline: PathBuf,
     ports: BTreeMap<Service, Ports>,
     settings: BTreeMap<Service, Vec<(String, String)>>,
     running: BTreeMap<Service, Process>,
@@ -56,7 +57,8 @@ impl Stack {
         }
         let ports = Service::ALL.map(|service| (service, Ports::free())).into_iter().collect();
         let topics = Topics::with_prefix(&format!("{name}."));
-        Self { name, broker, redis, topics, folder, ports, settings: BTreeMap::new(), running: BTreeMap::new() }
+        let (offline, settings, running) = (folder.join("offline"), BTreeMap::new(), BTreeMap::new());
+        Self { name, broker, redis, topics, folder, offline, ports, settings, running }
     }
 
     /// Sets a variable for one service's next start.
@@ -80,7 +82,18 @@ impl Stack {
     }
 
     pub fn offline_folder(&self) -> PathBuf {
-        self.folder.join("offline")
+        self.offline.clone()
+    }
+
+    /// The log lies in a bucket, for services that start from now on; this harness reads it behind the server.
+    pub fn keep_the_log_in(&mut self, s3: &S3Server) {
+        self.offline = s3.behind(&self.name);
+        let url = ("RAPPORT_OFFLINE_URL", s3.url(&self.name));
+        for service in [Service::FeatureStore, Service::Trainer] {
+            for (name, value) in s3.variables().into_iter().chain([url.clone()]) {
+                self.set(service, name, value);
+            }
+        }
     }
 
     pub fn registry_folder(&self) -> PathBuf {

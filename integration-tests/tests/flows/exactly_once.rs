@@ -30,7 +30,7 @@ const KILLS: usize = 4;
 /// What an instance must have done since it was started before it is killed: each is hit at work.
 const DONE_BEFORE_A_KILL: usize = 1_500;
 
-fn customer(n: usize) -> String {
+pub fn customer(n: usize) -> String {
     // A few customers have many events, most have few.
     let spread = (n * 7919) % CUSTOMERS;
     format!("c{}", spread * spread / CUSTOMERS)
@@ -45,13 +45,13 @@ fn event_id(n: usize) -> String {
 }
 
 /// A steady stream of events onto the raw topic, as another company's producer would write it.
-struct Sending {
+pub struct Sending {
     over: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
 }
 
 impl Sending {
-    fn start(broker: Arc<Broker>, topic: String) -> Self {
+    pub fn start(broker: Arc<Broker>, topic: String) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&over);
         let thread = std::thread::spawn(move || {
@@ -77,12 +77,12 @@ impl Sending {
     }
 
     /// Whether there is more to come.
-    fn goes_on(&self) -> bool {
+    pub fn goes_on(&self) -> bool {
         !self.thread.is_finished()
     }
 
     /// Ends the stream, once it is long enough. Returns how many events it had.
-    async fn end(self) -> usize {
+    pub async fn end(self) -> usize {
         self.over.store(true, Ordering::Relaxed);
         wait_until("all events to be sent", Duration::from_secs(120), async || {
             check(self.thread.is_finished(), || "the sender still sends".into())
@@ -94,7 +94,7 @@ impl Sending {
 
 /// Counts what a `read_committed` reader sees until everything is there, then lets the cleaner end its
 /// last transaction and reads it all once more from the beginning.
-async fn every_clean_event_stands_once(stack: &mut Stack, events: usize) {
+pub async fn every_clean_event_stands_once(stack: &mut Stack, events: usize) {
     let mut reader = stack.broker.reader(&stack.topics.clean);
     let mut seen = 0;
     wait_until("all events on the clean topic", Duration::from_secs(120), async || {
@@ -183,7 +183,7 @@ async fn a_feature_store_that_is_killed_in_the_middle_of_a_stream_counts_and_kee
 }
 
 /// Counts of customers and items in Redis, and events in the log, are those that were sent.
-async fn every_count_is_exact(stack: &mut Stack, events: usize) {
+pub async fn every_count_is_exact(stack: &mut Stack, events: usize) {
     let (mut by_customer, mut by_item) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
     for n in 0..events {
         *by_customer.entry(customer(n)).or_default() += 1;
@@ -228,7 +228,7 @@ async fn every_count_is_exact(stack: &mut Stack, events: usize) {
 }
 
 /// Redis loses everything, as after a FLUSHALL or a failover to an empty replica.
-fn flush(redis: &RedisServer) {
+pub fn flush(redis: &RedisServer) {
     let mut connection = redis.client().get_connection().expect("redis answers");
     redis::cmd("FLUSHALL").exec(&mut connection).expect("redis takes FLUSHALL");
 }

@@ -32,7 +32,7 @@ const START_MS: i64 = 1_764_547_200_000;
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// Events of all kinds between two moments, out of order, with and without items and values.
-fn events(phase: u64, from_ms: i64, to_ms: i64) -> Vec<Event> {
+pub fn events(phase: u64, from_ms: i64, to_ms: i64) -> Vec<Event> {
     let mut rng = ChaCha8Rng::seed_from_u64(phase);
     let kinds = ["view", "view", "view", "rating", "purchase", "add_to_cart", "search", "message", "my.own:kind"];
     (0..PHASE_EVENTS)
@@ -218,26 +218,4 @@ async fn the_same_log_through_the_online_and_the_offline_path_gives_the_same_fea
         let offline: Vec<_> = state.history().iter().map(|i| i.item_id.as_str()).collect();
         assert_eq!(online, offline, "the history of {}", history.customer_id);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn duckdb_reads_the_offline_log_as_it_is() {
-    let mut stack = Stack::new("duckdb");
-    stack.start(&[Service::Collector, Service::Cleaner, Service::FeatureStore]).await;
-    let sent = events(3, START_MS, START_MS + 5 * DAY_MS);
-    collect(&stack, sent.clone()).await;
-    wait_until("the offline log to have everything", WITHIN, async || {
-        let found = offline::event_ids(&stack).len();
-        check(found == sent.len(), || format!("{found} of {}", sent.len()))
-    })
-    .await;
-    let query = "select count(*), count(distinct event_id), count(distinct day), min(tenant) from log";
-    let Some(answer) = offline::duckdb(&stack, query) else {
-        eprintln!("skipped: no Python with DuckDB; deploy/dev/setup.sh --tests installs it");
-        return;
-    };
-    assert_eq!(answer, format!("{n}|{n}|5|{TENANT}", n = sent.len()));
-    let sum =
-        offline::duckdb(&stack, "select count(*) from log where type = 'purchase' and item_id is not null").unwrap();
-    assert_eq!(sum, sent.iter().filter(|event| event.r#type == "purchase").count().to_string());
 }

@@ -3,7 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Parser;
 use rapport_events::{Tenant, pseudonym::Pseudonymiser};
 use rapport_kafka::KafkaArgs;
-use rapport_offline::{OfflineArgs, WriterSettings};
+use rapport_offline::{CompactionSettings, OfflineArgs, WriterSettings};
 use rapport_online::{OnlineArgs, ViewsArgs};
 use rapport_placements::Folder;
 use rapport_rpc::ServerArgs;
@@ -73,6 +73,8 @@ pub struct Config {
     pub placements: Option<PathBuf>,
 
     #[command(flatten)]
+    pub compaction: CompactionArgs,
+    #[command(flatten)]
     pub watched: WatchedArgs,
     #[command(flatten)]
     pub feast: FeastArgs,
@@ -90,6 +92,23 @@ pub struct Config {
     pub runtime: RuntimeArgs,
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+}
+
+/// When small files of the offline log become large ones.
+#[derive(Debug, Clone, Parser)]
+#[command(next_help_heading = "Compaction of the offline log")]
+pub struct CompactionArgs {
+    /// How often the log is compacted; 0s never does
+    #[arg(long, env = "RAPPORT_COMPACT_EVERY", default_value = "30m", value_parser = parse_duration)]
+    pub compact_every: Duration,
+
+    /// What was written so lately is left alone: readers that follow the log stand there
+    #[arg(long, env = "RAPPORT_COMPACT_SETTLE", default_value = "1h", value_parser = parse_duration)]
+    pub compact_settle: Duration,
+
+    /// Files are deleted so long after they were replaced; a reading that takes longer fails and is made again
+    #[arg(long, env = "RAPPORT_COMPACT_GRACE", default_value = "1h", value_parser = parse_duration)]
+    pub compact_grace: Duration,
 }
 
 /// How closely features and experiments are watched.
@@ -133,6 +152,11 @@ impl Config {
             flush_age: self.flush_age,
             ..WriterSettings::default()
         }
+    }
+
+    pub(crate) fn compaction_settings(&self) -> CompactionSettings {
+        let CompactionArgs { compact_settle: settle, compact_grace: grace, .. } = self.compaction;
+        CompactionSettings { settle, grace, ..CompactionSettings::default() }
     }
 
     pub(crate) fn pseudonymiser(&self) -> Result<Pseudonymiser, Error> {

@@ -25,6 +25,7 @@
 mod aggregates;
 mod announce;
 mod backfill;
+mod compaction;
 mod config;
 mod consume;
 mod customers;
@@ -36,6 +37,7 @@ mod experiments;
 mod generations;
 mod group;
 mod hot;
+mod memory;
 mod read;
 mod rebuild;
 mod rebuilding;
@@ -53,9 +55,10 @@ use std::{
     time::Duration,
 };
 
+use rapport_features::Views;
 use rapport_kafka::{Publisher, PublisherSettings, wait_for_topics};
 use rapport_offline::{LogWriter, OfflineLog};
-use rapport_online::{Ledger, OnlineReader, OnlineWriter};
+use rapport_online::{Ledger, OnlineReader, OnlineWriter, SizeSampler};
 use rapport_runtime::{Lifecycle, OwnedThread, spawn_thread};
 
 pub use config::Config;
@@ -64,11 +67,13 @@ pub use error::Error;
 use crate::{
     announce::Announcer,
     backfill::Backfill,
+    compaction::Compactor,
     consume::{Consume, Filling},
     customers::Customers,
     dead::DeadLetters,
     experiments::{Decisions, Experiments},
     generations::Generations,
+    memory::Memory,
     read::Reads,
     rebuild::Rebuilder,
     rebuilding::Rebuilding,
@@ -89,6 +94,8 @@ const CHUNKS_AHEAD: usize = 2;
 /// Time for the threads to end, after they were asked to.
 const JOIN_BUDGET: Duration = Duration::from_secs(12);
 const FLUSH_BUDGET: Duration = Duration::from_secs(2);
+/// Between two looks for an offline store that is away at the start.
+const LOG_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs the service until a drain has ended.
 ///
@@ -98,7 +105,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let views = config.views.load()?;
     tracing::info!(schema_hash = views.schema_hash(), "feature views");
     let log = OfflineLog::open(&config.offline)?;
-    let generations = Generations::open(log.clone(), views)?;
+    let Some(generations) = once_the_log_is_there(&log, views, &lifecycle).await? else { return Ok(()) };
     let in_force = generations.in_force();
     let publisher = Arc::new(Publisher::new(&config.kafka, &PublisherSettings::new("rapport-feature-store"))?);
     let topics = config.kafka.topics();
@@ -186,6 +193,9 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         };
         (experiments, caught_up)
     });
+    let compactor =
+        Compactor { log: log.clone(), every: config.compaction.compact_every, settings: config.compaction_settings() };
+    let memory = Memory { sampler: SizeSampler::new(&config.online)?, runtime: runtime.clone() };
     let (to_backfill, ready) = std::sync::mpsc::channel();
     let (to_owner, from_backfill) = std::sync::mpsc::sync_channel(CHUNKS_AHEAD);
     let backfill = Backfill {
@@ -263,6 +273,8 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let watching = [
         watch(&lifecycle, "skew", move |lifecycle| checker.run(lifecycle))?,
         watch(&lifecycle, "drift", move |lifecycle| drift.run(lifecycle))?,
+        watch(&lifecycle, "compaction", move |lifecycle| compactor.run(lifecycle))?,
+        watch(&lifecycle, "memory", move |lifecycle| memory.run(lifecycle))?,
     ];
     let looking = watch(&lifecycle, "views", move |lifecycle| generations.keep(lifecycle))?;
     let (streamed, served) = tokio::join!(
@@ -279,6 +291,35 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     }
     publisher.flush(FLUSH_BUDGET).await;
     streamed.and(served)
+}
+
+/// The generations of views, which stand beside the log; `None` when a drain comes first.
+async fn once_the_log_is_there(
+    log: &OfflineLog,
+    views: Arc<Views>,
+    lifecycle: &Lifecycle,
+) -> Result<Option<Generations>, Error> {
+    let component = lifecycle.component("offline");
+    let mut warned = false;
+    loop {
+        match Generations::open(log.clone(), Arc::clone(&views)) {
+            Ok(generations) => {
+                component.ready();
+                return Ok(Some(generations));
+            }
+            Err(Error::Offline(error)) if error.retryable() => {
+                if !std::mem::replace(&mut warned, true) {
+                    tracing::warn!(%error, "waiting for the offline store");
+                }
+                component.waiting(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOG_AGAIN) => {}
+            () = lifecycle.drain_requested() => return Ok(None),
+        }
+    }
 }
 
 /// A thread that looks now and then until a drain.

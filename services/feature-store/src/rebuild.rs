@@ -85,9 +85,9 @@ impl Rebuilder {
 
     /// Whether the customers of the log's last events are in Redis, with these events.
     fn holds_the_end(&self, partition: i32, customers: &mut Customers) -> Result<bool, Error> {
-        let last = self.log.manifests()?.into_iter().rfind(|of| of.partition == partition && !of.files.is_empty());
+        let last = self.log.manifests_of(partition)?.into_iter().rfind(|of| !of.files.is_empty());
         let Some(last) = last else { return Ok(false) };
-        let mut events = self.log.events_of(&last, &Selection::default())?;
+        let mut events = self.log.events_of(&[last], &Selection::default())?;
         events.sort_unstable_by_key(|logged| std::cmp::Reverse(logged.position));
         events.truncate(LOOKED_FOR);
         Ok(self.runtime.block_on(customers.hold(&events))?)
@@ -120,8 +120,8 @@ impl Rebuilder {
     /// # Errors
     /// The log is away or corrupt.
     pub(crate) fn replay(&self, partition: i32, above: i64) -> Result<Replay, Error> {
-        let mut manifests = self.log.manifests()?;
-        manifests.retain(|of| of.partition == partition && of.last > above);
+        let mut manifests = self.log.manifests_of(partition)?;
+        manifests.retain(|of| of.last > above);
         let of = manifests.iter().flat_map(|of| &of.files).map(|file| file.rows as u64).sum();
         Ok(Replay { partition, above, manifests: manifests.into_iter(), done: 0, of })
     }
@@ -131,18 +131,18 @@ impl Rebuilder {
     /// # Errors
     /// Redis or the log is away: a new replay from the last note goes on.
     pub(crate) fn step(&mut self, replay: &mut Replay, customers: &mut Customers) -> Result<Option<i64>, Error> {
-        let mut events = Vec::new();
-        let mut covered = None;
-        while events.len() < BATCH
+        let (mut piece, mut rows) = (Vec::new(), 0);
+        while rows < BATCH
             && let Some(manifest) = replay.manifests.next()
         {
-            events.append(&mut self.log.events_of(&manifest, &Selection::default())?);
-            covered = Some(manifest.last);
+            rows += manifest.files.iter().map(|file| file.rows).sum::<usize>();
+            piece.push(manifest);
         }
-        let Some(covered) = covered else {
+        let Some(covered) = piece.last().map(|manifest| manifest.last) else {
             self.runtime.block_on(self.ledger.told(replay.partition))?;
             return Ok(None);
         };
+        let mut events = self.log.events_of(&piece, &Selection::default())?;
         self.runtime.block_on(self.ledger.tell(replay.partition, replay.done, replay.of))?;
         events.sort_unstable_by_key(|logged| logged.position);
         events.retain(|logged| logged.position.offset > replay.above);

@@ -5,7 +5,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     commands::{
         account, consent, dead_letters, evaluate, experiments, explain, export, features, history, import, keys,
-        models, placements, policy, predict, rank, recommend, send, similar, simulate, topics, train, watch_change,
+        models, offline, placements, policy, predict, rank, recommend, send, similar, simulate, topics, train,
+        watch_change,
     },
     context::{Context, Global},
 };
@@ -60,6 +61,9 @@ enum Command {
     /// Score the rows of a file with a model that evaluate tabular has saved
     #[command(after_help = predict::AFTER_HELP)]
     Predict(predict::Predict),
+    /// The offline log: merge its small files, name those that hold
+    #[command(subcommand)]
+    Offline(offline::OfflineCommand),
     /// Kafka topics: list, make
     #[command(subcommand)]
     Topics(topics::Topics),
@@ -106,6 +110,7 @@ impl Cli {
             Command::Models(command) => command.run(&context).await,
             Command::Evaluate(command) => command.run(&context).await,
             Command::Predict(command) => command.run(&context).await,
+            Command::Offline(command) => command.run(&context).await,
             Command::Topics(command) => command.run(&context).await,
             Command::DeadLetters(command) => command.run(&context).await,
             Command::Account(command) => command.run(&context).await,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::{
     array::{
         Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+        new_null_array,
     },
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
@@ -80,13 +81,36 @@ pub(crate) fn column<'a, A: 'static>(path: &Path, batch: &'a RecordBatch, name: 
     column.ok_or_else(|| Error::corrupt(path, format!("has no column {name} of the type that it should have")))
 }
 
+/// A batch with null where its file was written before a column existed, if that may be: `later` says of which.
+pub(crate) fn widened(
+    path: &Path,
+    batch: &RecordBatch,
+    schema: &Schema,
+    later: impl Fn(&Field) -> bool,
+) -> Result<RecordBatch, Error> {
+    let (mut fields, mut columns): (Vec<Arc<Field>>, Vec<ArrayRef>) = Default::default();
+    for field in schema.fields() {
+        let column = match batch.column_by_name(field.name()) {
+            Some(column) => Arc::clone(column),
+            None if later(field) => new_null_array(field.data_type(), batch.num_rows()),
+            // Who asks for it says so.
+            None => continue,
+        };
+        fields.push(Arc::new(field.as_ref().clone().with_data_type(column.data_type().clone()).with_nullable(true)));
+        columns.push(column);
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|e| Error::corrupt(path, e))
+}
+
 /// Unpacks one Parquet file, appending to `events`. Returns how many rows it had.
 pub(crate) fn unpack(path: &Path, bytes: Bytes, events: &mut Vec<LoggedEvent>) -> Result<usize, Error> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
     let mut rows = 0;
     let mut known_tenant: Option<Tenant> = None;
+    let schema = schema();
     for batch in reader.map_err(|e| Error::corrupt(path, e))? {
         let batch = batch.map_err(|e| Error::corrupt(path, e))?;
+        let batch = widened(path, &batch, &schema, Field::is_nullable)?;
         let text = |name: &str| column::<StringArray>(path, &batch, name);
         let time = |name: &str| column::<TimestampMillisecondArray>(path, &batch, name);
         let (tenants, ids, kinds, customers) =

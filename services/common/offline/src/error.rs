@@ -19,6 +19,14 @@ impl Error {
     /// Whether waiting and trying again can help.
     pub fn retryable(&self) -> bool {
         match self {
+            // What will be refused again: who asks, or what the store cannot do.
+            Self::Store(
+                object_store::Error::PermissionDenied { .. }
+                | object_store::Error::Unauthenticated { .. }
+                | object_store::Error::NotSupported { .. }
+                | object_store::Error::NotImplemented { .. }
+                | object_store::Error::InvalidPath { .. },
+            ) => false,
             Self::Store(_) | Self::Timeout(_) => true,
             Self::Location { .. } | Self::Corrupt { .. } | Self::Pack(_) => false,
         }

@@ -10,10 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::TryStreamExt as _;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, path::Path};
 
-use crate::{Error, OfflineLog, store::within};
+use crate::{
+    Error, OfflineLog,
+    store::{listed, within},
+};
 
 const FOLDER: &str = "_views";
 
@@ -36,8 +38,7 @@ impl OfflineLog {
     /// The store is away.
     pub fn generations(&self) -> Result<BTreeMap<u32, Generation>, Error> {
         let folder = Path::from(FOLDER);
-        let names: Vec<Path> =
-            self.wait(within(self.store.list(Some(&folder)).map_ok(|meta| meta.location).try_collect()))?;
+        let names = self.wait(listed(self.store.list(Some(&folder)), |meta| Some(meta.location)))?;
         let mut generations: BTreeMap<u32, Generation> = BTreeMap::new();
         for (number, what) in names.iter().filter_map(Path::filename).filter_map(|name| name.split_once('.')) {
             let Ok(number) = number.parse() else { continue };

@@ -1,14 +1,20 @@
 //! The chain of manifests: which offsets of a partition are in the log, and in which files.
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{ObjectStore, ObjectStoreExt as _, path::Path};
 use serde::{Deserialize, Serialize};
 
 use rapport_events::LoggedEvent;
 
-use crate::{Error, OfflineLog, Record, store::within};
+use crate::{
+    Error, OfflineLog, Record, ServedList,
+    compacted::Compacted,
+    store::{listed, within},
+};
 
 const FORMAT: u32 = 1;
+/// Manifests that are read at once.
+const AT_ONCE: usize = 16;
 
 /// One committed flush of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,30 +81,65 @@ impl Manifest {
     }
 }
 
-/// The manifests of a partition by name, ascending.
-async fn names<R: Record>(store: &dyn ObjectStore, partition: i32) -> Result<Vec<Path>, Error> {
+/// The manifests of a partition by name, ascending; with `after`, those that begin behind that offset.
+pub(crate) async fn names<R: Record>(
+    store: &dyn ObjectStore,
+    partition: i32,
+    after: Option<i64>,
+) -> Result<Vec<Path>, Error> {
     let folder = folder_of::<R>(partition);
-    let mut names: Vec<Path> = within(store.list(Some(&folder)).map_ok(|meta| meta.location).try_collect()).await?;
-    names.retain(|path| path.filename().is_some_and(|name| name.ends_with(".json")));
+    let listing = match after {
+        Some(first) => store.list_with_offset(Some(&folder), &Manifest::path::<R>(partition, first)),
+        None => store.list(Some(&folder)),
+    };
+    let json = |path: &Path| path.filename().is_some_and(|name| name.ends_with(".json"));
+    let mut names = listed(listing, |meta| json(&meta.location).then_some(meta.location)).await?;
     names.sort_unstable();
     Ok(names)
 }
 
+/// These manifests, several at once: a store far away has many roundtrips under way.
+pub(crate) async fn read_all<R: Record>(store: &dyn ObjectStore, paths: &[Path]) -> Result<Vec<Manifest>, Error> {
+    let reads: Vec<_> = paths.iter().map(|path| Manifest::read::<R>(store, path)).collect();
+    futures::stream::iter(reads).buffered(AT_ONCE).try_collect().await
+}
+
 /// The last offset that is in the log, or `None` when the partition has no log.
 pub(crate) async fn committed<R: Record>(store: &dyn ObjectStore, partition: i32) -> Result<Option<i64>, Error> {
-    match names::<R>(store, partition).await?.last() {
-        None => Ok(None),
-        Some(path) => Ok(Some(Manifest::read::<R>(store, path).await?.last)),
-    }
+    let written = match names::<R>(store, partition, None).await?.last() {
+        None => -1,
+        Some(path) => Manifest::read::<R>(store, path).await?.last,
+    };
+    // Compaction leaves the newest manifest alone; a copy of a log may lack it.
+    let end = written.max(Compacted::newest::<R>(store, partition).await?.end());
+    Ok((end >= 0).then_some(end))
 }
 
 /// The whole chain of a partition, checked: each manifest begins where the one before it ended.
 pub(crate) async fn chain<R: Record>(store: &dyn ObjectStore, partition: i32) -> Result<Vec<Manifest>, Error> {
-    let mut chain: Vec<Manifest> = Vec::new();
-    for path in names::<R>(store, partition).await? {
-        let manifest = Manifest::read::<R>(store, &path).await?;
+    let mut failed = None;
+    loop {
+        let compacted = Compacted::newest::<R>(store, partition).await?;
+        let version = compacted.version;
+        match chain_behind::<R>(store, &compacted).await {
+            // Compaction went by while this was read: its next version has what is missing here.
+            Err(_) if failed.is_none_or(|failed| failed < version) => failed = Some(version),
+            chain => return chain,
+        }
+    }
+}
+
+/// What is compacted, and the writer's manifests behind it.
+pub(crate) async fn chain_behind<R: Record>(
+    store: &dyn ObjectStore,
+    compacted: &Compacted,
+) -> Result<Vec<Manifest>, Error> {
+    let (partition, end) = (compacted.partition, compacted.end());
+    let mut chain = compacted.manifests.clone();
+    let paths = names::<R>(store, partition, (end >= 0).then_some(end)).await?;
+    for (manifest, path) in read_all::<R>(store, &paths).await?.into_iter().zip(&paths) {
         let expected = chain.last().map_or(0, |before| before.last + 1);
-        manifest.must_begin_at(expected, partition, &path)?;
+        manifest.must_begin_at(expected, partition, path)?;
         chain.push(manifest);
     }
     Ok(chain)
@@ -127,10 +168,26 @@ impl OfflineLog {
     /// # Errors
     /// The store is away, or the manifest that does not fit.
     pub fn manifests(&self) -> Result<Vec<Manifest>, Error> {
-        self.manifests_of::<LoggedEvent>()
+        self.every_manifest::<LoggedEvent>()
     }
 
-    pub(crate) fn manifests_of<R: Record>(&self) -> Result<Vec<Manifest>, Error> {
+    /// Those of the served lists.
+    ///
+    /// # Errors
+    /// As [`Self::manifests`].
+    pub fn served_manifests(&self) -> Result<Vec<Manifest>, Error> {
+        self.every_manifest::<ServedList>()
+    }
+
+    /// Those of one partition of the events, in order, checked for gaps.
+    ///
+    /// # Errors
+    /// As [`Self::manifests`].
+    pub fn manifests_of(&self, partition: i32) -> Result<Vec<Manifest>, Error> {
+        self.wait(chain::<LoggedEvent>(self.store.as_ref(), partition))
+    }
+
+    pub(crate) fn every_manifest<R: Record>(&self) -> Result<Vec<Manifest>, Error> {
         self.wait(async {
             let mut all = Vec::new();
             for partition in partitions::<R>(self.store.as_ref()).await? {

@@ -1,17 +1,11 @@
 //! Where a reader of the log stands, and what has come since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use futures::TryStreamExt as _;
-use object_store::{ObjectStore, path::Path};
 use rapport_events::LoggedEvent;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Error, Manifest, OfflineLog, Record, ServedList,
-    manifest::{self, folder_of},
-    store::within,
-};
+use crate::{Error, Manifest, OfflineLog, Record, ServedList, compacted::Compacted, manifest};
 
 /// The newest manifest that a reader has read, of each partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,11 +34,6 @@ impl Place {
         self.0.insert(manifest.partition, manifest.into());
     }
 
-    /// Whether the reader has the events of this manifest.
-    pub fn covers(&self, manifest: &Manifest) -> bool {
-        self.0.get(&manifest.partition).is_some_and(|mark| manifest.last <= mark.last)
-    }
-
     /// The last offset of a partition that the reader has.
     pub fn offset(&self, partition: i32) -> Option<i64> {
         self.0.get(&partition).map(|mark| mark.last)
@@ -57,7 +46,7 @@ pub enum Newer {
     /// In the order in which each partition was written; none when the reader has everything.
     Manifests(Vec<Manifest>),
     /// The reader's newest manifest of this partition is not in the log: it was deleted, begun anew or
-    /// restored, and must be read from its beginning.
+    /// restored, or compacted before the reader came back. It must be read from its beginning.
     AnotherLog { partition: i32 },
 }
 
@@ -82,22 +71,39 @@ impl OfflineLog {
     fn newer_of<R: Record>(&self, place: &Place) -> Result<Newer, Error> {
         let store = self.store.as_ref();
         self.wait(async {
-            for (&partition, mark) in &place.0 {
-                match Manifest::read::<R>(store, &Manifest::path::<R>(partition, mark.first)).await {
-                    Ok(manifest) if Mark::from(&manifest) == *mark => {}
-                    Ok(_) | Err(Error::Store(object_store::Error::NotFound { .. })) => {
-                        return Ok(Newer::AnotherLog { partition });
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
             let mut newer = Vec::new();
-            for partition in manifest::partitions::<R>(store).await? {
+            let written = manifest::partitions::<R>(store).await?;
+            let partitions: BTreeSet<i32> = written.into_iter().chain(place.0.keys().copied()).collect();
+            for partition in partitions {
                 let mark = place.0.get(&partition);
+                let compacted = Compacted::newest::<R>(store, partition).await?;
+                if mark.is_none_or(|mark| mark.last <= compacted.end()) {
+                    let chain = manifest::chain::<R>(store, partition).await?;
+                    // Merged with others it is no more what the reader has read.
+                    let behind = match mark {
+                        None => 0,
+                        Some(mark) => match chain.iter().position(|manifest| Mark::from(manifest) == *mark) {
+                            Some(at) => at + 1,
+                            None => return Ok(Newer::AnotherLog { partition }),
+                        },
+                    };
+                    newer.extend(chain.into_iter().skip(behind));
+                    continue;
+                }
+                if let Some(mark) = mark {
+                    let path = Manifest::path::<R>(partition, mark.first);
+                    match Manifest::read::<R>(store, &path).await {
+                        Ok(manifest) if Mark::from(&manifest) == *mark => {}
+                        Ok(_) | Err(Error::Store(object_store::Error::NotFound { .. })) => {
+                            return Ok(Newer::AnotherLog { partition });
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
                 let mut expected = mark.map_or(0, |mark| mark.last + 1);
-                for path in names_after::<R>(store, partition, mark).await? {
-                    let manifest = Manifest::read::<R>(store, &path).await?;
-                    manifest.must_begin_at(expected, partition, &path)?;
+                let paths = manifest::names::<R>(store, partition, mark.map(|mark| mark.first)).await?;
+                for (manifest, path) in manifest::read_all::<R>(store, &paths).await?.into_iter().zip(&paths) {
+                    manifest.must_begin_at(expected, partition, path)?;
                     expected = manifest.last + 1;
                     newer.push(manifest);
                 }
@@ -105,21 +111,4 @@ impl OfflineLog {
             Ok(Newer::Manifests(newer))
         })
     }
-}
-
-/// The manifests of a partition after a mark, by name, ascending.
-async fn names_after<R: Record>(
-    store: &dyn ObjectStore,
-    partition: i32,
-    mark: Option<&Mark>,
-) -> Result<Vec<Path>, Error> {
-    let folder = folder_of::<R>(partition);
-    let listed = match mark {
-        Some(mark) => store.list_with_offset(Some(&folder), &Manifest::path::<R>(partition, mark.first)),
-        None => store.list(Some(&folder)),
-    };
-    let mut names: Vec<Path> = within(listed.map_ok(|meta| meta.location).try_collect()).await?;
-    names.retain(|path| path.filename().is_some_and(|name| name.ends_with(".json")));
-    names.sort_unstable();
-    Ok(names)
 }

@@ -41,6 +41,8 @@ struct Part {
     file: ManifestFile,
     partition: i32,
     offsets: RangeInclusive<i64>,
+    /// The last offset that is wanted of it.
+    until: i64,
 }
 
 impl OfflineLog {
@@ -64,7 +66,7 @@ impl OfflineLog {
 
     fn records<R: Record>(&self, selection: &Selection) -> Result<Vec<R>, Error> {
         let mut records = Vec::new();
-        self.each_file_of::<R, Error>(&self.manifests_of::<R>()?, selection, &mut |mut of_file| {
+        self.each_file_of::<R, Error>(&self.every_manifest::<R>()?, selection, None, &mut |mut of_file| {
             records.append(&mut of_file);
             Ok(())
         })?;
@@ -84,31 +86,29 @@ impl OfflineLog {
         until: Option<&Place>,
         each: &mut dyn FnMut(Vec<LoggedEvent>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut manifests = self.manifests()?;
-        manifests.retain(|manifest| until.is_none_or(|place| place.covers(manifest)));
-        self.each_file_of(&manifests, selection, each)
+        self.each_file_of(&self.manifests()?, selection, until, each)
     }
 
-    /// The selected events of one manifest, by file and offset.
+    /// The selected events of some manifests, by file and offset.
     ///
     /// # Errors
     /// As [`OfflineLog::read`].
-    pub fn events_of(&self, manifest: &Manifest, selection: &Selection) -> Result<Vec<LoggedEvent>, Error> {
+    pub fn events_of(&self, manifests: &[Manifest], selection: &Selection) -> Result<Vec<LoggedEvent>, Error> {
         let mut events = Vec::new();
-        self.each_file_of(std::slice::from_ref(manifest), selection, &mut |mut of_file| {
+        self.each_file_of(manifests, selection, None, &mut |mut of_file| {
             events.append(&mut of_file);
             Ok::<_, Error>(())
         })?;
         Ok(events)
     }
 
-    /// The selected served lists of one manifest, by file and offset.
+    /// The selected served lists of some manifests, by file and offset.
     ///
     /// # Errors
     /// As [`OfflineLog::read`].
-    pub fn served_of(&self, manifest: &Manifest, selection: &Selection) -> Result<Vec<ServedList>, Error> {
+    pub fn served_of(&self, manifests: &[Manifest], selection: &Selection) -> Result<Vec<ServedList>, Error> {
         let mut lists = Vec::new();
-        self.each_file_of(std::slice::from_ref(manifest), selection, &mut |mut of_file| {
+        self.each_file_of(manifests, selection, None, &mut |mut of_file| {
             lists.append(&mut of_file);
             Ok::<_, Error>(())
         })?;
@@ -119,14 +119,19 @@ impl OfflineLog {
         &self,
         manifests: &[Manifest],
         selection: &Selection,
+        until: Option<&Place>,
         each: &mut dyn FnMut(Vec<R>) -> Result<(), E>,
     ) -> Result<(), E> {
+        // Files may have been merged since with what came after that place.
+        let until = |partition| until.map_or(i64::MAX, |place| place.offset(partition).unwrap_or(-1));
         let parts: Vec<Part> = manifests
             .iter()
+            .filter(|manifest| manifest.first <= until(manifest.partition))
             .flat_map(|manifest| {
                 let taken = manifest.files.iter().filter(|file| selection.takes(file)).cloned();
                 let (partition, first, last) = (manifest.partition, manifest.first, manifest.last);
-                taken.map(move |file| Part { file, partition, offsets: first..=last })
+                let until = until(partition);
+                taken.map(move |file| Part { file, partition, offsets: first..=last, until })
             })
             .collect();
         for at_once in parts.chunks(AT_ONCE) {
@@ -170,7 +175,10 @@ impl Part {
             .map(Record::position)
             .find(|position| position.partition != self.partition || !self.offsets.contains(&position.offset));
         match stray {
-            None => Ok(records),
+            None => {
+                records.retain(|record| record.position().offset <= self.until);
+                Ok(records)
+            }
             Some(Position { partition, offset }) => Err(Error::corrupt(
                 &path,
                 format!("holds offset {offset} of partition {partition}, which its manifest does not cover"),

@@ -20,6 +20,8 @@ pub trait Record: Send + Sync + Sized {
     const FILES: &'static str;
     /// The folder of the manifests.
     const MANIFESTS: &'static str;
+    /// The folder of what compaction has put in the place of the oldest ones.
+    const COMPACTED: &'static str;
 
     fn position(&self) -> Position;
     fn tenant(&self) -> &Tenant;
@@ -42,6 +44,7 @@ pub trait Record: Send + Sync + Sized {
 impl Record for LoggedEvent {
     const FILES: &'static str = "events";
     const MANIFESTS: &'static str = "_log";
+    const COMPACTED: &'static str = "_compacted";
 
     fn position(&self) -> Position {
         self.position

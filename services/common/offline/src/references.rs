@@ -1,11 +1,13 @@
 //! What features were like where models learned, beside the log: `_statistics/<tenant>/<ms, 20 digits>.json`.
 //! Each file is made once; the newest holds.
 
-use futures::TryStreamExt as _;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, path::Path};
 use rapport_events::{EventTime, Tenant};
 
-use crate::{Error, OfflineLog, store::within};
+use crate::{
+    Error, OfflineLog,
+    store::{listed, within},
+};
 
 const FOLDER: &str = "_statistics";
 
@@ -28,8 +30,7 @@ impl OfflineLog {
     /// The store is away.
     pub fn newest_reference(&self, tenant: &Tenant) -> Result<Option<EventTime>, Error> {
         let folder = folder(tenant);
-        let names: Vec<Path> =
-            self.wait(within(self.store.list(Some(&folder)).map_ok(|meta| meta.location).try_collect()))?;
+        let names = self.wait(listed(self.store.list(Some(&folder)), |meta| Some(meta.location)))?;
         let ms = names.iter().filter_map(|name| name.filename()?.strip_suffix(".json")?.parse().ok());
         Ok(ms.max().map(EventTime::from_ms))
     }

@@ -16,7 +16,7 @@ use rapport_events::{EventTime, Position, Tenant};
 
 use crate::{
     Error,
-    columns::{column, write},
+    columns::{column, widened, write},
     record::{Packed, Record},
 };
 
@@ -53,6 +53,9 @@ pub struct ServedItem {
     pub arm: String,
 }
 
+/// What a list may do without: none, where a file was written before it existed.
+const LATER: [&str; 5] = ["placement", "experiment", "arm", "propensity", "sources"];
+
 fn schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
     Arc::new(Schema::new(vec![
@@ -82,6 +85,7 @@ fn schema() -> SchemaRef {
 impl Record for ServedList {
     const FILES: &'static str = "served";
     const MANIFESTS: &'static str = "_served";
+    const COMPACTED: &'static str = "_served_compacted";
 
     fn position(&self) -> Position {
         self.position
@@ -137,8 +141,11 @@ impl Record for ServedList {
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
         let mut rows = 0;
         let begins = lists.len();
+        let schema = schema();
+        let later = |field: &Field| LATER.contains(&field.name().as_str());
         for batch in reader.map_err(|e| Error::corrupt(path, e))? {
             let batch = batch.map_err(|e| Error::corrupt(path, e))?;
+            let batch = widened(path, &batch, &schema, later)?;
             let text = |name: &str| column::<StringArray>(path, &batch, name);
             let [tenants, customers, requests, placements, experiments] =
                 [text("tenant")?, text("customer_id")?, text("request_id")?, text("placement")?, text("experiment")?];

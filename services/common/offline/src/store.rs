@@ -1,23 +1,27 @@
-//! Where the log lies, and how blocking callers reach it.
+//! The log as a value, and how blocking callers reach its store.
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use object_store::{ObjectStore, local::LocalFileSystem};
+use futures::{StreamExt as _, stream::BoxStream};
+use object_store::{ObjectMeta, ObjectStore};
 
-use crate::Error;
+use crate::{Error, location};
 
-/// One request to the store, or one flush, may take this long.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// One request to the store, or one page of a listing, may take this long; a flush too. A thread that is silent for
+/// 30 s counts as dead.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(25);
 
 /// Where the offline log lies.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Offline store")]
 pub struct OfflineArgs {
-    /// Folder of the offline log, as a path or file:// URL; made when it is not there
+    /// Where the offline log lies: a folder, as a path or file:// URL, made when it is not there; or
+    /// s3://<bucket>/<prefix>, with keys, region and endpoint in the usual variables (AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL; AWS_ALLOW_HTTP=true for one without TLS)
     #[arg(long, env = "RAPPORT_OFFLINE_URL", default_value = ".rapport/offline")]
     pub offline_url: String,
 
-    /// Whether files are forced to disk before their offsets are committed
+    /// Whether files of a folder are forced to disk before their offsets are committed
     #[arg(long, env = "RAPPORT_OFFLINE_FSYNC", default_value_t = true, action = clap::ArgAction::Set)]
     pub offline_fsync: bool,
 }
@@ -52,19 +56,7 @@ impl OfflineLog {
     /// # Errors
     /// The location is none that this build knows, or cannot be made.
     pub fn open(args: &OfflineArgs) -> Result<Self, Error> {
-        let wrong = |reason: String| Error::Location { at: args.offline_url.clone(), reason };
-        let folder = match args.offline_url.split_once("://") {
-            None => PathBuf::from(&args.offline_url),
-            Some(("file", path)) => PathBuf::from(path),
-            Some((scheme, _)) => {
-                return Err(wrong(format!(
-                    "{scheme}:// is not built in; give a folder (a mounted volume for example)"
-                )));
-            }
-        };
-        std::fs::create_dir_all(&folder).map_err(|e| wrong(e.to_string()))?;
-        let local = LocalFileSystem::new_with_prefix(&folder).map_err(|e| wrong(e.to_string()))?;
-        Self::on(Arc::new(local.with_fsync(args.offline_fsync)))
+        Self::on(location::open(args)?)
     }
 
     /// A log on any object store.
@@ -72,7 +64,9 @@ impl OfflineLog {
     /// # Errors
     /// The operating system gives no threads.
     pub fn on(store: Arc<dyn ObjectStore>) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        // A thread of its own, so that connections are looked after between calls too.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
             .enable_all()
             .thread_name("offline-store")
             .build()
@@ -101,4 +95,16 @@ pub(crate) async fn within<T>(work: impl Future<Output = Result<T, object_store:
         Ok(result) => Ok(result?),
         Err(_) => Err(Error::Timeout(DEADLINE)),
     }
+}
+
+/// What a listing finds that `take` takes: with a deadline for each page, for a log may have many.
+pub(crate) async fn listed<T>(
+    mut listing: BoxStream<'_, Result<ObjectMeta, object_store::Error>>,
+    take: impl Fn(ObjectMeta) -> Option<T>,
+) -> Result<Vec<T>, Error> {
+    let mut found = Vec::new();
+    while let Some(meta) = within(async { listing.next().await.transpose() }).await? {
+        found.extend(take(meta));
+    }
+    Ok(found)
 }

@@ -10,12 +10,16 @@ use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPay
 use rapport_events::LoggedEvent;
 
 use crate::{
-    Error, Manifest, ManifestFile, OfflineLog, Packed, Record, manifest,
-    store::{DEADLINE, within},
+    Error, Manifest, ManifestFile, OfflineLog, Packed, Record,
+    compacted::Compacted,
+    manifest,
+    store::{DEADLINE, listed, within as request},
 };
 
 /// Files that are written at once.
 const AT_ONCE: usize = 16;
+/// Looking for what crashed flushes left may take so long.
+const ORPHANS: Duration = Duration::from_secs(10);
 
 /// When a buffer is flushed, and when a leftover may be deleted.
 #[derive(Debug, Clone)]
@@ -41,6 +45,8 @@ struct Buffer<R> {
     covered: i64,
     records: Vec<R>,
     since: Option<Instant>,
+    /// The version of the compacted part that was looked at last.
+    compacted: u64,
 }
 
 /// Collects records and writes them in large files. One writer for a process; several processes may
@@ -69,11 +75,15 @@ impl<R: Record> LogWriter<R> {
         let age = self.settings.orphan_age;
         let committed = self.log.wait(async {
             let committed = manifest::committed::<R>(store, partition).await?;
-            delete_orphans::<R>(store, partition, committed.unwrap_or(-1), age).await?;
-            Ok(committed)
+            // They take room and nothing else: of a log with very many files they are left to compaction.
+            match within(ORPHANS, delete_orphans::<R>(store, partition, committed.unwrap_or(-1), age)).await {
+                Ok(()) | Err(Error::Timeout(_)) => Ok(committed),
+                Err(error) => Err(error),
+            }
         })?;
         let end = committed.unwrap_or(-1);
-        self.buffers.insert(partition, Buffer { committed: end, covered: end, records: Vec::new(), since: None });
+        self.buffers
+            .insert(partition, Buffer { committed: end, covered: end, records: Vec::new(), since: None, compacted: 0 });
         Ok(committed)
     }
 
@@ -137,8 +147,13 @@ impl<R: Record> LogWriter<R> {
             let (first, last) = (buffer.committed + 1, buffer.covered);
             let store = self.log.store.as_ref();
             let records = buffer.records.as_slice();
-            match self.log.wait(commit(store, partition, first, last, records))? {
-                Commit::Done => buffer.committed = last,
+            let seen = buffer.compacted;
+            let committing = commit(store, partition, (first, last), records, seen);
+            match self.log.wait(within(DEADLINE, committing))? {
+                Commit::Done { compacted } => {
+                    buffer.committed = last;
+                    buffer.compacted = compacted;
+                }
                 Commit::Overtaken { committed } => {
                     tracing::warn!(partition, first, committed, "somebody else has written on from here");
                     buffer.committed = committed;
@@ -153,8 +168,15 @@ impl<R: Record> LogWriter<R> {
     }
 }
 
+/// The same error for work that takes too long and for a request that does.
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(Error::Timeout(limit)))
+}
+
 enum Commit {
-    Done,
+    Done {
+        compacted: u64,
+    },
     /// The manifest was there: another writer, or this one before an answer was lost.
     Overtaken {
         committed: i64,
@@ -164,9 +186,9 @@ enum Commit {
 async fn commit<R: Record>(
     store: &dyn ObjectStore,
     partition: i32,
-    first: i64,
-    last: i64,
+    (first, last): (i64, i64),
     records: &[R],
+    seen: u64,
 ) -> Result<Commit, Error> {
     let mut by_file: BTreeMap<(&str, String), Vec<&R>> = BTreeMap::new();
     for record in records {
@@ -181,7 +203,7 @@ async fn commit<R: Record>(
         async move {
             let (file, bytes) = file?;
             // Overwriting is right: the same offsets give the same file.
-            within(store.put(&Path::from(path), PutPayload::from(bytes))).await?;
+            request(store.put(&Path::from(path), PutPayload::from(bytes))).await?;
             Ok::<_, Error>(file)
         }
     };
@@ -192,14 +214,23 @@ async fn commit<R: Record>(
     let path = Manifest::path::<R>(partition, first);
     let put = store.put_opts(&path, payload, options);
     match tokio::time::timeout(DEADLINE, put).await {
-        Ok(Ok(_)) => Ok(Commit::Done),
-        Ok(Err(object_store::Error::AlreadyExists { .. })) => {
-            let committed = manifest::committed::<R>(store, partition).await?.unwrap_or(first - 1);
-            Ok(Commit::Overtaken { committed })
+        Ok(Ok(_)) => {
+            // Who slept for long may have made a manifest whose namesake was compacted away: it counts for nobody.
+            let compacted = Compacted::newest_version::<R>(store, partition).await?;
+            if compacted > seen && Compacted::newest::<R>(store, partition).await?.end() >= first {
+                return overtaken::<R>(store, partition, first).await;
+            }
+            Ok(Commit::Done { compacted })
         }
+        Ok(Err(object_store::Error::AlreadyExists { .. })) => overtaken::<R>(store, partition, first).await,
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Error::Timeout(DEADLINE)),
     }
+}
+
+async fn overtaken<R: Record>(store: &dyn ObjectStore, partition: i32, first: i64) -> Result<Commit, Error> {
+    let committed = manifest::committed::<R>(store, partition).await?.unwrap_or(first - 1);
+    Ok(Commit::Overtaken { committed })
 }
 
 /// The last offset in a file's name, if it is a file of this partition.
@@ -215,15 +246,15 @@ async fn delete_orphans<R: Record>(
     committed: i64,
     age: Duration,
 ) -> Result<(), Error> {
-    let listed = store.list(Some(&Path::from(R::FILES))).try_filter_map(|meta| {
+    let orphans = listed(store.list(Some(&Path::from(R::FILES))), |meta| {
         let orphan = last_offset_of(&meta.location, partition).is_some_and(|last| last > committed);
         let old = SystemTime::now().duration_since(meta.last_modified.into()).is_ok_and(|since| since >= age);
-        futures::future::ready(Ok((orphan && old).then_some(meta.location)))
-    });
-    let orphans: Vec<Path> = within(listed.try_collect()).await?;
+        (orphan && old).then_some(meta.location)
+    })
+    .await?;
     for path in orphans {
         tracing::info!(file = %path, "deleting what a crashed flush left");
-        match within(store.delete(&path)).await {
+        match request(store.delete(&path)).await {
             Ok(()) | Err(Error::Store(object_store::Error::NotFound { .. })) => {}
             Err(error) => return Err(error),
         }

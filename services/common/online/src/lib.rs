@@ -21,6 +21,7 @@ mod ledger;
 mod marker;
 mod reader;
 mod record;
+mod sizes;
 mod writer;
 
 pub use args::{OnlineArgs, ViewsArgs};
@@ -30,4 +31,5 @@ pub use ledger::Ledger;
 pub use marker::Marker;
 pub use reader::OnlineReader;
 pub use record::{Standing, StoredCustomer, StoredPartial, parse_fence};
+pub use sizes::{SizeSampler, Sizes};
 pub use writer::{Marked, OnlineWriter, Outcome, Write};

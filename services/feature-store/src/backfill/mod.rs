@@ -125,8 +125,7 @@ impl Backfill {
     }
 
     fn attempt(&mut self, ready: &Ready) -> Result<Attempt, Error> {
-        let mut manifests = self.log.manifests()?;
-        manifests.retain(|manifest| manifest.partition == ready.partition);
+        let manifests = self.log.manifests_of(ready.partition)?;
         let rows = |files: &[rapport_offline::ManifestFile]| files.iter().map(|file| file.rows as u64).sum::<u64>();
         let of: u64 = manifests.iter().map(|manifest| rows(&manifest.files)).sum();
         let nothing = !Entity::ALL.iter().any(|entity| ready.missing.keeps(*entity));
@@ -142,7 +141,7 @@ impl Backfill {
                     return Ok(Attempt::Lost);
                 }
                 self.component.beat();
-                let mut events = self.log.events_of(manifest, &Selection::default())?;
+                let mut events = self.log.events_of(std::slice::from_ref(manifest), &Selection::default())?;
                 events.sort_unstable_by_key(|logged| logged.position);
                 self.runtime.block_on(missed.fold(&mut self.online, &events))?;
                 done += rows(&manifest.files);

@@ -129,7 +129,7 @@ impl OfTenant {
             }
         };
         for manifest in served {
-            for list in log.served_of(&manifest, &Selection::of(tenant))? {
+            for list in log.served_of(std::slice::from_ref(&manifest), &Selection::of(tenant))? {
                 if let Some(followed) = self.experiments.get_mut(&list.experiment) {
                     followed.units.shown(&shown(&list));
                 }
@@ -153,7 +153,7 @@ impl OfTenant {
             waits
         });
         for manifest in events {
-            for logged in log.events_of(&manifest, &selection)? {
+            for logged in log.events_of(std::slice::from_ref(&manifest), &selection)? {
                 if too_young(&logged) && self.waiting.len() < MOST_WAITING {
                     self.waiting.push(logged);
                 } else {

@@ -89,8 +89,7 @@ impl Checker {
         samples: Vec<(Instant, Sample)>,
         lifecycle: &Lifecycle,
     ) -> Result<Vec<(Instant, Sample)>, Error> {
-        let mut manifests = self.log.manifests()?;
-        manifests.retain(|manifest| manifest.partition == partition);
+        let manifests = self.log.manifests_of(partition)?;
         let covered = manifests.last().map_or(-1, |manifest| manifest.last);
         let (ready, mut later): (Vec<_>, Vec<_>) =
             samples.into_iter().partition(|(_, sample)| sample.fence.offset <= covered);
@@ -105,7 +104,7 @@ impl Checker {
             if lifecycle.draining() {
                 return Ok(later);
             }
-            let mut events = self.log.events_of(manifest, &again.selection)?;
+            let mut events = self.log.events_of(std::slice::from_ref(manifest), &again.selection)?;
             events.sort_unstable_by_key(|logged| logged.position);
             events.iter().for_each(|logged| again.apply(logged, &ready));
         }

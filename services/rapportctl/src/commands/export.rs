@@ -70,7 +70,7 @@ pub struct Export {
     /// Calls at once
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: u16,
-    /// Folder of the offline log, which says who the customers are [default: the running stack's, else .rapport/offline]
+    /// The offline log, which says who the customers are: a folder or s3://<bucket>/<prefix> [default: the running stack's, else .rapport/offline]
     #[arg(long, env = "RAPPORT_OFFLINE_URL")]
     offline_url: Option<String>,
 }

@@ -12,6 +12,7 @@ pub mod history;
 pub mod import;
 pub mod keys;
 pub mod models;
+pub mod offline;
 pub mod placements;
 pub mod policy;
 pub mod predict;

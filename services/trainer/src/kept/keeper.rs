@@ -294,7 +294,7 @@ impl Keeper {
             if stop() {
                 break;
             }
-            for event in log.events_of(&manifest, &selection)? {
+            for event in log.events_of(std::slice::from_ref(&manifest), &selection)? {
                 kept.take(&event, forgotten).map_err(Error::NotKept)?;
             }
             kept.place_mut().pass(&manifest);

@@ -68,7 +68,7 @@ pub struct Join {
     /// The cleaner's key, when the spine has e-mail addresses or phone numbers as customers: the log has their hashes
     #[arg(long, env = "RAPPORT_HASH_KEY", hide_env_values = true)]
     hash_key: Option<String>,
-    /// Folder of the offline log, as a path or file:// URL [default: the running stack's, else .rapport/offline]
+    /// The offline log: a folder, or s3://<bucket>/<prefix> with AWS_* variables [default: the running stack's, else .rapport/offline]
     #[arg(long, env = "RAPPORT_OFFLINE_URL")]
     offline_url: Option<String>,
 }
