@@ -302,7 +302,8 @@ async fn once_the_log_is_there(
     let component = lifecycle.component("offline");
     let mut warned = false;
     loop {
-        match Generations::open(log.clone(), Arc::clone(&views)) {
+        let checked = log.check().map_err(Error::from);
+        match checked.and_then(|()| Generations::open(log.clone(), Arc::clone(&views))) {
             Ok(generations) => {
                 component.ready();
                 return Ok(Some(generations));

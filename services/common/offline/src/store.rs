@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream::BoxStream};
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _, path::Path};
 
 use crate::{Error, location};
 
@@ -72,6 +72,23 @@ impl OfflineLog {
             .build()
             .map_err(|e| Error::Location { at: "runtime".into(), reason: e.to_string() })?;
         Ok(Self { store, runtime: Arc::new(Blocking(Some(runtime))) })
+    }
+
+    /// Tries whether the store refuses to make a file that is there, which is what keeps two writers from writing one
+    /// offset twice.
+    ///
+    /// # Errors
+    /// It does not, or it is away.
+    pub fn check(&self) -> Result<(), Error> {
+        let path = Path::from(format!("_tries/{}", uuid::Uuid::new_v4().simple()));
+        let refused = self.make(&path, b"")? && !self.make(&path, b"")?;
+        self.wait(within(self.store.delete(&path)))?;
+        if refused {
+            return Ok(());
+        }
+        let reason =
+            "it makes a file anew that is there: a server of S3 must know conditional writes (If-None-Match: *)";
+        Err(Error::Location { at: self.store.to_string(), reason: reason.into() })
     }
 
     /// Runs a future to its end on this thread; within a runtime, on a thread beside it.

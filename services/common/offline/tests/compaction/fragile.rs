@@ -24,6 +24,8 @@ pub enum Fate {
     After,
     /// Its answer alone is lost, and the store says that it is there when it is made again.
     AnswerLost,
+    /// All is well, but what is there is written over whatever was asked for.
+    Overwrites,
     /// Somebody else goes first.
     Meanwhile(Arc<dyn Fn() + Send + Sync>),
 }
@@ -87,11 +89,14 @@ impl ObjectStore for Fragile {
         if dead || (now && matches!(self.fate, Fate::Before)) {
             return Err(Self::killed());
         }
+        if matches!(self.fate, Fate::Overwrites) {
+            return self.inner.put_opts(location, payload, PutOptions::default()).await;
+        }
         let done = self.inner.put_opts(location, payload.clone(), options.clone()).await;
         match &self.fate {
             Fate::After if now => Err(Self::killed()),
             Fate::AnswerLost if now => self.inner.put_opts(location, payload, options).await,
-            Fate::Before | Fate::After | Fate::AnswerLost | Fate::Meanwhile(_) => done,
+            Fate::Before | Fate::After | Fate::AnswerLost | Fate::Overwrites | Fate::Meanwhile(_) => done,
         }
     }
 

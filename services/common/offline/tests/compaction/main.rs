@@ -57,6 +57,7 @@ fn list(partition: i32, offset: i64) -> ServedList {
         score: n as f64 / 3.0,
         propensity: 0.25,
         sources: "sequence,trending".into(),
+        arm: String::new(),
     };
     ServedList {
         position: Position { partition, offset },
@@ -69,6 +70,7 @@ fn list(partition: i32, offset: i64) -> ServedList {
         arm: String::new(),
         model: "next-item".into(),
         model_version: "20261128T070000Z-abc".into(),
+        cached: None,
         items: (0..=offset % 3).map(item).collect(),
     }
 }
@@ -265,6 +267,17 @@ fn writers_readers_and_two_compactors_at_once_agree_on_a_real_folder() {
     };
     let written: Vec<LoggedEvent> = expected(0, 0..600).chain(expected(1, 0..300)).collect();
     assert_eq!(log.read(&Selection::default()).unwrap(), written);
+}
+
+#[test]
+fn a_store_that_writes_over_what_is_there_is_refused() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    on(&store).check().unwrap();
+    let log = OfflineLog::on(Arc::new(Fragile::new(Arc::clone(&store), 0, Fate::Overwrites))).unwrap();
+    let error = log.check().unwrap_err();
+    assert!(error.to_string().contains("If-None-Match") && !error.retryable(), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    OfflineLog::open(&OfflineArgs::at(folder.path().to_string_lossy())).unwrap().check().unwrap();
 }
 
 #[test]
