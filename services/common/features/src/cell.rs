@@ -14,14 +14,24 @@ use crate::{
 pub(crate) enum Cell {
     Count(u64),
     Sum(f64),
-    Mean { n: u64, sum: f64 },
+    Mean {
+        n: u64,
+        sum: f64,
+    },
     Min(f64),
     Max(f64),
-    First { time: i64, value: f64 },
-    Last { time: i64, value: f64 },
+    First {
+        time: i64,
+        value: f64,
+    },
+    Last {
+        time: i64,
+        value: f64,
+    },
     Distinct(Distinct),
     Quantile(Sketch),
-    Top(Top),
+    /// Apart, so that a vector's cells are no larger for the lists beside it: a read makes hundreds of them.
+    Top(Box<Top>),
 }
 
 /// What an event brings to a cell.
@@ -64,7 +74,7 @@ impl Cell {
             (Aggregate::TopK { half_life_ms, .. }, Input::Name { time, name }) => {
                 let mut top = Top::new(half_life_ms);
                 top.add(name, time, precision.exact());
-                Self::Top(top)
+                Self::Top(Box::new(top))
             }
             _ => return None,
         })
@@ -139,7 +149,7 @@ impl Cell {
         }
     }
 
-    pub(crate) const fn top(&self) -> Option<&Top> {
+    pub(crate) fn top(&self) -> Option<&Top> {
         match self {
             Self::Top(top) => Some(top),
             _ => None,
@@ -175,10 +185,22 @@ impl Cell {
             Aggregate::Last => Self::Last { time: reader.signed()?, value: reader.f64()? },
             Aggregate::Distinct => Self::Distinct(Distinct::get(reader, precision)?),
             Aggregate::Quantile { .. } => Self::Quantile(Sketch::get(reader)?),
-            Aggregate::TopK { half_life_ms, .. } => Self::Top(Top::get(half_life_ms, reader, precision.exact())?),
+            Aggregate::TopK { half_life_ms, .. } => {
+                Self::Top(Box::new(Top::get(half_life_ms, reader, precision.exact())?))
+            }
             Aggregate::DecayedSum { .. } | Aggregate::TimeSince => {
                 return Err(reader.corrupt("has a cell where there is none"));
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_four_words_whatever_it_can_hold() {
+        assert!(size_of::<Cell>() <= 32, "{}", size_of::<Cell>());
     }
 }
