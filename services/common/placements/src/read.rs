@@ -1,28 +1,19 @@
 //! A file's text into placements, with every mistake in it and not only the first.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+mod experiment;
+mod placement;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::Deserialize;
 
-use rapport_runtime::parse_duration;
-
-use crate::{
-    Arm, Boost, Diversity, Experiment, Explore, GuardRail, INTERLEAVED, Judged, Match, Metric, Placement,
-    TenantPlacements,
+use self::{
+    experiment::{WrittenArm, WrittenExperiment, experiment},
+    placement::{WrittenPlacement, placement},
 };
+use crate::TenantPlacements;
 
-/// What is arranged when the file does not say.
-const CANDIDATES: usize = 60;
-const MOST_CANDIDATES: usize = 500;
 const NAME_BYTES: usize = 64;
-/// A boost beyond this decides alone, whatever the model says: that is a rule and not a boost.
-const MOST_BOOST: f32 = 10.0;
-const SHORTEST_HALF_LIFE: Duration = Duration::from_secs(60);
-const LONGEST_HALF_LIFE: Duration = Duration::from_secs(3653 * 24 * 3600);
-const SHORTEST_WINDOW: Duration = Duration::from_secs(1);
-const LONGEST_WINDOW: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Shares are written with a few digits.
-const SHARES_TOLERANCE: f64 = 1e-6;
 
 /// What is wrong, where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,83 +50,6 @@ struct WrittenFile {
     placements: BTreeMap<String, WrittenPlacement>,
     #[serde(default)]
     experiments: BTreeMap<String, WrittenExperiment>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct WrittenPlacement {
-    candidates: Option<usize>,
-    only_categories: Vec<String>,
-    never_categories: Vec<String>,
-    boosts: Vec<WrittenBoost>,
-    diversity: WrittenDiversity,
-    explore: Option<WrittenExplore>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenBoost {
-    category: Option<String>,
-    source: Option<String>,
-    items: Option<Vec<String>>,
-    fresh: Option<String>,
-    by: f32,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct WrittenDiversity {
-    same_category: Option<usize>,
-    mmr: Option<f32>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenExplore {
-    slots: usize,
-    #[serde(default = "one")]
-    temperature: f32,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenExperiment {
-    placement: String,
-    salt: Option<String>,
-    #[serde(default = "all")]
-    traffic: f64,
-    arms: Vec<WrittenArm>,
-    #[serde(default)]
-    interleaved: bool,
-    window: Option<String>,
-    purchase: Option<String>,
-    alpha: Option<f64>,
-    #[serde(default)]
-    guard_rails: Vec<WrittenGuardRail>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenGuardRail {
-    metric: Metric,
-    #[serde(default)]
-    at_most_worse: f64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenArm {
-    name: String,
-    share: Option<f64>,
-    placement: String,
-}
-
-fn one() -> f32 {
-    1.0
-}
-
-fn all() -> f64 {
-    1.0
 }
 
 /// Collects mistakes under a path.
@@ -207,158 +121,14 @@ pub(crate) fn placements(file: &str, text: &str) -> Result<TenantPlacements, Mis
     if check.found.is_empty() { Ok(TenantPlacements { placements, experiments }) } else { Err(Mistakes(check.found)) }
 }
 
-fn placement(check: &mut Check<'_>, name: String, written: WrittenPlacement) -> Placement {
-    let at = format!("placements.{name}");
-    check.name(&at, &name);
-    let candidates = written.candidates.unwrap_or(CANDIDATES);
-    check.that((1..=MOST_CANDIDATES).contains(&candidates), &format!("{at}.candidates"), || {
-        format!("must be 1 to {MOST_CANDIDATES}, is {candidates}")
-    });
-    let boosts = written.boosts.into_iter().enumerate().filter_map(|(n, boost)| {
-        let at = format!("{at}.boosts[{n}]");
-        check.that(boost.by.is_finite() && boost.by.abs() <= MOST_BOOST, &format!("{at}.by"), || {
-            format!("must be -{MOST_BOOST} to {MOST_BOOST} standard deviations, is {}", boost.by)
-        });
-        let matches = match (boost.category, boost.source, boost.items, boost.fresh) {
-            (Some(category), None, None, None) => Match::Category(category),
-            (None, Some(source), None, None) => Match::Source(source),
-            (None, None, Some(items), None) => Match::Items(items),
-            (None, None, None, Some(half_life)) => Match::Fresh(half_life_of(check, &at, &half_life)?),
-            _ => {
-                check.that(false, &at, || "needs exactly one of category, source, items and fresh".into());
-                return None;
-            }
-        };
-        Some(Boost { matches, by: boost.by })
-    });
-    let boosts = boosts.collect();
-    let WrittenDiversity { same_category, mmr } = written.diversity;
-    check.that(same_category != Some(0), &format!("{at}.diversity.same_category"), || {
-        "must be at least 1; leave it out for no limit".into()
-    });
-    check.that(mmr.is_none_or(|weight| weight > 0.0 && weight < 1.0), &format!("{at}.diversity.mmr"), || {
-        format!("must be above 0 and below 1 (the weight of the score), is {}", mmr.unwrap_or_default())
-    });
-    if let Some(explore) = &written.explore {
-        check.that((1..candidates).contains(&explore.slots), &format!("{at}.explore.slots"), || {
-            format!("must be at least 1 and below candidates ({candidates}), is {}", explore.slots)
-        });
-        let warm = explore.temperature.is_finite() && explore.temperature > 0.0;
-        check.that(warm, &format!("{at}.explore.temperature"), || {
-            format!("must be above 0, is {}", explore.temperature)
-        });
-    }
-    Placement {
-        name,
-        candidates,
-        only_categories: written.only_categories,
-        never_categories: written.never_categories,
-        boosts,
-        diversity: Diversity { same_category, mmr },
-        explore: written.explore.map(|explore| Explore { slots: explore.slots, temperature: explore.temperature }),
-    }
-}
-
-/// After which time a new item counts half as much.
-fn half_life_of(check: &mut Check<'_>, at: &str, text: &str) -> Option<Duration> {
-    let path = format!("{at}.fresh");
-    match parse_duration(text) {
-        Ok(half_life) if (SHORTEST_HALF_LIFE..=LONGEST_HALF_LIFE).contains(&half_life) => Some(half_life),
-        Ok(half_life) => {
-            check.that(false, &path, || format!("must be 1 minute to 10 years, is {half_life:?}"));
-            None
-        }
-        Err(reason) => {
-            check.that(false, &path, || reason);
-            None
-        }
-    }
-}
-
-fn experiment(check: &mut Check<'_>, at: &str, name: String, written: WrittenExperiment) -> Experiment {
-    check.that(written.traffic > 0.0 && written.traffic <= 1.0, &format!("{at}.traffic"), || {
-        format!("must be above 0 and at most 1, is {}", written.traffic)
-    });
-    check.that(written.arms.len() >= 2, &format!("{at}.arms"), || "needs at least two arms, the control first".into());
-    for (n, arm) in written.arms.iter().enumerate() {
-        check.name(&format!("{at}.arms[{n}].name"), &arm.name);
-        let twice = written.arms.iter().take(n).any(|before| before.name == arm.name);
-        check.that(!twice, &format!("{at}.arms[{n}].name"), || format!("{:?} stands twice", arm.name));
-        check.that(arm.name != INTERLEAVED, &format!("{at}.arms[{n}].name"), || {
-            format!("{INTERLEAVED:?} stands for arms that draft together; give it another name")
-        });
-    }
-    if written.interleaved {
-        check.that(written.arms.len() == 2, &format!("{at}.arms"), || {
-            format!("two arms draft a list together, not {}", written.arms.len())
-        });
-        let shared = written.arms.iter().any(|arm| arm.share.is_some());
-        check.that(!shared, &format!("{at}.arms"), || "arms that draft together have no shares".into());
-        check.that(written.guard_rails.is_empty(), &format!("{at}.guard_rails"), || {
-            "are for arms that have customers of their own, not for ones that draft together".into()
-        });
-    } else {
-        shares(check, at, &written.arms);
-    }
-    let judged = judged(check, at, &written);
-    let even = 1.0 / written.arms.len().max(1) as f64;
-    let arm = |arm: WrittenArm| Arm { name: arm.name, share: arm.share.unwrap_or(even), placement: arm.placement };
-    Experiment {
-        placement: written.placement,
-        salt: written.salt.unwrap_or(name),
-        traffic: written.traffic,
-        arms: written.arms.into_iter().map(arm).collect(),
-        interleaved: written.interleaved,
-        judged,
-    }
-}
-
-fn shares(check: &mut Check<'_>, at: &str, arms: &[WrittenArm]) {
-    for (n, arm) in arms.iter().enumerate() {
-        let path = format!("{at}.arms[{n}].share");
-        match arm.share {
-            None => check.that(false, &path, || "is missing: the arm's share of those who take part".into()),
-            Some(share) => {
-                check.that(share > 0.0 && share <= 1.0, &path, || format!("must be above 0 and at most 1, is {share}"))
-            }
-        }
-    }
-    let sum: f64 = arms.iter().filter_map(|arm| arm.share).sum();
-    check.that((sum - 1.0).abs() <= SHARES_TOLERANCE, &format!("{at}.arms"), || {
-        format!("their shares must add up to 1, they add up to {sum}")
-    });
-}
-
-fn judged(check: &mut Check<'_>, at: &str, written: &WrittenExperiment) -> Judged {
-    let default = Judged::default();
-    let window = written.window.as_deref().map_or(Ok(default.window), parse_duration);
-    let window = window.unwrap_or_else(|reason| {
-        check.that(false, &format!("{at}.window"), || reason);
-        default.window
-    });
-    check.that((SHORTEST_WINDOW..=LONGEST_WINDOW).contains(&window), &format!("{at}.window"), || {
-        format!("must be 1s to 90 days, is {window:?}")
-    });
-    let alpha = written.alpha.unwrap_or(default.alpha);
-    check.that(alpha > 0.0 && alpha < 1.0, &format!("{at}.alpha"), || {
-        format!("must be above 0 and below 1, is {alpha}")
-    });
-    let purchase = written.purchase.clone().unwrap_or(default.purchase);
-    check.that(!purchase.is_empty(), &format!("{at}.purchase"), || "must name a type of events".into());
-    for (n, rail) in written.guard_rails.iter().enumerate() {
-        check.that((0.0..1.0).contains(&rail.at_most_worse), &format!("{at}.guard_rails[{n}].at_most_worse"), || {
-            format!("must be a share of the control's mean, 0 or above and below 1, is {}", rail.at_most_worse)
-        });
-    }
-    let rail = |rail: &WrittenGuardRail| GuardRail { metric: rail.metric, at_most_worse: rail.at_most_worse };
-    Judged { window, purchase, alpha, guard_rails: written.guard_rails.iter().map(rail).collect() }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{GuardRail, INTERLEAVED, Judged, Match, Metric, Placement};
 
     const EXAMPLE: &str = include_str!("../../../../deploy/placements/example.yaml");
 
