@@ -56,6 +56,8 @@ async fn asked(stack: &Stack, customer: &str, outcome: &str) -> RecommendRespons
         customer_id: customer.to_owned(),
         limit: 5,
         outcome: outcome.to_owned(),
+        // Not a list of the model before, which is served for a while after a swap.
+        fresh: true,
         ..Default::default()
     };
     stack.scorer().recommend(request).await.expect("an answer").into_inner()
