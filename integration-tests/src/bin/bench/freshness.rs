@@ -29,6 +29,8 @@ const WITH_A_GOAL: [usize; 2] = [500, 2_000];
 const LADDER: [usize; 6] = [4_000, 8_000, 12_000, 16_000, 24_000, 32_000];
 /// The highest rate is the last one at which an event is in the answer within this time (p99).
 const BOUND: Duration = Duration::from_secs(1);
+/// Probes that are not answered in ten seconds: then the rate is too high, and nobody waits for the others.
+const ENOUGH: usize = 3;
 
 pub async fn run(scale: Scale, report: &mut Report) {
     eprintln!("freshness: training a model to serve");
@@ -82,6 +84,9 @@ async fn at(stack: &Stack, customers: &[String], rate: usize, probes: usize) -> 
         match change(stack, &mut scorer, customer, &format!("probe-{rate}-{probe}")).await {
             Some(latency) => load::record(&mut latencies, latency),
             None => unchanged += 1,
+        }
+        if unchanged >= ENOUGH {
+            break;
         }
     }
     let (sent, took) = background.end().await;
