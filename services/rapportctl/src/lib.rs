@@ -21,6 +21,7 @@ mod movielens;
 mod offline_log;
 mod original;
 mod output;
+mod publish;
 mod replay;
 mod rows;
 mod scan;

@@ -1,13 +1,12 @@
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
 use prost::Message as _;
 use rapport_events::{EventTime, check_id, event_key, limits, pseudonym::Pseudonymiser};
-use rapport_kafka::{Publisher, PublisherSettings, headers};
 use rapport_proto::privacy;
-use rdkafka::{Message as _, message::OwnedHeaders};
+use rdkafka::Message as _;
 use serde_json::json;
 
 use super::time_text;
@@ -16,6 +15,7 @@ use crate::{
     context::Context,
     error::Usage,
     output,
+    publish::publish,
     scan::{Isolation, Offsets, Scan},
 };
 
@@ -168,30 +168,11 @@ async fn read(context: &Context, customer: &str) -> anyhow::Result<Option<privac
     .await
 }
 
-/// Publishes a decision, or the end of one, and waits for the acknowledgement.
+/// Publishes a decision, or the end of one.
 async fn write(context: &Context, customer: &str, decision: Option<&privacy::Consent>) -> anyhow::Result<()> {
-    let settings =
-        PublisherSettings { delivery_timeout: Duration::from_secs(20), ..PublisherSettings::new("rapportctl") };
-    let publisher = Publisher::new(&context.kafka, &settings)?;
-    let mut batch = publisher.batch(1);
     let key = event_key(&context.tenant, customer);
-    let typed = headers::with(OwnedHeaders::new(), headers::CONTENT_TYPE, headers::PROTOBUF);
-    let typed = headers::with(typed, headers::TENANT, context.tenant.as_str());
     let value = decision.map(privacy::Consent::encode_to_vec);
-    let topic = context.kafka.topics().privacy;
-    batch
-        .send(&topic, Some(key.as_bytes()), value.as_deref(), typed)
-        .map_err(|refused| anyhow::anyhow!("{topic} takes no record: {refused:?}"))?;
-    for result in batch.acknowledged().await {
-        result.map_err(|error| {
-            anyhow::anyhow!(
-                "Kafka at {} did not take the decision: {}; try: is it running (`make status`)?",
-                context.kafka.brokers,
-                error.code
-            )
-        })?;
-    }
-    Ok(())
+    publish(context, &context.kafka.topics().privacy, &key, value.as_deref(), "the decision").await
 }
 
 fn show(context: &Context, customer: &str, decision: Option<&privacy::Consent>) {

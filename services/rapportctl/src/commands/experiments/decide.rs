@@ -1,17 +1,13 @@
-use std::time::Duration;
-
 use anyhow::bail;
 use clap::Args;
 use prost::Message as _;
 use rapport_events::EventTime;
 use rapport_experiments::decision_key;
-use rapport_kafka::{Publisher, PublisherSettings, headers};
 use rapport_proto::experiments::{Decision, Record, record::Of};
-use rdkafka::message::OwnedHeaders;
 use serde_json::json;
 
 use super::status::OnTopic;
-use crate::{context::Context, error::Usage};
+use crate::{context::Context, error::Usage, publish::publish};
 
 /// Bytes of a reason: a sentence or two.
 const REASON_BYTES: usize = 500;
@@ -113,28 +109,8 @@ impl Which {
     }
 }
 
-/// Publishes a decision and waits for the acknowledgement.
 async fn write(context: &Context, decision: Decision) -> anyhow::Result<()> {
-    let settings =
-        PublisherSettings { delivery_timeout: Duration::from_secs(20), ..PublisherSettings::new("rapportctl") };
-    let publisher = Publisher::new(&context.kafka, &settings)?;
-    let mut batch = publisher.batch(1);
     let key = decision_key(&context.tenant, &decision.experiment, &decision.arm);
-    let typed = headers::with(OwnedHeaders::new(), headers::CONTENT_TYPE, headers::PROTOBUF);
-    let typed = headers::with(typed, headers::TENANT, context.tenant.as_str());
     let value = Record { of: Some(Of::Decision(decision)) }.encode_to_vec();
-    let topic = context.kafka.topics().experiments;
-    batch
-        .send(&topic, Some(key.as_bytes()), Some(&value), typed)
-        .map_err(|refused| anyhow::anyhow!("{topic} takes no record: {refused:?}"))?;
-    for result in batch.acknowledged().await {
-        result.map_err(|error| {
-            anyhow::anyhow!(
-                "Kafka at {} did not take the decision: {}; try: is it running (`make status`)?",
-                context.kafka.brokers,
-                error.code
-            )
-        })?;
-    }
-    Ok(())
+    publish(context, &context.kafka.topics().experiments, &key, Some(&value), "the decision").await
 }
