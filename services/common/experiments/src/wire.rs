@@ -50,10 +50,7 @@ pub fn status(
         experiment: experiment.to_owned(),
         computed: Some(now.to_proto()),
         began: report.began.map(EventTime::to_proto),
-        window: Some(prost_types::Duration {
-            seconds: i64::try_from(window.as_secs()).unwrap_or(i64::MAX),
-            nanos: i32::try_from(window.subsec_nanos()).unwrap_or(0),
-        }),
+        window: window.try_into().ok(),
         control: report.control.clone(),
         arms: arms.collect(),
         differences: differences.collect(),

@@ -49,8 +49,12 @@ impl Decisions {
             return;
         };
         match Record::decode(value) {
-            Ok(Record { of: Some(Of::Decision(decision)) }) if decisions.len() < DECISIONS => {
-                decisions.insert(key.to_owned(), decision);
+            Ok(Record { of: Some(Of::Decision(decision)) }) => {
+                if decisions.len() < DECISIONS || decisions.contains_key(key) {
+                    decisions.insert(key.to_owned(), decision);
+                } else {
+                    tracing::warn!(key, "there are {DECISIONS} decisions already: this one is passed over");
+                }
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(key, %error, "a record of the experiments topic is passed over"),

@@ -10,15 +10,17 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, to_bytes},
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderName, StatusCode, header},
+    middleware::from_fn,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use futures::StreamExt as _;
 use rapport_events::Tenant;
-use rapport_rpc::{BoundedListener, Incoming, ServeError, ServerArgs, TENANT_METADATA, Tls, tls::off_the_worker};
+use rapport_rpc::{
+    BoundedListener, Incoming, ServeError, ServerArgs, TENANT_METADATA, Tls, read_to_the_end, tls::off_the_worker,
+};
 use rapport_runtime::Lifecycle;
 use tokio::net::TcpListener;
 use tonic::Code;
@@ -33,9 +35,6 @@ use crate::{Error, read::RETRY_AFTER, rebuilding::REBUILDING};
 
 /// A thousand rows of three ids and all features that views can declare fit twice.
 const BODY_BYTES: usize = 1 << 20;
-/// What comes beyond that is read and dropped up to here: who is still sending does not hear an answer on a
-/// connection that is closed at once.
-const DROPPED_BYTES: usize = 16 << 20;
 /// On top of a request's own time, before a connection on which nothing moves is closed.
 const IDLE: Duration = Duration::from_secs(45);
 /// Clients that say nothing cannot hold a drain longer than this.
@@ -112,6 +111,7 @@ fn router(house: House) -> Router {
         .route("/get-online-features", post(of_header))
         .route("/{tenant}/get-online-features", post(of_path))
         .route("/health", get(async || StatusCode::OK))
+        .layer(from_fn(read_to_the_end))
         .with_state(house)
 }
 
@@ -160,32 +160,13 @@ async fn call(house: House, tenant: Option<String>, request: Request) -> Respons
 
 async fn answer(door: &FeastDoor, tenant: Option<String>, request: Request) -> Result<Vec<u8>, Unanswered> {
     let tenant = tenant_of(tenant, request.headers(), &door.default_tenant)?;
-    let body = whole(request.into_body())
+    let body = to_bytes(request.into_body(), BODY_BYTES)
         .await
-        .ok_or_else(|| Refusal::other("body", format!("broke off, or has more than {BODY_BYTES} bytes")))?;
+        .map_err(|_| Refusal::other("body", format!("broke off, or has more than {BODY_BYTES} bytes")))?;
     let answer = door.answer(&tenant, wire::question(&body)?).await?;
     let values: usize = answer.results.iter().map(|column| column.values.len()).sum();
     let write = || wire::answer(answer).map_err(|e| Unanswered::Failed(tonic::Status::internal(e.to_string())));
     if values > VALUES_AT_ONCE { off_the_worker(write) } else { write() }
-}
-
-/// A body of a size that is taken; none when it has more, or breaks off.
-async fn whole(body: Body) -> Option<Vec<u8>> {
-    let (mut bytes, mut beyond) = (Vec::new(), 0usize);
-    let mut chunks = body.into_data_stream();
-    while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.ok()?;
-        if beyond == 0 && bytes.len() + chunk.len() <= BODY_BYTES {
-            bytes.extend_from_slice(&chunk);
-            continue;
-        }
-        bytes = Vec::new();
-        beyond += chunk.len();
-        if beyond > DROPPED_BYTES {
-            return None;
-        }
-    }
-    (beyond == 0).then_some(bytes)
 }
 
 /// The tenant of the path, or of the header that is the metadata over gRPC, or the service's default.
