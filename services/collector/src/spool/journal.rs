@@ -489,8 +489,10 @@ mod tests {
             }
             let mut file = OpenOptions::new().append(true).open(&segments(folder.path())[0]).unwrap();
             file.write_all(&tail).unwrap();
+            // What was left behind may by chance be just what was missing: then that was written too.
+            let arrived = written.iter().zip(&tail).take_while(|(meant, is)| meant == is).count();
             let mut end = 0;
-            let whole = more.iter().take_while(|frame| { end += frame.len(); end <= cut }).count();
+            let whole = more.iter().take_while(|frame| { end += frame.len(); end <= arrived }).count();
 
             let mut journal = Journal::open(folder.path(), 1 << 20).unwrap();
             prop_assert_eq!(journal.records(), (before + whole) as u64);
