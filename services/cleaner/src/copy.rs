@@ -14,6 +14,7 @@
 mod batch;
 mod channel;
 mod look_up;
+mod producers;
 mod read;
 pub(crate) mod rebuild;
 mod write;
@@ -27,12 +28,9 @@ use std::{
 };
 
 use rapport_runtime::Lifecycle;
-use rdkafka::{
-    ClientConfig,
-    consumer::{BaseConsumer, Consumer as _},
-};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
-use self::{batch::Batch, channel::channel, look_up::Memory, read::Group, rebuild::Rebuild};
+use self::{batch::Batch, channel::channel, look_up::Memory, producers::Producers, read::Group, rebuild::Rebuild};
 pub(crate) use self::{look_up::LookUp, read::Read, write::Write};
 use crate::{Config, Error, dedup::Dedup, redis_pipe::RedisPipe, session_store::SessionStore, steps::Steps};
 
@@ -77,7 +75,8 @@ impl Stages {
         consumer.subscribe(&[&topics.raw])?;
         let consumer = Arc::new(consumer);
 
-        let producer = producer(config);
+        let instance = config.kafka.instance_id.clone().unwrap_or_else(rapport_events::new_event_id);
+        let producers = Producers::connect(&config.kafka, &format!("{}-{instance}", config.group_id))?;
         let (attempt, batch) = (Attempt::default(), usize::try_from(config.batch).unwrap_or(5_000));
         let (give_read, take_read) = channel("look_up", BATCHES);
         let (give_looked_up, take_looked_up) = channel("write", BATCHES);
@@ -112,8 +111,7 @@ impl Stages {
                 lifecycle: lifecycle.clone(),
             },
             write: Write {
-                producer: producer.create()?,
-                settings: producer,
+                producers,
                 _consumer: consumer,
                 topics,
                 looked_up: take_looked_up,
@@ -127,21 +125,4 @@ impl Stages {
             },
         })
     }
-}
-
-/// Settings of the producer, its transactional id among them: another one of these takes its place.
-fn producer(config: &Config) -> ClientConfig {
-    let instance = config.kafka.instance_id.clone().unwrap_or_else(rapport_events::new_event_id);
-    let mut settings =
-        config.kafka.transactional("rapport-cleaner", &format!("{}-{instance}", config.group_id), TRANSACTION_TIMEOUT);
-    settings
-        // A commit fails when a record has: nobody needs to hear of those that arrived.
-        .set("delivery.report.only.error", "true")
-        // Requests with few records cost the broker more; a commit waits for no linger.
-        .set("linger.ms", "5")
-        .set("batch.num.messages", "10000")
-        .set("queue.buffering.max.messages", "500000")
-        .set("queue.buffering.max.kbytes", "262144")
-        .set("message.max.bytes", rapport_kafka::DEAD_RECORD_BYTES.to_string());
-    settings
 }

@@ -14,17 +14,18 @@ use rapport_events::{EventTime, Position};
 use rapport_kafka::{Topics, headers};
 use rapport_runtime::{Component, Lifecycle};
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, ConsumerGroupMetadata},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
+    producer::{BaseRecord, Producer as _},
 };
 
 use super::{
     Attempt, CALL_TIMEOUT, RETRY,
     batch::{Batch, Clean, Fate, Record, Span},
     channel::{Inbox, Outbox},
+    producers::{Producer, Producers},
     read::Group,
 };
 use crate::{
@@ -42,10 +43,7 @@ const FLUSH_POLL: Duration = Duration::from_micros(300);
 const FRESHNESS_SAMPLE: usize = 64;
 
 pub(crate) struct Write {
-    /// Takes delivery reports on a thread of its own; only failed ones are reported.
-    pub(super) producer: ThreadedProducer<DefaultProducerContext>,
-    /// For a producer that takes the place of one that Kafka has given up.
-    pub(super) settings: ClientConfig,
+    pub(super) producers: Producers,
     /// The group is left only after the last commit.
     pub(super) _consumer: Arc<BaseConsumer<Group>>,
     pub(super) topics: Topics,
@@ -79,8 +77,10 @@ impl Write {
     /// # Errors
     /// What doing it again does not mend.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        if !self.claim_transactional_id()? {
-            return Ok(());
+        for producer in self.producers.all() {
+            if !self.claim_transactional_id(producer)? {
+                return Ok(());
+            }
         }
         self.component.ready();
         let mut caught_up = false;
@@ -117,10 +117,10 @@ impl Write {
 
     /// Takes the transactional id and aborts what a dead cleaner of this name left open. `false`
     /// when a drain came first.
-    fn claim_transactional_id(&mut self) -> Result<bool, Error> {
+    fn claim_transactional_id(&self, producer: &Producer) -> Result<bool, Error> {
         while !self.lifecycle.draining() {
             self.component.beat();
-            match self.producer.init_transactions(CALL_TIMEOUT).map_err(Error::from) {
+            match producer.init_transactions(CALL_TIMEOUT).map_err(Error::from) {
                 Ok(()) => return Ok(true),
                 Err(error) if error.retryable() => {
                     tracing::warn!(%error, "transactions cannot begin yet; trying on");
@@ -162,7 +162,7 @@ impl Write {
         }
         if self.open.is_none() && !batch.records.is_empty() {
             let group = batch.group.clone().ok_or(KafkaError::ClientCreation("no group yet".into()))?;
-            self.producer.begin_transaction()?;
+            self.producers.current().begin_transaction()?;
             self.open = Some(Transaction::begun(batch.epoch, group));
         }
         for (index, record) in batch.records.iter().enumerate() {
@@ -221,7 +221,7 @@ impl Write {
             record = record.key(key);
         }
         loop {
-            match self.producer.send(record) {
+            match self.producers.current().send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
                     self.component.beat();
@@ -246,9 +246,12 @@ impl Write {
         for (partition, next) in &open.next {
             offsets.add_partition_offset(&self.topics.raw, *partition, Offset::Offset(*next))?;
         }
-        self.flush();
+        // The offsets go to Kafka while the records do.
+        self.producers.current().flush(Duration::ZERO).ok();
         self.insist(|producer| producer.send_offsets_to_transaction(&offsets, &open.group, CALL_TIMEOUT))?;
+        self.flush();
         self.insist(|producer| producer.commit_transaction(CALL_TIMEOUT))?;
+        self.producers.next_turn();
         if let Some(done) = self.open.take() {
             metrics::committed(&done.tally);
             metrics::transaction(done.began.elapsed(), "committed");
@@ -264,9 +267,10 @@ impl Write {
     /// is left. rdkafka's own flush looks every 100 ms, which would make every commit take that long.
     fn flush(&self) {
         let began = Instant::now();
-        while self.producer.in_flight_count() > 0 && began.elapsed() < CALL_TIMEOUT {
+        let producer = self.producers.current();
+        while producer.in_flight_count() > 0 && began.elapsed() < CALL_TIMEOUT {
             // Also ends the linger of what is queued. What fails here fails in the commit.
-            self.producer.flush(Duration::ZERO).ok();
+            producer.flush(Duration::ZERO).ok();
             std::thread::sleep(FLUSH_POLL);
         }
     }
@@ -276,12 +280,12 @@ impl Write {
     /// background and takes no other one in its place.
     fn insist(
         &self,
-        mut call: impl FnMut(&ThreadedProducer<DefaultProducerContext>) -> KafkaResult<()>,
+        mut call: impl FnMut(&Producer) -> KafkaResult<()>,
     ) -> Result<(), Error> {
         let began = Instant::now();
         let mut told = false;
         loop {
-            let error = match call(&self.producer) {
+            let error = match call(self.producers.current()) {
                 Ok(()) => break,
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !self.lifecycle.draining() => error,
                 Err(error) => return Err(error.into()),
@@ -318,7 +322,7 @@ impl Write {
         if let Some(open) = self.open.take() {
             while !self.lifecycle.draining() {
                 self.component.beat();
-                match self.producer.abort_transaction(CALL_TIMEOUT) {
+                match self.producers.current().abort_transaction(CALL_TIMEOUT) {
                     Ok(()) => break,
                     Err(KafkaError::Transaction(error)) if error.is_retriable() || error.txn_requires_abort() => {
                         tracing::warn!(%error, "the transaction cannot be aborted yet; trying on");
@@ -342,14 +346,14 @@ impl Write {
     /// # Errors
     /// `error`, when it is not the producer's end.
     fn begin_anew(&mut self, error: Error) -> Result<(), Error> {
-        let Some((code, reason)) = self.producer.client().fatal_error() else { return Err(error) };
+        let Some((code, reason)) = self.producers.current().client().fatal_error() else { return Err(error) };
         tracing::warn!(%code, reason, "Kafka has given up this producer; another one takes its place");
         self.component.waiting(format!("kafka: {error}"));
         if let Some(open) = self.open.take() {
             metrics::transaction(open.began.elapsed(), "fenced");
         }
-        self.producer = self.settings.create()?;
-        if self.claim_transactional_id()? {
+        self.producers.replace_current()?;
+        if self.claim_transactional_id(self.producers.current())? {
             self.next_attempt();
         }
         Ok(())
