@@ -84,23 +84,34 @@ impl FeatureService {
                 let items = self.reads.items(views, tenant, ids).await?;
                 Ok(items.iter().map(|state| state.as_ref().map(|s| Known::of_state(s, at))).collect())
             }
-            Entity::CustomerCategory => {
-                let (mut customers, mut categories) = (Vec::new(), Vec::new());
+            Entity::CustomerCategory | Entity::Session => {
+                let (mut customers, mut parts) = (Vec::new(), Vec::new());
                 for (n, id) in ids.iter().enumerate() {
-                    // A customer's id may hold the separator, a category's name rarely does.
-                    let (customer, category) =
-                        id.rsplit_once('|').filter(|(c, k)| !c.is_empty() && !k.is_empty()).ok_or_else(|| {
-                            status::invalid(&format!("entity_ids[{n}]"), "must be <customer id>|<category>")
-                        })?;
+                    let (customer, part) =
+                        split(entity, id).map_err(|is| status::invalid(&format!("entity_ids[{n}]"), is))?;
                     customers.push(customer.to_owned());
-                    categories.push(category);
+                    parts.push(part);
                 }
                 let customers = self.reads.customers(views, tenant, &customers).await?;
-                let pairs = customers.iter().zip(categories);
-                let state = pairs.map(|(customer, category)| customer.as_ref().and_then(|c| c.category(category)));
+                let pairs = customers.iter().zip(parts);
+                let state = pairs.map(|(customer, part)| customer.as_ref().and_then(|c| c.part(entity, part)));
                 Ok(state.map(|state| state.map(|s| Known::of_state(s, at))).collect())
             }
         }
+    }
+}
+
+/// A customer's id and the name of a part of it. A customer's id may hold the separator, the names rarely do.
+///
+/// # Errors
+/// What the id must be.
+fn split(entity: Entity, id: &str) -> Result<(&str, &str), &'static str> {
+    let parts = id.rsplit_once('|').filter(|(customer, _)| !customer.is_empty());
+    match (entity, parts) {
+        (Entity::Session, Some(parts)) => Ok(parts),
+        (Entity::Session, None) => Err("must be <customer id>|<session id>, or <customer id>| for the newest one"),
+        (_, Some((customer, part))) if !part.is_empty() => Ok((customer, part)),
+        (_, _) => Err("must be <customer id>|<category>"),
     }
 }
 
@@ -130,8 +141,9 @@ impl FeatureStore for FeatureService {
         let request = request.into_inner();
         let entity = match request.entity.as_str() {
             "" => Entity::Customer,
-            name => Entity::parse(name)
-                .ok_or_else(|| status::invalid("entity", "must be customer, item or customer_category"))?,
+            name => {
+                Entity::parse(name).ok_or_else(|| status::invalid("entity", format!("must be {}", Entity::NAMES)))?
+            }
         };
         check_ids("entity_ids", &request.entity_ids, 2 * limits::ID_BYTES + 1)?;
         let views = self.reads.views();

@@ -27,6 +27,8 @@ use crate::{
 /// Rates with the goal, and then those among which the highest is looked for.
 const WITH_A_GOAL: [usize; 2] = [500, 2_000];
 const LADDER: [usize; 6] = [4_000, 8_000, 12_000, 16_000, 24_000, 32_000];
+/// Events per second and probes that do not count.
+const WARM_UP: (usize, usize) = (2_000, 100);
 /// The highest rate is the last one at which an event is in the answer within this time (p99).
 const BOUND: Duration = Duration::from_secs(1);
 /// Probes that are not answered in ten seconds: then the rate is too high, and nobody waits for the others.
@@ -35,6 +37,8 @@ const ENOUGH: usize = 3;
 pub async fn run(scale: Scale, report: &mut Report) {
     eprintln!("freshness: training a model to serve");
     let (stack, customers) = served_stack("bench-freshness", scale).await;
+    // A broker that has just started is slower than one that has run for a minute.
+    at(&stack, &customers, WARM_UP.0, WARM_UP.1).await;
     let mut highest = None;
     for rate in WITH_A_GOAL.into_iter().chain(LADDER) {
         eprintln!("freshness: {rate} events/s in the background");

@@ -13,6 +13,7 @@
 )]
 
 mod cleaning;
+mod costs;
 mod echo;
 mod features;
 mod freshness;
@@ -75,6 +76,8 @@ enum Part {
     FeatureEcho(features::EchoArgs),
     /// Full load for minutes while Kafka stalls for a part of them: does memory stay where it is?
     Soak(soak::Args),
+    /// How the feature store's costs grow: with features, events, history and customers; some 20 seconds
+    Costs,
     /// A log of ratings replayed through the running system: are next items in the lists, as often as offline?
     Quality(quality::Args),
 }
@@ -134,6 +137,10 @@ fn main() -> ExitCode {
         }
         Some(Part::FeatureEcho(echo)) => {
             runtime.block_on(features::serve_echo(echo));
+            return ExitCode::SUCCESS;
+        }
+        Some(Part::Costs) => {
+            runtime.block_on(costs::run());
             return ExitCode::SUCCESS;
         }
         Some(Part::Soak(soak)) => return runtime.block_on(soak::run(soak)),

@@ -20,6 +20,8 @@ pub struct CleanEvent {
     pub customer_id: String,
     pub item_id: Option<String>,
     pub category: Option<String>,
+    /// The visit that it belongs to: the client's own id of it, or one by inactivity.
+    pub session_id: Option<String>,
     /// When it happened: event time rules everywhere.
     pub time: EventTime,
     /// When the mesh first had it: a guard against leakage, never a feature.
@@ -67,6 +69,7 @@ impl TryFrom<proto::CleanEvent> for CleanEvent {
             customer_id: event.customer_id,
             item_id: some(event.item_id),
             category: some(event.category),
+            session_id: some(clean.session_id),
             value: event.value,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Entity, OnDemand, Views, Wanted};
+use crate::{Entity, Error, OnDemand, Views, Wanted, declare::wrong};
 
 impl Views {
     /// The columns of an entity's vector, each `<view>.<feature>`: the features whose values are numbers.
@@ -46,11 +46,12 @@ impl Views {
 
     /// The features of an entity that are computed when they are read.
     pub fn on_demand(&self, entity: Entity) -> &[OnDemand] {
-        let [customer, item, category] = &self.on_demand;
+        let [customer, item, category, session] = &self.on_demand;
         match entity {
             Entity::Customer => customer,
             Entity::Item => item,
             Entity::CustomerCategory => category,
+            Entity::Session => session,
         }
     }
 
@@ -60,6 +61,31 @@ impl Views {
     /// The name that is not a view of this entity.
     pub fn on_demand_columns(&self, entity: Entity, views: &[String]) -> Result<Vec<usize>, String> {
         self.of_views(entity, views, self.on_demand(entity).iter().map(OnDemand::name))
+    }
+
+    /// What features are normalised that the file has no statistics of, each with the first feature that needs them.
+    pub fn lack_statistics(&self) -> BTreeMap<String, &str> {
+        let mut lacking = BTreeMap::new();
+        for feature in self.on_demand.iter().flatten() {
+            if let Some((of, false)) = feature.normalises() {
+                lacking.entry(of).or_insert(feature.name());
+            }
+        }
+        lacking
+    }
+
+    /// As an error of declarations, for who is about to serve with these views.
+    ///
+    /// # Errors
+    /// Statistics are missing.
+    pub fn fit_to_serve(&self) -> Result<(), Error> {
+        match self.lack_statistics().into_iter().next() {
+            None => Ok(()),
+            Some((of, feature)) => Err(wrong(
+                &format!("views.{feature}"),
+                format!("needs statistics of {of}, which `rapportctl features fit` writes into the file"),
+            )),
+        }
     }
 
     /// The request values that there are, by name, and what each must be.

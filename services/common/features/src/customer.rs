@@ -1,17 +1,15 @@
 //! Everything that serving keeps of one customer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use rapport_events::{CleanEvent, EventTime};
 
 use crate::{
     CustomerFill, Entity, Error, History, State, Views, item_hash,
+    parts::Parts,
     wire::{self, Reader},
 };
 
-/// Categories of a customer that have a state. A customer who knows more loses the one that has
-/// been quiet for longest.
-pub const CATEGORIES: usize = 32;
 /// Items in the seen set. One who saw more keeps these; the history has the newest in any case.
 pub const SEEN: usize = 8_192;
 
@@ -23,7 +21,8 @@ const FORMAT: u8 = 1;
 pub struct CustomerState {
     views: Arc<Views>,
     features: State,
-    categories: BTreeMap<String, State>,
+    categories: Parts,
+    sessions: Parts,
     history: History,
     /// Sorted [`item_hash`]es.
     seen: Vec<u64>,
@@ -33,17 +32,9 @@ impl PartialEq for CustomerState {
     fn eq(&self, other: &Self) -> bool {
         self.features == other.features
             && self.categories == other.categories
+            && self.sessions == other.sessions
             && self.history == other.history
             && self.seen == other.seen
-    }
-}
-
-/// Down to [`CATEGORIES`]: those that have been quiet for longest go.
-pub(crate) fn forget_quietest(categories: &mut BTreeMap<String, State>) {
-    while categories.len() > CATEGORIES {
-        let quietest = categories.iter().min_by_key(|(name, state)| (state.newest(), *name));
-        let Some(name) = quietest.map(|(name, _)| name.clone()) else { return };
-        categories.remove(&name);
     }
 }
 
@@ -53,7 +44,8 @@ impl CustomerState {
         Self {
             views: Arc::clone(views),
             features: State::new(views, Entity::Customer),
-            categories: BTreeMap::new(),
+            categories: Parts::new(views, Entity::CustomerCategory),
+            sessions: Parts::new(views, Entity::Session),
             history: History::default(),
             seen: Vec::new(),
         }
@@ -62,11 +54,8 @@ impl CustomerState {
     /// Folds one of the customer's events in. That it is this customer's is the caller's business.
     pub fn apply(&mut self, event: &CleanEvent) {
         self.features.apply(event);
-        if let Some(category) = &event.category
-            && self.views.keeps(Entity::CustomerCategory)
-        {
-            self.apply_to_category(category, event);
-        }
+        self.categories.apply(event);
+        self.sessions.apply(event);
         self.history.apply(event);
         if let Some(item_id) = &event.item_id
             && self.views.is_seen_type(&event.kind)
@@ -79,30 +68,12 @@ impl CustomerState {
         }
     }
 
-    fn apply_to_category(&mut self, category: &str, event: &CleanEvent) {
-        if let Some(state) = self.categories.get_mut(category) {
-            state.apply(event);
-            return;
-        }
-        let mut state = State::of(&self.views.category);
-        state.apply(event);
-        self.categories.insert(category.to_owned(), state);
-        forget_quietest(&mut self.categories);
-    }
-
     /// Adds what features missed that were declared later than these events came. The customer's version,
     /// history and seen items have them already.
     pub fn fill(&mut self, missed: &CustomerFill) {
         self.features.fill(missed.features());
-        for (name, missed) in missed.categories() {
-            match self.categories.get_mut(name) {
-                Some(state) => state.fill(missed),
-                None => {
-                    self.categories.insert(name.clone(), State::filled(&self.views.category, missed));
-                }
-            }
-        }
-        forget_quietest(&mut self.categories);
+        self.categories.fill(missed.categories());
+        self.sessions.fill(missed.sessions());
     }
 
     /// How many events have been applied: the version that caches compare.
@@ -130,22 +101,32 @@ impl CustomerState {
         self.features.read_exact_lists(now)
     }
 
-    /// The vector of the customer and a category, that of an empty state when there is none.
-    pub fn read_category(&self, category: &str, now: EventTime) -> Vec<f64> {
-        match self.categories.get(category) {
-            Some(state) => state.read(now),
-            None => State::of(&self.views.category).read(now),
+    fn parts_of(&self, entity: Entity) -> Option<&Parts> {
+        match entity {
+            Entity::CustomerCategory => Some(&self.categories),
+            Entity::Session => Some(&self.sessions),
+            Entity::Customer | Entity::Item => None,
         }
     }
 
-    /// The state of the customer and a category.
-    pub fn category(&self, category: &str) -> Option<&State> {
-        self.categories.get(category)
+    /// The state of a category or of a visit, by its name. A visit without a name is the newest one.
+    pub fn part(&self, entity: Entity, name: &str) -> Option<&State> {
+        let parts = self.parts_of(entity)?;
+        if entity == Entity::Session && name.is_empty() { parts.newest() } else { parts.get(name) }
     }
 
-    /// The categories that have a state, by name.
-    pub fn categories(&self) -> impl Iterator<Item = &str> {
-        self.categories.keys().map(String::as_str)
+    /// The vector of a category or of a visit, that of an empty state when there is none.
+    pub fn read_part(&self, entity: Entity, name: &str, now: EventTime) -> Vec<f64> {
+        match (self.part(entity, name), self.parts_of(entity)) {
+            (Some(state), _) => state.read(now),
+            (None, Some(parts)) => parts.nothing().read(now),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// The categories or visits that have a state, by name.
+    pub fn parts(&self, entity: Entity) -> impl Iterator<Item = &str> {
+        self.parts_of(entity).into_iter().flat_map(Parts::names)
     }
 
     pub fn history(&self) -> &History {
@@ -166,10 +147,10 @@ impl CustomerState {
         let mut out = Vec::with_capacity(256);
         out.push(FORMAT);
         self.features.put(&mut out);
-        wire::put_varint(&mut out, self.categories.len() as u64);
-        for (name, state) in &self.categories {
-            wire::put_text(&mut out, name);
-            state.put(&mut out);
+        self.categories.put(&mut out);
+        // Where no view is of visits the bytes stay what they were before there were any.
+        if !self.sessions.is_empty() {
+            self.sessions.put(&mut out);
         }
         out
     }
@@ -206,20 +187,18 @@ impl CustomerState {
             return Err(reader.corrupt("has another format version"));
         }
         let state = State::get(&views.customer, &mut reader)?;
-        let mut categories = BTreeMap::new();
-        let n = reader.count(5)?;
-        if n > CATEGORIES {
-            return Err(reader.corrupt("has more categories than a customer can have"));
-        }
-        for _ in 0..n {
-            let name = reader.text()?.to_owned();
-            categories.insert(name, State::get(&views.category, &mut reader)?);
+        let mut categories = Parts::new(views, Entity::CustomerCategory);
+        categories.take(&mut reader)?;
+        let mut sessions = Parts::new(views, Entity::Session);
+        if !reader.is_empty() {
+            sessions.take(&mut reader)?;
         }
         reader.end()?;
         Ok(Self {
             views: Arc::clone(views),
             features: state,
             categories,
+            sessions,
             history: History::from_bytes(history)?,
             seen: Self::seen_from_bytes(seen)?,
         })

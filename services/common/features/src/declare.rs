@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Error, on_demand,
+    Error, Fitted, on_demand,
     views::{
         Aggregate, DAY_MS, Entity, Feature, FeatureInfo, HOUR_MS, MINUTE_MS, Measure, Place, Plan, TILES, TrendRules,
         ViewInfo, Views, Window,
@@ -33,6 +33,9 @@ struct File {
     version: u32,
     seen: Option<Filter>,
     trends: Option<Trends>,
+    /// What features are normalised by: `rapportctl features fit` writes it.
+    #[serde(default)]
+    statistics: BTreeMap<String, Fitted>,
     views: Vec<View>,
 }
 
@@ -108,10 +111,13 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
     }
     let seen = file.seen.as_ref().map(|filter| types("seen", filter)).transpose()?;
     let trends = trend_rules(file.trends)?;
+    for (of, fitted) in &file.statistics {
+        fitted.check(&format!("statistics.{of}"))?;
+    }
 
     let mut views = Vec::new();
     let mut names = HashSet::new();
-    let mut compiled: [(Vec<Feature>, Vec<String>); 3] = Default::default();
+    let mut compiled: [(Vec<Feature>, Vec<String>); Entity::ALL.len()] = Default::default();
     let mut canonical = String::from("state format 1\n");
     for view in &file.views {
         let at = format!("views.{}", view.name);
@@ -120,7 +126,7 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
             return Err(wrong(&at, "is declared twice"));
         }
         let entity = Entity::parse(&view.entity).ok_or_else(|| {
-            wrong(&format!("{at}.entity"), format!("must be customer, item or customer_category, is {:?}", view.entity))
+            wrong(&format!("{at}.entity"), format!("must be {}, is {:?}", Entity::NAMES, view.entity))
         })?;
         let filter = view.filter.as_ref().map(|f| types(&at, f)).transpose()?;
         let max_age = view.max_age.as_deref().map(|age| duration(&format!("{at}.max_age"), age)).transpose()?;
@@ -155,20 +161,21 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
         });
     }
     let (on_demand, request_values) =
-        on_demand::computed(file.views.iter().map(|view| view.on_demand.as_slice()), &mut views)?;
+        on_demand::computed(file.views.iter().map(|view| view.on_demand.as_slice()), &mut views, &file.statistics)?;
     for (entity, features) in Entity::ALL.into_iter().zip(&on_demand) {
         for feature in features {
             canonical.push_str(&format!("on demand {entity} {} {}\n", feature.name(), feature.definition()));
         }
     }
     canonical.push_str(&format!("seen {seen:?}\n"));
-    let [customer, item, category] = compiled;
+    let [customer, item, category, session] = compiled;
     let plan = |entity, (features, names)| Plan::new(entity, features, names).map(Arc::new);
     Ok(Views {
         views,
         customer: plan(Entity::Customer, customer)?,
         item: plan(Entity::Item, item)?,
         category: plan(Entity::CustomerCategory, category)?,
+        session: plan(Entity::Session, session)?,
         on_demand,
         request_values,
         seen,
@@ -310,11 +317,12 @@ fn aggregate(at: &str, declaration: &FeatureDeclaration) -> Result<Aggregate, Er
 }
 
 fn measure(at: &str, entity: Entity, aggregate: Aggregate, of: Option<&str>) -> Result<Measure, Error> {
-    use Measure::{Category, Customer, Events, Item, Value};
+    use Measure::{Category, Customer, Events, Item, Session, Value};
     let allowed: &[Measure] = match (aggregate, entity) {
         (Aggregate::Count | Aggregate::TimeSince | Aggregate::Ratio, _) => &[Events],
         (Aggregate::DecayedSum { .. }, _) => &[Value, Events],
-        (Aggregate::Distinct, Entity::Customer) => &[Item, Category],
+        (Aggregate::Distinct, Entity::Customer) => &[Item, Category, Session],
+        (Aggregate::Distinct | Aggregate::TopK { .. }, Entity::Session) => &[Item, Category],
         (Aggregate::Distinct, Entity::Item) => &[Customer, Category],
         (Aggregate::Distinct, Entity::CustomerCategory) => &[Item],
         (Aggregate::TopK { .. }, Entity::Customer) => &[Category, Item],

@@ -25,21 +25,35 @@ pub enum Entity {
     Item,
     /// One customer and one category: what somebody thinks of "Comedy".
     CustomerCategory,
+    /// One visit of a customer.
+    Session,
 }
 
 impl Entity {
-    pub const ALL: [Self; 3] = [Self::Customer, Self::Item, Self::CustomerCategory];
+    pub const ALL: [Self; 4] = [Self::Customer, Self::Item, Self::CustomerCategory, Self::Session];
+    /// Their names, for a refusal.
+    pub const NAMES: &'static str = "customer, item, customer_category or session";
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Customer => "customer",
             Self::Item => "item",
             Self::CustomerCategory => "customer_category",
+            Self::Session => "session",
         }
     }
 
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|entity| entity.name() == name)
+    }
+
+    /// The part of its customer that an event belongs to, of an entity that is one.
+    pub(crate) fn part_of(self, event: &CleanEvent) -> Option<&str> {
+        match self {
+            Self::CustomerCategory => event.category.as_deref(),
+            Self::Session => event.session_id.as_deref(),
+            Self::Customer | Self::Item => None,
+        }
     }
 }
 
@@ -109,6 +123,7 @@ pub enum Measure {
     Item,
     Category,
     Customer,
+    Session,
 }
 
 impl Measure {
@@ -119,6 +134,7 @@ impl Measure {
             Self::Item => "item",
             Self::Category => "category",
             Self::Customer => "customer",
+            Self::Session => "session",
         }
     }
 
@@ -127,7 +143,7 @@ impl Measure {
             Self::Events => Some(1.0),
             // The cleaner lets finite values through only; a fold must not break if one slips in.
             Self::Value => event.value.filter(|x| x.is_finite()),
-            Self::Item | Self::Category | Self::Customer => None,
+            Self::Item | Self::Category | Self::Customer | Self::Session => None,
         }
     }
 
@@ -136,6 +152,7 @@ impl Measure {
             Self::Item => event.item_id.as_deref(),
             Self::Category => event.category.as_deref(),
             Self::Customer => Some(&event.customer_id),
+            Self::Session => event.session_id.as_deref(),
             Self::Events | Self::Value => None,
         }
     }
@@ -305,6 +322,7 @@ pub struct Views {
     pub(crate) customer: Arc<Plan>,
     pub(crate) item: Arc<Plan>,
     pub(crate) category: Arc<Plan>,
+    pub(crate) session: Arc<Plan>,
     /// By entity.
     pub(crate) on_demand: [Vec<OnDemand>; Entity::ALL.len()],
     pub(crate) request_values: BTreeMap<String, Wanted>,
@@ -338,6 +356,7 @@ impl Views {
             Entity::Customer => &self.customer,
             Entity::Item => &self.item,
             Entity::CustomerCategory => &self.category,
+            Entity::Session => &self.session,
         }
     }
 

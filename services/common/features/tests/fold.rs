@@ -21,6 +21,7 @@ fn event(time_ms: i64, kind: &str, item: &str, value: Option<f64>) -> CleanEvent
         customer_id: "ann".into(),
         item_id: Some(item.into()),
         category: Some(format!("c{}", item.len())),
+        session_id: None,
         time: EventTime::from_ms(time_ms),
         received_at: EventTime::from_ms(time_ms),
         value,
@@ -142,9 +143,57 @@ fn the_most_frequent_are_lists_beside_the_vector_by_window_type_and_half_life() 
     assert_eq!(now[2], ["b", "ee", "fff"]);
     assert_eq!(now[3], ["c1", "c3"], "half as heavy after a day");
     assert!(lists(40)[0].is_empty() && lists(40)[1] == now[1]);
-    assert_eq!(ann.category("c1").unwrap().read_lists(EventTime::from_ms(0)), [["b", "a"]]);
+    assert_eq!(ann.part(Entity::CustomerCategory, "c1").unwrap().read_lists(EventTime::from_ms(0)), [["b", "a"]]);
     let read = CustomerState::from_bytes(&views, &ann.to_bytes()).unwrap();
     assert_eq!((&read, read.read_lists(EventTime::from_ms(12 * DAY_MS))), (&ann, now));
+}
+
+#[test]
+fn a_visit_has_features_of_its_own_and_the_newest_stands_for_none_that_is_named() {
+    let yaml = "
+version: 1
+views:
+  - name: visit
+    entity: session
+    features:
+      - {name: events, aggregate: count}
+      - {name: items, aggregate: distinct, of: item}
+      - {name: spend, aggregate: sum, where: {type: [purchase]}}
+      - {name: kinds, aggregate: top_k, k: 2, of: category}
+  - {name: habits, entity: customer, features: [{name: visits, aggregate: distinct, of: session}]}
+";
+    let (views, without) = (Arc::new(Views::parse(yaml).unwrap()), views());
+    let (mut ann, mut before) = (CustomerState::new(&views), CustomerState::new(&without));
+    let mut apply = |minute: i64, visit: Option<&str>, kind: &str, item: &str, value: f64| {
+        let session_id = visit.map(str::to_owned);
+        let event = CleanEvent { session_id, ..event(minute * 60_000, kind, item, Some(value)) };
+        ann.apply(&event);
+        before.apply(&event);
+    };
+    apply(0, Some("morning"), "view", "a", 0.0);
+    apply(5, Some("morning"), "purchase", "a", 12.0);
+    apply(600, Some("evening"), "view", "bb", 0.0);
+    apply(601, None, "view", "ccc", 0.0);
+    // Late, of a visit before: the evening's stays the newest.
+    apply(3, Some("morning"), "view", "bb", 0.0);
+    let now = EventTime::from_ms(601 * 60_000);
+    let of = |visit: &str| ann.read_part(Entity::Session, visit, now);
+    assert_eq!((of("morning"), of("evening")), (vec![3.0, 2.0, 12.0], vec![1.0, 1.0, 0.0]));
+    assert_eq!(of(""), of("evening"));
+    assert_eq!(of("night"), [0.0, 0.0, 0.0]);
+    assert_eq!(ann.part(Entity::Session, "morning").unwrap().read_lists(now), [["c1", "c2"]]);
+    assert_eq!(ann.read(now), [2.0]);
+    assert_eq!(CustomerState::from_bytes(&views, &ann.to_bytes()).unwrap(), ann);
+
+    for n in 0..20 {
+        ann.apply(&CleanEvent { session_id: Some(format!("later {n}")), ..event(700 * 60_000 + n, "view", "a", None) });
+    }
+    assert_eq!(ann.parts(Entity::Session).count(), rapport_features::SESSIONS);
+    assert!(ann.part(Entity::Session, "later 19").is_some() && ann.part(Entity::Session, "evening").is_none());
+
+    assert_eq!(before.parts(Entity::Session).count(), 0, "nobody asks for visits");
+    let gone = CustomerState::from_bytes(&without, &ann.to_bytes()).unwrap();
+    assert!(CustomerState::from_bytes(&without, &gone.to_bytes()).is_ok(), "a view of visits may be given up");
 }
 
 #[test]
@@ -179,8 +228,9 @@ fn the_history_keeps_the_newest_and_categories_are_bounded() {
     ann.apply(&event(1, "view", "late", None));
     assert_eq!(ann.history().len(), HISTORY);
     assert_eq!(ann.history().iter().next().unwrap().item_id, "i300");
-    assert_eq!(ann.categories().count(), rapport_features::CATEGORIES);
-    assert!(ann.category("category 499").is_some() && ann.category("category 0").is_none());
+    assert_eq!(ann.parts(Entity::CustomerCategory).count(), rapport_features::CATEGORIES);
+    let known = |n: u32| ann.part(Entity::CustomerCategory, &format!("category {n}")).is_some();
+    assert!(known(499) && !known(0));
 }
 
 proptest! {

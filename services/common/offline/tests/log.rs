@@ -29,6 +29,7 @@ fn event(partition: i32, offset: i64) -> LoggedEvent {
             customer_id: format!("c{}", offset % 3),
             item_id: (offset % 4 != 0).then(|| format!("i{offset}")),
             category: None,
+            session_id: None,
             time: EventTime::from_ms(875_000_000_000 + offset * 40_000_000),
             received_at: EventTime::from_ms(1_700_000_000_123),
             value: (offset % 2 == 0).then_some(3.5),
@@ -287,7 +288,7 @@ proptest! {
         let mut event = event(3, 1);
         event.position.offset = offset;
         event.event = CleanEvent {
-            event_id: ids.0, kind: ids.1, customer_id: ids.2, item_id: item, category,
+            event_id: ids.0, kind: ids.1, customer_id: ids.2, item_id: item, category: category.clone(), session_id: category,
             time: EventTime::from_ms(time), value, ..event.event
         };
         writer.append(event.clone()).unwrap();

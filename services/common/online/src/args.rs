@@ -106,6 +106,7 @@ impl ViewsArgs {
             None => Views::built_in(),
             Some(path) => Views::parse(&std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?),
         };
-        views.map(Arc::new).map_err(|e| wrong(e.to_string()))
+        let fit = |views: Views| views.fit_to_serve().map(|()| Arc::new(views));
+        views.and_then(fit).map_err(|e| wrong(e.to_string()))
     }
 }

@@ -229,6 +229,7 @@ pub(crate) fn partial_fields(partition: i32) -> [String; 3] {
 mod tests {
     use proptest::prelude::*;
     use rapport_events::{CleanEvent, Tenant};
+    use rapport_features::Entity;
 
     use super::*;
 
@@ -251,6 +252,7 @@ mod tests {
                 customer_id: "ann".into(),
                 item_id: Some(format!("m{n}")),
                 category: Some("Comedy".into()),
+                session_id: None,
                 time: EventTime::from_ms(n * 1000),
                 received_at: EventTime::from_ms(0),
                 value: Some(4.0),
@@ -271,7 +273,8 @@ mod tests {
         let (now, read) = (EventTime::from_ms(400_000), features.features(&views).unwrap());
         let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<_>>();
         assert_eq!(bits(read.read(now)), bits(state.read(now)));
-        assert_eq!(bits(read.read_category("Comedy", now)), bits(state.read_category("Comedy", now)));
+        let comedy = |state: &CustomerState| bits(state.read_part(Entity::CustomerCategory, "Comedy", now));
+        assert_eq!(comedy(&read), comedy(&state));
         assert_eq!((read.version(), read.newest()), (state.version(), state.newest()));
         assert!(features.history().is_err() && features.state(&views).is_err());
     }

@@ -57,7 +57,7 @@ impl<'a> Missed<'a> {
     /// Redis is away or late: the pass must begin anew.
     pub(super) async fn fold(&mut self, online: &mut OnlineWriter, events: &[LoggedEvent]) -> Result<(), Error> {
         let keys = online.keys().clone();
-        let of_customers = self.features_of(&[Entity::Customer, Entity::CustomerCategory]);
+        let of_customers = self.features_of(&[Entity::Customer, Entity::CustomerCategory, Entity::Session]);
         let of_items = self.features_of(&[Entity::Item]);
         let customer_of = |logged: &LoggedEvent| keys.customer(&logged.event.tenant, &logged.event.customer_id);
         let item_of = |logged: &LoggedEvent| {

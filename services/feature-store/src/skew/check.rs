@@ -193,6 +193,9 @@ fn numbers(names: &[String], served: &[f64], again: &[f64], differing: &mut Diff
     }
 }
 
+/// What a customer's state holds beside the customer.
+const PARTS: [Entity; 2] = [Entity::CustomerCategory, Entity::Session];
+
 /// Lists that are not exact may differ by the order that they were added up in.
 fn lists(names: &[String], served: &[Option<Vec<String>>], again: &[Option<Vec<String>>], differing: &mut Differing) {
     for ((name, served), again) in names.iter().zip(served).zip(again) {
@@ -215,19 +218,23 @@ fn verdict(sample: &Sample, again: &CustomerState, forgets: bool) -> Verdict {
     numbers(views.names(Entity::Customer), &ours, &theirs, &mut differing);
     let (ours, theirs) = (served.read_exact_lists(at), again.read_exact_lists(at));
     lists(views.list_names(Entity::Customer), &ours, &theirs, &mut differing);
-    for category in served.categories() {
-        let (Some(ours), Some(theirs)) = (served.category(category), again.category(category)) else { continue };
-        numbers(views.names(Entity::CustomerCategory), &ours.read(at), &theirs.read(at), &mut differing);
-        let (ours, theirs) = (ours.read_exact_lists(at), theirs.read_exact_lists(at));
-        lists(views.list_names(Entity::CustomerCategory), &ours, &theirs, &mut differing);
+    for entity in PARTS {
+        for part in served.parts(entity) {
+            let (Some(ours), Some(theirs)) = (served.part(entity, part), again.part(entity, part)) else { continue };
+            numbers(views.names(entity), &ours.read(at), &theirs.read(at), &mut differing);
+            let (ours, theirs) = (ours.read_exact_lists(at), theirs.read_exact_lists(at));
+            lists(views.list_names(entity), &ours, &theirs, &mut differing);
+        }
     }
     let mut count = |what: &str, served: u64, again: u64, same: bool| {
         if !same {
             differing.push((what.to_owned(), served.to_string(), again.to_string()));
         }
     };
-    let categories = |state: &CustomerState| state.categories().count() as u64;
-    count("(categories)", categories(served), categories(again), served.categories().eq(again.categories()));
+    for (entity, what) in PARTS.into_iter().zip(["(categories)", "(sessions)"]) {
+        let parts = |state: &CustomerState| state.parts(entity).count() as u64;
+        count(what, parts(served), parts(again), served.parts(entity).eq(again.parts(entity)));
+    }
     count("(events)", served.version(), again.version(), served.version() == again.version());
     if differing.is_empty() { Verdict::Same } else { Verdict::Differs(differing) }
 }
@@ -249,6 +256,7 @@ mod tests {
                 customer_id: "ann".into(),
                 item_id: Some(format!("i{offset}")),
                 category: Some(format!("k{}", offset % 3)),
+                session_id: Some(format!("s{}", offset / 4)),
                 time: EventTime::from_ms(offset * 1_000),
                 received_at: EventTime::from_ms(offset * 1_000),
                 value: Some(offset as f64 + 0.1),

@@ -165,6 +165,7 @@ mod tests {
                 customer_id: "ann".into(),
                 item_id: Some("i".into()),
                 category: None,
+                session_id: None,
                 time: EventTime::from_ms(n * 1_000),
                 received_at: EventTime::from_ms(n * 1_000),
                 value: None,

@@ -5,7 +5,7 @@ use rapport_proto::{
     collect::{CollectBatchRequest, Outcome, outcome::Status as Verdict},
     events::Event,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{context::Context, error::Usage, lane, output};
 
@@ -38,6 +38,9 @@ pub struct Send {
     /// Its id, the same when it is sent again [default: a new one]
     #[arg(long)]
     id: Option<String>,
+    /// The visit that it belongs to [default: found by the cleaner, from the pauses between events]
+    #[arg(long)]
+    session: Option<String>,
     /// Anything else, as a JSON object
     #[arg(long)]
     properties: Option<String>,
@@ -50,7 +53,7 @@ impl Send {
             Some(text) => EventTime::parse_rfc3339(text)
                 .ok_or_else(|| Usage(format!("--time {text:?} is no time such as 2026-11-24T06:00:00Z")))?,
         };
-        let properties = self.properties.as_deref().map(parse_properties).transpose()?;
+        let properties = properties(self.properties.as_deref(), self.session)?;
         let event = Event {
             event_id: self.id.unwrap_or_else(new_event_id),
             r#type: self.kind,
@@ -76,10 +79,19 @@ impl Send {
     }
 }
 
-fn parse_properties(text: &str) -> anyhow::Result<prost_types::Struct> {
+/// What was given, with the visit where every door puts it.
+fn properties(text: Option<&str>, session: Option<String>) -> anyhow::Result<Option<prost_types::Struct>> {
+    if text.is_none() && session.is_none() {
+        return Ok(None);
+    }
     let wrong = |why: String| Usage(format!("--properties is no JSON object: {why}"));
-    let json: serde_json::Value = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
-    Ok(rapport_events::json::to_struct("properties", json).map_err(|e| wrong(e.to_string()))?)
+    let mut json: Value = serde_json::from_str(text.unwrap_or("{}")).map_err(|e| wrong(e.to_string()))?;
+    if let (Some(session), Some(object)) = (session, json.as_object_mut()) {
+        let context = object.entry("context").or_insert_with(|| json!({}));
+        let context = context.as_object_mut().ok_or_else(|| wrong("its context is no object".to_owned()))?;
+        context.insert("sessionId".to_owned(), Value::String(session));
+    }
+    Ok(Some(rapport_events::json::to_struct("properties", json).map_err(|e| wrong(e.to_string()))?))
 }
 
 /// Sends events through `CollectBatch` until every one is accepted. Each must have an id: that

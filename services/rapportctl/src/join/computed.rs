@@ -73,6 +73,7 @@ pub fn append(vectors: &mut [Vectors], views: &Views, keys: &[Key], requested: &
             Entity::Customer => key.customer.is_some(),
             Entity::Item => key.item.is_some(),
             Entity::CustomerCategory => key.customer.is_some() && key.category.is_some(),
+            Entity::Session => key.customer.is_some(),
         };
         let column = |feature: &OnDemand| {
             let value = |(row, key): (usize, &Key)| match named(key) {
@@ -129,8 +130,13 @@ views:
             ("seen", Arc::new(StringArray::from(vec!["2026-11-01", "2026-11-01 06:00:00", "2026-11-02"]))),
         ]);
         let at = EventTime::parse_rfc3339("2026-11-01T12:00:00Z").unwrap();
-        let key =
-            |customer: Option<&str>| Key { customer: customer.map(str::to_owned), item: None, category: None, at };
+        let key = |customer: Option<&str>| Key {
+            customer: customer.map(str::to_owned),
+            item: None,
+            category: None,
+            session: None,
+            at,
+        };
         let mut vectors = [Vectors {
             entity: Entity::Customer,
             names: vec!["buys.mean".into()],

@@ -137,6 +137,7 @@ impl Past<'_> {
                 Entity::Customer => key.customer.is_some(),
                 Entity::Item => key.item.is_some(),
                 Entity::CustomerCategory => key.customer.is_some() && key.category.is_some(),
+                Entity::Session => key.customer.is_some(),
             })
         };
         let of = |entity| {
@@ -170,15 +171,22 @@ impl Past<'_> {
                 let mut moments = Moments::new(CustomerState::new(self.views), events, self.known);
                 for (at, row) in rows {
                     let state = moments.at(self.until(at));
-                    let category = keys.get(row).and_then(|key| key.category.as_deref());
+                    let Some(key) = keys.get(row) else { continue };
                     for vectors in vectors.iter_mut() {
-                        match (vectors.entity, category) {
-                            (Entity::Customer, _) => vectors.put(row, state.read(at), state.read_lists(at)),
-                            (Entity::CustomerCategory, Some(category)) => {
-                                let lists = state.category(category).map(|state| state.read_lists(at));
-                                vectors.put(row, state.read_category(category, at), lists.unwrap_or_default());
+                        let entity = vectors.entity;
+                        let name = match entity {
+                            Entity::Customer => {
+                                vectors.put(row, state.read(at), state.read_lists(at));
+                                continue;
                             }
-                            _ => {}
+                            Entity::CustomerCategory => key.category.as_deref(),
+                            // A row that names no visit is about the newest one.
+                            Entity::Session => Some(key.session.as_deref().unwrap_or_default()),
+                            Entity::Item => None,
+                        };
+                        if let Some(name) = name {
+                            let lists = state.part(entity, name).map(|state| state.read_lists(at));
+                            vectors.put(row, state.read_part(entity, name, at), lists.unwrap_or_default());
                         }
                     }
                 }
@@ -283,6 +291,7 @@ mod tests {
                 customer_id: format!("{customer}"),
                 item_id: rng.random_bool(0.9).then(|| format!("{}", rng.random_range(0..20))),
                 category: rng.random_bool(0.8).then(|| format!("k{}", rng.random_range(0..4))),
+                session_id: rng.random_bool(0.8).then(|| format!("s{}", n / 100)),
                 time: EventTime::from_ms(n * 60_000 - rng.random_range(0..3_600_000)),
                 received_at: EventTime::from_ms(n * 60_000),
                 value: rng.random_bool(0.7).then(|| rng.random_range(-1e6..1e6) / 3.0),
@@ -312,19 +321,30 @@ mod tests {
         values.into_iter().map(f64::to_bits).collect()
     }
 
+    /// The built-in views, and one of visits.
+    fn with_visits() -> String {
+        let visit = "
+  - name: visit
+    entity: session
+    features: [{name: events, aggregate: count}, {name: spend, aggregate: sum, window: 1h}, {name: kinds, aggregate: top_k, k: 2, of: category}]
+";
+        format!("{}{visit}", include_str!("../../../common/features/src/default_views.yaml"))
+    }
+
     #[test]
     fn every_row_is_what_a_replay_of_the_log_up_to_its_moment_says_in_one_pass_or_many() {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let events: Vec<_> = (0..3_000).map(|n| event(&mut rng, n)).collect();
         let (_folder, log) = written(&events);
         let tenant = Tenant::parse("demo").unwrap();
-        let views = Arc::new(Views::built_in().unwrap());
+        let views = Arc::new(Views::parse(&with_visits()).unwrap());
         let keys: Vec<Key> = (0..300)
             .map(|_| Key {
                 // Some whom nobody knows, and some rows without the one or the other.
                 customer: rng.random_bool(0.8).then(|| format!("{}", rng.random_range(0..33))),
                 item: rng.random_bool(0.5).then(|| format!("{}", rng.random_range(0..22))),
                 category: rng.random_bool(0.5).then(|| format!("k{}", rng.random_range(0..5))),
+                session: rng.random_bool(0.5).then(|| format!("s{}", rng.random_range(0..31))),
                 at: EventTime::from_ms(rng.random_range(-60_000..3_100 * 60_000)),
             })
             .collect();
@@ -352,7 +372,13 @@ mod tests {
                     }
                     (Entity::CustomerCategory, Some(customer), _, Some(category)) => {
                         let nobody = CustomerState::new(&views);
-                        replay.customer(&tenant, customer).unwrap_or(&nobody).read_category(category, key.at)
+                        let state = replay.customer(&tenant, customer).unwrap_or(&nobody);
+                        state.read_part(Entity::CustomerCategory, category, key.at)
+                    }
+                    (Entity::Session, Some(customer), ..) => {
+                        let nobody = CustomerState::new(&views);
+                        let state = replay.customer(&tenant, customer).unwrap_or(&nobody);
+                        state.read_part(Entity::Session, key.session.as_deref().unwrap_or_default(), key.at)
                     }
                     _ => nothing(),
                 });
@@ -383,6 +409,7 @@ mod tests {
             customer: Some(logged.event.customer_id.clone()),
             item: None,
             category: None,
+            session: None,
             at: logged.event.time,
         };
         let keys: Vec<Key> = events.iter().map(key).collect();

@@ -29,6 +29,7 @@ pub struct Columns {
     pub customer: String,
     pub item: String,
     pub category: String,
+    pub session: String,
     pub at: String,
 }
 
@@ -38,6 +39,7 @@ pub struct Key {
     pub customer: Option<String>,
     pub item: Option<String>,
     pub category: Option<String>,
+    pub session: Option<String>,
     pub at: EventTime,
 }
 
@@ -52,6 +54,16 @@ impl Spine {
     /// # Errors
     /// The file cannot be read, has a row that cannot, or lacks the column of moments or of every entity.
     pub fn read(path: &Path, format: Format, columns: &Columns) -> anyhow::Result<Self> {
+        let table = Self::table(path, format)?;
+        let keys = keys(&table, columns).with_context(|| format!("{}", path.display()))?;
+        Ok(Self { table, keys })
+    }
+
+    /// The rows of a file, which are at least one.
+    ///
+    /// # Errors
+    /// As [`Self::read`], but for the columns.
+    pub fn table(path: &Path, format: Format) -> anyhow::Result<RecordBatch> {
         let table = match format {
             Format::Parquet => from_parquet(path)?,
             Format::Csv | Format::Ndjson => from_rows(path, format)?,
@@ -59,8 +71,7 @@ impl Spine {
         if table.num_rows() == 0 {
             return Err(empty(path).into());
         }
-        let keys = keys(&table, columns).with_context(|| format!("{}", path.display()))?;
-        Ok(Self { table, keys })
+        Ok(table)
     }
 }
 
@@ -161,8 +172,8 @@ fn typed<'a>(values: impl Iterator<Item = Option<&'a Value>> + Clone) -> ArrayRe
 fn keys(table: &RecordBatch, columns: &Columns) -> anyhow::Result<Vec<Key>> {
     let at = table.column_by_name(&columns.at);
     let at = at.ok_or_else(|| Usage(format!("has no column {:?}; name the moments with --at-column", columns.at)))?;
-    let [customers, items, categories] =
-        [&columns.customer, &columns.item, &columns.category].map(|name| table.column_by_name(name));
+    let [customers, items, categories, sessions] =
+        [&columns.customer, &columns.item, &columns.category, &columns.session].map(|name| table.column_by_name(name));
     if customers.is_none() && items.is_none() {
         let (customer, item) = (&columns.customer, &columns.item);
         return Err(Usage(format!(
@@ -182,7 +193,7 @@ fn keys(table: &RecordBatch, columns: &Columns) -> anyhow::Result<Vec<Key>> {
                 ))
             })?;
             let id = |column: Option<&ArrayRef>| column.and_then(|column| text(&cell::json(column.as_ref(), row)));
-            Ok(Key { customer: id(customers), item: id(items), category: id(categories), at })
+            Ok(Key { customer: id(customers), item: id(items), category: id(categories), session: id(sessions), at })
         })
         .collect()
 }
@@ -223,7 +234,13 @@ mod tests {
 
     fn columns() -> Columns {
         let name = str::to_owned;
-        Columns { customer: name("customer_id"), item: name("item_id"), category: name("category"), at: name("at") }
+        Columns {
+            customer: name("customer_id"),
+            item: name("item_id"),
+            category: name("category"),
+            session: name("session"),
+            at: name("at"),
+        }
     }
 
     fn spine(name: &str, content: &str) -> anyhow::Result<Spine> {
@@ -241,6 +258,7 @@ mod tests {
             customer: Some(customer.into()),
             item: item.map(str::to_owned),
             category: None,
+            session: None,
             at,
         };
         let second = EventTime::from_ms(1_761_955_200_000);

@@ -32,6 +32,7 @@ pub fn days(days: std::ops::Range<i64>, change: impl Fn(&mut CleanEvent, &mut Ch
                 customer_id: format!("c{customer}"),
                 item_id: Some(item),
                 category: None,
+                session_id: None,
                 time,
                 received_at: time,
                 value: None,

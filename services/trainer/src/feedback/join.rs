@@ -130,6 +130,7 @@ pub(super) mod tests {
                 customer_id: customer.into(),
                 item_id: Some(item.into()),
                 category: None,
+                session_id: None,
                 time: EventTime::from_ms(at),
                 received_at: EventTime::from_ms(at),
                 value: Some(2.0),

@@ -37,6 +37,7 @@ pub fn event(customer: &str, item: &str, time_ms: i64, offset: i64) -> LoggedEve
             customer_id: customer.into(),
             item_id: Some(item.into()),
             category: None,
+            session_id: None,
             time,
             received_at: time,
             value: Some(4.0),

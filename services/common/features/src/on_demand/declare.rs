@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 
-use super::{Expression, OnDemand, Operand, Wanted};
+use super::{By, Expression, Fitted, OnDemand, Operand, Wanted};
 use crate::{
     Error,
     declare::{FEATURES, check_name, wrong},
@@ -34,6 +34,9 @@ pub(crate) struct Declaration {
     among: Option<(OperandDeclaration, String)>,
     hours_since: Option<String>,
     bucket: Option<OperandDeclaration>,
+    log: Option<OperandDeclaration>,
+    zscore: Option<OperandDeclaration>,
+    quantile: Option<OperandDeclaration>,
     /// Of `bucket`.
     bounds: Option<Vec<f64>>,
     #[serde(default)]
@@ -49,6 +52,7 @@ pub(crate) type Computed = ([Vec<OnDemand>; Entity::ALL.len()], BTreeMap<String,
 pub(crate) fn computed<'a>(
     declared: impl Iterator<Item = &'a [Declaration]>,
     views: &mut [ViewInfo],
+    statistics: &BTreeMap<String, Fitted>,
 ) -> Result<Computed, Error> {
     let places: HashMap<(Entity, String), Place> = views
         .iter()
@@ -67,7 +71,7 @@ pub(crate) fn computed<'a>(
             if info.features.iter().any(|other| other.name == declaration.name) {
                 return Err(wrong(&at, "is declared twice"));
             }
-            let feature = resolve(&at, name, declaration, &place, &mut wanted)?;
+            let feature = resolve(&at, name, declaration, &place, &mut wanted, statistics)?;
             let of_entity = &mut computed[entity as usize];
             let description = match declaration.description.as_str() {
                 "" => feature.definition(),
@@ -110,15 +114,30 @@ fn resolve(
     declaration: &Declaration,
     places: &Places<'_>,
     wanted: &mut BTreeMap<String, Wanted>,
+    statistics: &BTreeMap<String, Fitted>,
 ) -> Result<OnDemand, Error> {
-    let Declaration { difference, product, ratio, equals, among, hours_since, bucket, bounds, .. } = declaration;
+    let Declaration {
+        difference,
+        product,
+        ratio,
+        equals,
+        among,
+        hours_since,
+        bucket,
+        bounds,
+        log,
+        zscore,
+        quantile,
+        ..
+    } = declaration;
     let given = [difference, product, ratio, equals].into_iter().filter(|pair| pair.is_some()).count()
+        + [bucket, log, zscore, quantile].into_iter().filter(|one| one.is_some()).count()
         + usize::from(among.is_some())
-        + usize::from(hours_since.is_some())
-        + usize::from(bucket.is_some());
+        + usize::from(hours_since.is_some());
     if given != 1 {
         let reason = format!(
-            "needs one of difference, product, ratio, equals, among, hours_since and bucket, has {given} of them"
+            "needs one of difference, product, ratio, equals, among, hours_since, bucket, log, zscore and quantile, has {given} \
+             of them"
         );
         return Err(wrong(at, reason));
     }
@@ -142,6 +161,9 @@ fn resolve(
             Expression::HoursSince(r.request(request, Wanted::Moment)?)
         }
         Declaration { bucket: Some(of), .. } => Expression::Bucket(r.number(of)?, checked(at, bounds.as_deref())?),
+        Declaration { log: Some(of), .. } => Expression::Log(r.number(of)?),
+        Declaration { zscore: Some(of), .. } => r.placed(of, By::Deviations, statistics)?,
+        Declaration { quantile: Some(of), .. } => r.placed(of, By::Share, statistics)?,
         _ => return Err(wrong(at, "says nothing")),
     };
     let needs = resolving.needs;
@@ -206,6 +228,20 @@ impl Resolving<'_> {
             Operand::Text(text) => Err(wrong(self.at, format!("the text {text:?} is no number"))),
             operand => Ok(operand),
         }
+    }
+
+    fn placed(
+        &mut self,
+        of: &OperandDeclaration,
+        by: By,
+        statistics: &BTreeMap<String, Fitted>,
+    ) -> Result<Expression, Error> {
+        let of = self.number(of)?;
+        if let Operand::Number(number) = of {
+            return Err(wrong(self.at, format!("{number} is the same in every row: there is nothing to normalise")));
+        }
+        let among = statistics.get(&of.to_string()).cloned();
+        Ok(Expression::Placed { of, by, among })
     }
 
     fn any(&mut self, operand: &OperandDeclaration) -> Result<Operand, Error> {

@@ -3,6 +3,7 @@
 //! in training rows.
 
 mod declare;
+mod fitted;
 mod request;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::fmt;
 use rapport_events::EventTime;
 
 pub(crate) use declare::{Declaration, computed};
+pub use fitted::Fitted;
 pub use request::{Given, Requested, Wanted, moment};
 
 const HOUR_MS: f64 = 3_600_000.0;
@@ -44,6 +46,20 @@ enum Expression {
     },
     /// How many of the bounds are not above it.
     Bucket(Operand, Vec<f64>),
+    Log(Operand),
+    /// Where it stands among the values that a model learned from, as far as the file says how these are spread.
+    Placed {
+        of: Operand,
+        by: By,
+        among: Option<Fitted>,
+    },
+}
+
+/// How a value is placed among others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Deviations,
+    Share,
 }
 
 /// An on-demand feature.
@@ -116,6 +132,9 @@ impl Expression {
             Self::Equals(..) => "equals",
             Self::Among { .. } => "among",
             Self::Bucket(..) => "bucket",
+            Self::Log(_) => "log",
+            Self::Placed { by: By::Deviations, .. } => "zscore",
+            Self::Placed { by: By::Share, .. } => "quantile",
         }
     }
 }
@@ -158,12 +177,23 @@ impl OnDemand {
             Expression::HoursSince(of) => format!("{name}(request.{of})"),
             Expression::Among { of, list, .. } => format!("{name}({of}, {list})"),
             Expression::Bucket(of, bounds) => format!("{name}({of}, {bounds:?})"),
+            Expression::Log(of) => format!("{name}({of})"),
+            Expression::Placed { of, among: Some(among), .. } => format!("{name}({of}; {})", among.definition()),
+            Expression::Placed { of, among: None, .. } => format!("{name}({of}; no statistics)"),
         }
     }
 
     /// The expression's name.
     pub fn kind(&self) -> &'static str {
         self.expression.name()
+    }
+
+    /// Of a normalised feature: the name of what is normalised, and whether the file has its statistics.
+    pub fn normalises(&self) -> Option<(String, bool)> {
+        match &self.expression {
+            Expression::Placed { of, among, .. } => Some((of.to_string(), among.is_some())),
+            _ => None,
+        }
     }
 
     /// Whether it is computed from nothing but what the request brings.
@@ -174,7 +204,7 @@ impl OnDemand {
             | Expression::Product(a, b)
             | Expression::Ratio(a, b)
             | Expression::Equals(a, b) => !stored(a) && !stored(b),
-            Expression::Bucket(of, _) => !stored(of),
+            Expression::Bucket(of, _) | Expression::Log(of) | Expression::Placed { of, .. } => !stored(of),
             Expression::HoursSince(_) => true,
             Expression::Among { .. } => false,
         }
@@ -203,6 +233,12 @@ impl OnDemand {
                 of if of.is_nan() => f64::NAN,
                 of => bounds.partition_point(|bound| *bound <= of) as f64,
             },
+            Expression::Log(of) => fitted::log(number(of)),
+            Expression::Placed { of, by, among: Some(among) } => match by {
+                By::Deviations => among.zscore(number(of)),
+                By::Share => among.share_below(number(of)),
+            },
+            Expression::Placed { among: None, .. } => f64::NAN,
         };
         if value.is_finite() { value } else { f64::NAN }
     }

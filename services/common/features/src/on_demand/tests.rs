@@ -5,6 +5,9 @@ use crate::{Entity, Views};
 
 const YAML: &str = "
 version: 1
+statistics:
+  buys.mean: {rows: 9, mean: 10, deviation: 5, quantiles: [0, 30]}
+  request.price: {rows: 9, mean: 10, deviation: 5, quantiles: [0, 10, 20, 40, 100]}
 views:
   - name: offer
     entity: customer
@@ -17,6 +20,9 @@ views:
       - {name: same, equals: [request.device, request.before]}
       - {name: liked, among: [request.category, buys.kinds]}
       - {name: band, bucket: request.price, bounds: [10, 50, 100]}
+      - {name: small, log: request.price}
+      - {name: usual, zscore: buys.mean}
+      - {name: above, quantile: request.price}
   - name: buys
     entity: customer
     features:
@@ -86,6 +92,9 @@ fn each_expression_is_what_it_says() {
         ("same", 0.0),
         ("liked", 1.0),
         ("band", 1.0),
+        ("small", 30f64.ln_1p()),
+        ("usual", 2.0),
+        ("above", 0.625),
     ] {
         assert_eq!(value(name, &given), is, "{name}");
     }
@@ -96,7 +105,7 @@ fn each_expression_is_what_it_says() {
 #[test]
 fn what_is_missing_or_has_no_value_makes_no_value_of_what_is_computed_from_it() {
     let nothing = row(&[]);
-    for name in ["over_usual", "share", "worth", "waited", "mobile", "same", "liked", "band"] {
+    for name in ["over_usual", "share", "worth", "waited", "mobile", "same", "liked", "band", "small", "above"] {
         assert!(value(name, &nothing).is_nan(), "{name}");
     }
     let mut given = row(&[("price", number(30.0)), ("device", text("mobile"))]);
@@ -154,7 +163,8 @@ fn an_on_demand_feature_is_part_of_the_schema_and_none_of_the_state() {
     let needs: Vec<_> =
         views.on_demand(Entity::Customer).iter().map(|o| (o.needs().len(), o.of_request_alone())).collect();
     let alone = [(1, false), (1, false), (1, true), (1, true), (1, true), (2, true), (1, false), (1, true)];
-    assert_eq!(needs, alone);
+    let normalised = [(1, true), (0, false), (1, true)];
+    assert_eq!(needs, [alone.as_slice(), &normalised].concat());
 }
 
 fn refusal(feature: &str) -> String {
@@ -201,5 +211,34 @@ proptest! {
         }
         text(&device).moment();
         prop_assert_eq!(value("same", &given), 1.0);
+    }
+}
+
+#[test]
+fn normalised_features_are_served_with_statistics_only_and_others_are_another_schema() {
+    let yaml = |statistics: &str| {
+        let views = "views: [{name: buys, entity: customer, features: [{name: mean, aggregate: mean}], \
+                     on_demand: [{name: z, zscore: buys.mean}]}]";
+        Views::parse(&format!("version: 1\n{statistics}\n{views}"))
+    };
+    let without = yaml("").unwrap();
+    assert_eq!(without.lack_statistics().into_iter().collect::<Vec<_>>(), [("buys.mean".to_owned(), "buys.z")]);
+    let refused = without.fit_to_serve().unwrap_err().to_string();
+    assert!(refused.starts_with("views.buys.z: needs statistics of buys.mean"), "{refused}");
+    let of = |mean: &str| {
+        yaml(&format!("statistics: {{buys.mean: {{rows: 9, mean: {mean}, deviation: 5, quantiles: [0]}}}}"))
+    };
+    let (one, other) = (of("10").unwrap(), of("10.5").unwrap());
+    assert!(one.fit_to_serve().is_ok());
+    assert_ne!(one.schema_hash(), other.schema_hash());
+    let difference = one.difference(&other);
+    assert_eq!(
+        (difference.changed, difference.folded, difference.refusal),
+        (vec!["customer buys.z".to_owned()], 0, None)
+    );
+    assert!(one.difference(&without).refusal.is_some());
+    for (mean, said) in [(".nan", "statistics.buys.mean"), ("ten", "statistics")] {
+        let wrong = of(mean).unwrap_err().to_string();
+        assert!(wrong.contains(said), "{wrong}");
     }
 }

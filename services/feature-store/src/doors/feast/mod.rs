@@ -2,7 +2,7 @@
 //! means in our views, [`grpc`] and [`http`] take it in and hand the answer out ([`wire`]: its JSON).
 //!
 //! A view of ours is a feature view, a reference is `<view>:<feature>`, an entity is a feature service with
-//! all its features, and ids stand in the columns `customer_id`, `item_id` and `category`.
+//! all its features, and ids stand in the columns `customer_id`, `item_id`, `category` and `session_id`.
 
 mod entities;
 pub(crate) mod grpc;
@@ -74,9 +74,11 @@ impl FeastDoor {
                 found.customers = customers.iter().map(known).collect();
             }
             found.items = items.iter().map(|state| state.as_ref().map(|s| Known::of_state(s, at))).collect();
-            found.categories = plan.pairs(&customers, |customer, category| {
-                customer.as_ref().and_then(|c| c.category(category)).map(|s| Known::of_state(s, at))
-            });
+            let part = |customer: &Option<CustomerState>, entity, name: &str| {
+                customer.as_ref().and_then(|c| c.part(entity, name)).map(|s| Known::of_state(s, at))
+            };
+            found.categories = plan.pairs(&customers, Entity::CustomerCategory, part);
+            found.sessions = plan.pairs(&customers, Entity::Session, part);
             plan.answer(&found, at)
         };
         Ok(if many { off_the_worker(make) } else { make() })

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Features in one call: all that views can declare, of every entity.
-const FEATURES: usize = 3 * 512;
+const FEATURES: usize = Entity::ALL.len() * 512;
 /// Rows times features of an answer: 250 features of each of 1,000 customers.
 const VALUES: usize = 250_000;
 /// Of a name that a client sent, what its refusal shows.
@@ -31,7 +31,8 @@ const SHOWN_VIEWS: usize = 20;
 const CUSTOMER_ID: &str = "customer_id";
 const ITEM_ID: &str = "item_id";
 const CATEGORY: &str = "category";
-pub(super) const JOIN_KEYS: [&str; 3] = [CUSTOMER_ID, ITEM_ID, CATEGORY];
+const SESSION_ID: &str = "session_id";
+pub(super) const JOIN_KEYS: [&str; 4] = [CUSTOMER_ID, ITEM_ID, CATEGORY, SESSION_ID];
 
 /// What kind of thing is wrong: Feast's clients have an exception for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,12 +100,13 @@ struct Column {
     max_age_ms: Option<u64>,
 }
 
-/// What was found: of customers and items for each distinct id, of customers' categories for each row.
+/// What was found: of customers and items for each distinct id, of customers' categories and visits for each row.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub customers: Vec<Option<Known>>,
     pub items: Vec<Option<Known>>,
     pub categories: Vec<Option<Known>>,
+    pub sessions: Vec<Option<Known>>,
 }
 
 /// A question that can be answered: what to read, and how the answer is laid out.
@@ -113,6 +115,7 @@ pub(super) struct Plan {
     pub customers: Distinct,
     pub items: Distinct,
     categories: Vec<String>,
+    sessions: Vec<String>,
     rows: usize,
     names: Vec<String>,
     /// The join keys, as they were sent.
@@ -167,14 +170,21 @@ impl Plan {
         }
         let reads = |entity| chosen.iter().any(|(_, view, _)| view.entity == entity);
         let mut column = |key, needed| if needed { ids.remove(key).unwrap_or_default() } else { Vec::new() };
-        let customers = column(CUSTOMER_ID, reads(Entity::Customer) || reads(Entity::CustomerCategory));
+        let of_customers = [Entity::Customer, Entity::CustomerCategory, Entity::Session].into_iter().any(reads);
+        let customers = column(CUSTOMER_ID, of_customers);
         let items = column(ITEM_ID, reads(Entity::Item));
         let categories = column(CATEGORY, reads(Entity::CustomerCategory));
+        let mut sessions = column(SESSION_ID, reads(Entity::Session));
+        if reads(Entity::Session) {
+            // Who names no visit asks for the newest one.
+            sessions.resize(rows, String::new());
+        }
         let keys: BTreeMap<String, RepeatedValue> = entities.into_iter().collect();
         let mut plan = Self {
             customers: Distinct::of(&customers),
             items: Distinct::of(&items),
             categories,
+            sessions,
             rows,
             names: keys.keys().cloned().collect(),
             keys: keys.into_values().map(|column| column.val).collect(),
@@ -212,10 +222,16 @@ impl Plan {
         self.rows.saturating_mul(self.columns.len())
     }
 
-    /// For each row its customer, out of one for each distinct id, with the row's category.
-    pub(super) fn pairs<C, T>(&self, customers: &[C], of: impl Fn(&C, &str) -> Option<T>) -> Vec<Option<T>> {
-        let rows = self.categories.iter().zip(&self.customers.of_row);
-        rows.map(|(category, &at)| customers.get(at).and_then(|customer| of(customer, category))).collect()
+    /// For each row what is found of its category or visit in its customer, out of one for each distinct id.
+    pub(super) fn pairs<C, T>(
+        &self,
+        customers: &[C],
+        entity: Entity,
+        of: impl Fn(&C, Entity, &str) -> Option<T>,
+    ) -> Vec<Option<T>> {
+        let names = if entity == Entity::Session { &self.sessions } else { &self.categories };
+        let rows = names.iter().zip(&self.customers.of_row);
+        rows.map(|(name, &at)| customers.get(at).and_then(|customer| of(customer, entity, name))).collect()
     }
 
     /// The answer at a moment.
@@ -232,6 +248,7 @@ impl Plan {
                     Entity::Customer => self.customers.of_row.get(row).and_then(|&id| found.customers.get(id)),
                     Entity::Item => self.items.of_row.get(row).and_then(|&id| found.items.get(id)),
                     Entity::CustomerCategory => found.categories.get(row),
+                    Entity::Session => found.sessions.get(row),
                 };
                 let known = known.and_then(Option::as_ref);
                 let (val, status, newest) = match &column.computed {
@@ -309,7 +326,7 @@ impl Column {
 
 fn join_keys(entity: Entity) -> &'static [&'static str] {
     match entity {
-        Entity::Customer => &[CUSTOMER_ID],
+        Entity::Customer | Entity::Session => &[CUSTOMER_ID],
         Entity::Item => &[ITEM_ID],
         Entity::CustomerCategory => &[CUSTOMER_ID, CATEGORY],
     }
@@ -331,7 +348,7 @@ fn chosen(views: &Views, kind: Option<Kind>) -> Result<Chosen<'_>, Refusal> {
     match kind {
         Some(Kind::FeatureService(name)) => {
             let entity = Entity::parse(&name).ok_or_else(|| {
-                let reason = format!("must be customer, item or customer_category, is {}", shown(&name));
+                let reason = format!("must be {}, is {}", Entity::NAMES, shown(&name));
                 Refusal::new(Wrong::NoSuchService, "feature_service", reason)
             })?;
             let of_entity = views.views().iter().filter(|view| view.entity == entity);

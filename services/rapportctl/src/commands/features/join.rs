@@ -35,8 +35,8 @@ enum By {
 #[derive(Debug, Args)]
 pub struct Join {
     /// The spine: a CSV, NDJSON or Parquet file with a row for each example. It names a moment and a customer, an
-    /// item or both (with a category: the customer's features of it too); all other columns, labels above all,
-    /// are kept
+    /// item or both. With a category come the customer's features of it; those of a visit are of the one that the
+    /// row names, else of the newest by then. All other columns, labels above all, are kept
     #[arg(long)]
     spine: PathBuf,
     /// Where the rows go: .parquet, .csv or .ndjson
@@ -54,6 +54,8 @@ pub struct Join {
     item_column: String,
     #[arg(long, default_value = "category")]
     category_column: String,
+    #[arg(long, default_value = "session_id")]
+    session_column: String,
     #[arg(long, default_value = "event_timestamp")]
     at_column: String,
     /// From when on an event is known
@@ -113,6 +115,7 @@ impl Join {
             customer: self.customer_column,
             item: self.item_column,
             category: self.category_column,
+            session: self.session_column,
             at: self.at_column,
         };
         let mut spine = Spine::read(&self.spine, format, &columns)?;

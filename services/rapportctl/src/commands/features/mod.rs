@@ -1,5 +1,6 @@
 //! What the feature store knows of an entity, and the views that say what it keeps.
 
+mod fit;
 mod join;
 mod show;
 mod statistics;

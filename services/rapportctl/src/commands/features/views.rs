@@ -33,6 +33,8 @@ pub enum ViewsCommand {
     Backfill(Backfill),
     /// Training rows: what was known of customers and items at the moments of a file, from the offline log
     Join(super::join::Join),
+    /// Write into a view file what its features are normalised by, from training rows
+    Fit(super::fit::Fit),
     /// How features are spread where something happens, how far that is from where a model learned, and whether
     /// what is served is what the log says
     Statistics(super::statistics::ShowStatistics),
@@ -72,6 +74,7 @@ impl ViewsCommand {
             Self::Apply(apply) => apply.run(context).await,
             Self::Backfill(Backfill { no_wait, within }) => wait(context, no_wait, within).await,
             Self::Join(join) => join.run(context).await,
+            Self::Fit(fit) => fit.run(context),
             Self::Statistics(statistics) => statistics.run(context).await,
         }
     }
@@ -94,6 +97,7 @@ fn check(files: &[PathBuf], context: &Context) -> anyhow::Result<()> {
                         Entity::ALL.map(|entity| (entity.name(), views.declared(entity).collect::<Vec<_>>()));
                     json!({
                         "file": file, "schema_hash": views.schema_hash(),
+                        "lacks_statistics": views.lack_statistics().into_keys().collect::<Vec<_>>(),
                         "features": features.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
                     })
                 }
@@ -106,7 +110,12 @@ fn check(files: &[PathBuf], context: &Context) -> anyhow::Result<()> {
                 page.line(match views {
                     Ok(views) => {
                         let of = |entity| format!("{entity} {}", views.declared(entity).count());
-                        format!("{file}: features: {} (schema {})", Entity::ALL.map(of).join(", "), views.schema_hash())
+                        let lacking = match views.fit_to_serve() {
+                            Ok(()) => String::new(),
+                            Err(lacking) => format!("; before it serves: {lacking}"),
+                        };
+                        let counts = Entity::ALL.map(of).join(", ");
+                        format!("{file}: features: {counts} (schema {}){lacking}", views.schema_hash())
                     }
                     Err(error) => format!("wrong: {file}: {error}"),
                 });

@@ -26,6 +26,9 @@ views:
   - name: taste
     entity: customer_category
     features: [{ name: weight, aggregate: count }]
+  - name: visit
+    entity: session
+    features: [{ name: events, aggregate: count }]
 ";
     Arc::new(Views::parse(yaml).unwrap())
 }
@@ -73,12 +76,15 @@ fn features_of_every_entity_come_in_the_order_asked_for_each_for_its_row() {
     );
     let plan = Plan::of(&views(), question).unwrap();
     assert_eq!(plan.customers.ids(), ["ann", "bob"], "nobody is read twice");
-    let pairs = plan.pairs(&["ANN", "BOB"], |customer, category| Some(format!("{customer}/{category}")));
-    assert_eq!(pairs, ["ANN/a", "BOB/b", "ANN/c"].map(|pair| Some(pair.to_owned())));
+    let pairs = plan.pairs(&["ANN", "BOB"], Entity::CustomerCategory, |customer, entity, category| {
+        Some(format!("{entity} {customer}/{category}"))
+    });
+    assert_eq!(pairs, ["ANN/a", "BOB/b", "ANN/c"].map(|pair| Some(format!("customer_category {pair}"))));
     let found = Found {
         customers: vec![known(&[3.0, 1.0, 0.0], 0), known(&[7.0, 1.0, 0.0], 0)],
         items: vec![known(&[10.0], 0), None, known(&[30.0], 0)],
         categories: vec![known(&[0.5], 0), known(&[0.25], 0), None],
+        sessions: Vec::new(),
     };
     let answer = plan.answer(&found, NOW);
     assert_eq!(names(&answer), ["category", "customer_id", "item_id", "events", "count", "weight"]);
@@ -86,6 +92,18 @@ fn features_of_every_entity_come_in_the_order_asked_for_each_for_its_row() {
     assert_eq!(numbers(&answer.results[3]), [Some(10.0), None, Some(30.0)]);
     assert_eq!(numbers(&answer.results[4]), [Some(3.0), Some(7.0), Some(3.0)]);
     assert_eq!(numbers(&answer.results[5]), [Some(0.5), Some(0.25), None]);
+}
+
+#[test]
+fn a_visit_is_the_one_that_is_named_and_the_newest_where_none_is() {
+    let pairs = |entities: &[(&str, &[&str])]| {
+        let plan = Plan::of(&views(), question(&["visit:events"], entities)).unwrap();
+        plan.pairs(&["ANN", "BOB"], Entity::Session, |customer, _, visit| Some(format!("{customer}/{visit}")))
+    };
+    let named = pairs(&[("customer_id", &["ann", "bob"]), ("session_id", &["v1", "v2"])]);
+    assert_eq!(named, ["ANN/v1", "BOB/v2"].map(|pair| Some(pair.to_owned())));
+    let newest = pairs(&[("customer_id", &["ann", "bob"])]);
+    assert_eq!(newest, ["ANN/", "BOB/"].map(|pair| Some(pair.to_owned())));
 }
 
 #[test]
@@ -139,7 +157,10 @@ fn a_feature_service_is_everything_of_an_entity() {
     assert_eq!(used.iter().map(|view| view.name.as_str()).collect::<Vec<_>>(), ["buys", "looks"]);
     let unknown = refusal(service("driver"));
     assert_eq!(unknown.kind, Wrong::NoSuchService);
-    assert_eq!(unknown.to_string(), "feature_service: must be customer, item or customer_category, is \"driver\"");
+    assert_eq!(
+        unknown.to_string(),
+        "feature_service: must be customer, item, customer_category or session, is \"driver\""
+    );
 }
 
 #[test]
@@ -279,7 +300,7 @@ fn a_refusal_names_the_field_and_what_would_be_right() {
         (
             question(&["buys:count", "sells:count"], ann),
             Wrong::NoSuchView,
-            "features[1]: \"sells\" is no view; there are buys, looks, shelf, taste",
+            "features[1]: \"sells\" is no view; there are buys, looks, shelf, taste, visit",
         ),
         (question(&["buys:sum"], ann), Wrong::NoSuchView, "features[0]: view buys has no feature \"sum\""),
         (question(&["shelf:events"], ann), Wrong::NoSuchEntity, "entities.item_id: is missing, shelf:events needs it"),
@@ -313,7 +334,7 @@ fn what_is_too_much_is_refused_with_the_limit() {
     assert_eq!(rows.to_string(), "entities.customer_id: may have 1000 entries, has 1001");
     let features = vec!["buys:count"; FEATURES + 1];
     let features = refusal(question(&features, &[("customer_id", &["ann"])]));
-    assert_eq!(features.to_string(), "features: may have 1536 entries, has 1537");
+    assert_eq!(features.to_string(), "features: may have 2048 entries, has 2049");
     let long = "x".repeat(200);
     let id = refusal(question(&["buys:count"], &[("customer_id", &[&long])]));
     assert_eq!(id.to_string(), "entities.customer_id[0]: may have 128 bytes, has 200");
