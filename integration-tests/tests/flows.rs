@@ -38,12 +38,16 @@ mod gorse;
 mod harness_itself;
 #[path = "flows/import.rs"]
 mod import;
+#[path = "flows/joined.rs"]
+mod joined;
 #[path = "flows/kafka_range.rs"]
 mod kafka_range;
 #[path = "flows/lists.rs"]
 mod lists;
 #[path = "flows/models.rs"]
 mod models;
+#[path = "flows/normalised.rs"]
+mod normalised;
 #[path = "flows/on_demand.rs"]
 mod on_demand;
 #[path = "flows/operations.rs"]
@@ -66,6 +70,8 @@ mod same_features;
 mod secure_kafka;
 #[path = "flows/served.rs"]
 mod served;
+#[path = "flows/sessions.rs"]
+mod sessions;
 #[path = "flows/side.rs"]
 mod side;
 #[path = "flows/spool.rs"]

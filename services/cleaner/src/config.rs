@@ -48,6 +48,11 @@ pub struct Config {
     #[arg(long, env = "RAPPORT_CONSENT_CUSTOMERS", default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub consent_customers: u32,
 
+    /// Items of the catalog (topic catalog.v1) that are kept in memory for policies that join events with it,
+    /// about 200 bytes each; events of items beyond are not joined. Only read with --policies
+    #[arg(long, env = "RAPPORT_CATALOG_ITEMS", default_value_t = 2_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub catalog_items: u32,
+
     /// Under load, a transaction is committed after this time
     #[arg(long, env = "RAPPORT_COMMIT_EVERY", default_value = "100ms", value_parser = parse_duration)]
     pub commit_every: Duration,

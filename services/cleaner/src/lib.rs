@@ -10,9 +10,10 @@
 //!
 //! Everything up to `dedup` is pure and composed in [`steps`]; [`copy`] is the only place that talks
 //! to Kafka about events, in three stages, and its second one asks Redis what must be remembered. [`decisions`] follows what
-//! customers agreed to.
+//! customers agreed to, [`catalog`] what is said of items.
 
 pub mod bots;
+pub mod catalog;
 pub mod clock;
 mod config;
 pub mod consent;
@@ -43,12 +44,13 @@ use std::{sync::Arc, time::Duration};
 use rapport_kafka::wait_for_topics;
 use rapport_runtime::{Component, Lifecycle, OwnedThread, spawn_thread};
 
-pub use crate::{config::Config, error::Error, raw_record::RawRecord};
 use crate::{
+    catalog::Catalog,
     copy::Stages,
     decisions::Decisions,
     steps::{Settings, Steps},
 };
+pub use crate::{config::Config, error::Error, raw_record::RawRecord};
 
 /// How often the copy looks whether what it needs has been read.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -69,7 +71,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let Stages { read, look_up, write } = Stages::connect(&config, steps, &lifecycle)?;
     let waiting = lifecycle.clone();
     threads.push(spawn_thread(&lifecycle, "read", move || {
-        if !wait_for(rules.decisions_read.as_ref(), read.component(), &waiting) {
+        if !wait_for(&rules.needed, read.component(), &waiting) {
             return Ok(());
         }
         read.run()
@@ -87,45 +89,50 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
 /// What the steps go by, and who keeps it up to date.
 struct Rules {
     settings: Settings,
-    /// Ready when the decisions of customers have been read.
-    decisions_read: Option<Component>,
+    /// What must have been read before the first event is judged, and what that is.
+    needed: Vec<(Component, &'static str)>,
     threads: Vec<OwnedThread>,
 }
 
 impl Rules {
-    /// Without a folder of policies nobody asks for consent, and nothing is followed. With one, any
-    /// policy may begin to ask at any moment, so the decisions are known from the start.
+    /// Without a folder of policies nobody asks for consent or the catalog, and nothing is followed. With one,
+    /// any policy may begin to ask at any moment, so both are known from the start.
     fn read(config: &Config, lifecycle: &Lifecycle) -> Result<Self, Error> {
         let decisions =
             Arc::new(Decisions::of_at_most(usize::try_from(config.consent_customers).unwrap_or(usize::MAX)));
-        let (mut policies, mut decisions_read, mut threads) = (Arc::default(), None, Vec::new());
+        let catalog = Arc::new(Catalog::of_at_most(usize::try_from(config.catalog_items).unwrap_or(usize::MAX)));
+        let (mut policies, mut needed, mut threads) = (Arc::default(), Vec::new(), Vec::new());
         if let Some(dir) = &config.policies {
             let watched = rapport_policy::watch(dir, lifecycle)?;
             policies = watched.policies;
-            let component = lifecycle.component("decisions");
             threads.push(watched.thread);
+            let component = lifecycle.component("decisions");
             threads.push(decisions.follow(&config.kafka, lifecycle, component.clone())?);
-            decisions_read = Some(component);
+            needed.push((component, "the decisions of customers are being read"));
+            let component = lifecycle.component("catalog");
+            threads.push(catalog.follow(&config.kafka, lifecycle, component.clone())?);
+            needed.push((component, "the catalog is being read"));
         }
         let settings = Settings {
             default_tenant: config.default_tenant.clone(),
             pseudonymiser: config.pseudonymiser()?,
             policies,
             decisions,
+            catalog,
         };
-        Ok(Self { settings, decisions_read, threads })
+        Ok(Self { settings, needed, threads })
     }
 }
 
-/// Waits until `needed` is ready: an event that was judged before its customer's decision was known
-/// would be withheld for ever. `false` when a drain came first.
-fn wait_for(needed: Option<&Component>, waiting: &Component, lifecycle: &Lifecycle) -> bool {
-    while needed.is_some_and(|needed| !needed.is_ready()) {
+/// Waits until everything that is needed is ready: an event that was judged before its customer's decision was
+/// known would be withheld for ever, and one before its item was known not joined. `false` when a drain came first.
+fn wait_for(needed: &[(Component, &'static str)], waiting: &Component, lifecycle: &Lifecycle) -> bool {
+    while let Some((_, what)) = needed.iter().find(|(needed, _)| !needed.is_ready()) {
         if lifecycle.draining() {
             return false;
         }
         waiting.beat();
-        waiting.waiting("the decisions of customers are being read");
+        waiting.waiting(*what);
         std::thread::sleep(LOOK_EVERY);
     }
     true

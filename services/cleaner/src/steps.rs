@@ -14,7 +14,9 @@ use rdkafka::message::Headers;
 
 use self::{consenting::Agreed, contained::contained};
 use crate::{
-    RawRecord, clock, consent,
+    RawRecord,
+    catalog::Catalog,
+    clock, consent,
     dead_letter::{self, Refusal},
     decisions::Decisions,
     decode,
@@ -32,6 +34,8 @@ pub struct Settings {
     pub policies: Arc<ArcSwap<Policies>>,
     /// What customers agreed to, for policies that ask.
     pub decisions: Arc<Decisions>,
+    /// What is said of items, for policies that join events with it.
+    pub catalog: Arc<Catalog>,
 }
 
 /// What becomes of a record, before it is known whether it was seen before.
@@ -179,11 +183,12 @@ impl Judge<'_> {
         })?;
         // These two read addresses and user agents, which privacy cuts.
         let reasons = self.run(Step::Bots, || Ok(visit::machine(&Context::of(&event), policy)?))?;
-        let mut visit = self.run(Step::Enrich, || {
-            let read = visit::read(&event, policy);
+        let (mut visit, from_catalog) = self.run(Step::Enrich, || {
+            let (outcome, read) = visit::read(&event, policy);
+            let joined = settings.catalog.join(&mut event, tenant, &policy.enrich.catalog);
             // The campaign was read: its parameters may leave the address.
             normalise::addresses(&mut event, &policy.normalise);
-            Ok(read)
+            Ok((if joined.is_empty() { outcome } else { Outcome::Changed }, (read, joined)))
         })?;
         self.run(Step::Privacy, || {
             let (keyed, rules) = (&settings.pseudonymiser, &policy.privacy);
@@ -224,6 +229,7 @@ impl Judge<'_> {
                     Agreed::NotAsked | Agreed::Stripped => Vec::new(),
                 },
                 observations: seen,
+                from_catalog,
             },
         }))
     }

@@ -278,10 +278,7 @@ impl Write {
     /// Makes a call of a transaction until it succeeds, fails for another reason than that Kafka did
     /// not answer in time, or a drain is asked for. librdkafka goes on with the same call in the
     /// background and takes no other one in its place.
-    fn insist(
-        &self,
-        mut call: impl FnMut(&Producer) -> KafkaResult<()>,
-    ) -> Result<(), Error> {
+    fn insist(&self, mut call: impl FnMut(&Producer) -> KafkaResult<()>) -> Result<(), Error> {
         let began = Instant::now();
         let mut told = false;
         loop {

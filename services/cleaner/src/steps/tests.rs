@@ -22,6 +22,7 @@ fn under(policies: Policies, decisions: Decisions) -> Steps {
         pseudonymiser: Pseudonymiser::new(&[7; 32]).unwrap(),
         policies: Arc::new(ArcSwap::from_pointee(policies)),
         decisions: Arc::new(decisions),
+        catalog: Arc::new(Catalog::of_at_most(1)),
     })
 }
 

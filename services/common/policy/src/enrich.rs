@@ -1,7 +1,8 @@
-//! What is added to an event from what it carries: client, referrer, campaign, session.
+//! What is added to an event from what it carries (client, referrer, campaign, session), and from the catalog.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use rapport_events::EventType;
 use serde::Deserialize;
 
 /// The section `enrich`.
@@ -13,6 +14,7 @@ use serde::Deserialize;
 ///   campaign: true                        # utm_ parameters and click ids
 ///   internal_hosts: [shop.example, pay.example]
 ///   sessions: {inactivity: 30m, client_ids: true}   # inactivity: none switches them off
+///   catalog: {category: true, value: {purchase: price}}   # of the item, where the event says none
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -24,12 +26,31 @@ pub struct Enrich {
     /// is internal.
     pub internal_hosts: Vec<String>,
     pub sessions: Sessions,
+    pub catalog: FromCatalog,
 }
 
 impl Default for Enrich {
     fn default() -> Self {
-        Self { client: true, referrer: true, campaign: true, internal_hosts: Vec::new(), sessions: Sessions::default() }
+        Self {
+            client: true,
+            referrer: true,
+            campaign: true,
+            internal_hosts: Vec::new(),
+            sessions: Sessions::default(),
+            catalog: FromCatalog::default(),
+        }
     }
+}
+
+/// What an event gets from the catalog's record of its item, as that stands when the event is cleaned, where it
+/// says nothing itself. Nothing by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FromCatalog {
+    /// The item's most specific category.
+    pub category: bool,
+    /// By type of event the attribute, a number, that is its value.
+    pub value: BTreeMap<String, String>,
 }
 
 /// How visits are told apart.
@@ -51,6 +72,7 @@ impl Default for Sessions {
     }
 }
 
+const ATTRIBUTE_BYTES: usize = 64;
 /// A day is the longest pause that anybody calls one visit; it also bounds the state.
 const INACTIVITY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3_600);
 
@@ -77,6 +99,14 @@ impl Enrich {
                 "sessions.inactivity".to_owned(),
                 format!("must be between 1s and 24h, or none; is {}s", inactivity.as_secs_f64()),
             ));
+        }
+        for (kind, attribute) in &self.catalog.value {
+            if let Err(error) = EventType::parse(kind) {
+                mistakes.push((format!("catalog.value.{kind}"), error.reason));
+            } else if attribute.is_empty() || attribute.len() > ATTRIBUTE_BYTES {
+                let reason = format!("must name an attribute of catalog items in 1 to {ATTRIBUTE_BYTES} bytes");
+                mistakes.push((format!("catalog.value.{kind}"), reason));
+            }
         }
         mistakes
     }
