@@ -132,9 +132,8 @@ const COPIES: usize = 1_000;
 
 /// The first events of the stream once more, each at another place; until all of them have been judged.
 async fn send_copies(stack: &Stack) {
-    let duplicates = |stack: &Stack| {
-        stack.metric(Service::Cleaner, "rapport_cleaner_records_total", "duplicate").unwrap_or(0.0)
-    };
+    let duplicates =
+        |stack: &Stack| stack.metric(Service::Cleaner, "rapport_cleaner_records_total", "duplicate").unwrap_or(0.0);
     let before = duplicates(stack);
     let producer = stack.broker.producer();
     for n in 0..COPIES {

@@ -171,7 +171,7 @@ impl BlockingCluster {
         if !self.stale {
             return Ok(());
         }
-        let mut nodes: Vec<Node> = self.slots.masters().into_iter().chain(&self.address.seeds).cloned().collect();
+        let mut nodes: Vec<Node> = self.slots.nodes().iter().chain(&self.address.seeds).cloned().collect();
         nodes.sort_by_key(|node| (self.failed.as_ref() == Some(node), node.clone()));
         nodes.dedup();
         let mut failed = too_many_rounds();

@@ -197,7 +197,7 @@ impl Cluster {
     async fn look_up(&self) -> Result<Arc<Slots>, RedisError> {
         let nodes: BTreeSet<Node> = {
             let known = self.known();
-            known.connections.keys().chain(&self.0.address.seeds).cloned().collect()
+            known.slots.nodes().iter().chain(known.connections.keys()).chain(&self.0.address.seeds).cloned().collect()
         };
         self.0.stale.store(false, Ordering::Relaxed);
         let mut question = redis::pipe();

@@ -94,23 +94,30 @@ impl fmt::Debug for Node {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Slots {
     owners: Vec<Option<Node>>,
+    /// Masters and replicas: whoever of them is there can tell who has which slot.
+    nodes: BTreeSet<Node>,
 }
 
 impl Slots {
     /// From the answer to `CLUSTER SLOTS`, which `told_by` gave. `None` when it names no master.
     pub fn from_answer(answer: &Value, told_by: &Node) -> Option<Self> {
         let Value::Array(ranges) = answer else { return None };
-        let mut owners = vec![None; usize::from(SLOTS)];
+        let (mut owners, mut nodes) = (vec![None; usize::from(SLOTS)], BTreeSet::new());
         for range in ranges {
             let Value::Array(range) = range else { return None };
-            let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = range.as_slice() else {
+            let [Value::Int(first), Value::Int(last), Value::Array(master), replicas @ ..] = range.as_slice() else {
                 return None;
             };
             let node = node_of(master, told_by)?;
             let (first, last) = (usize::try_from(*first).ok()?, usize::try_from(*last).ok()?);
+            nodes.insert(node.clone());
+            nodes.extend(replicas.iter().filter_map(|replica| match replica {
+                Value::Array(replica) => node_of(replica, told_by),
+                _ => None,
+            }));
             owners.get_mut(first..=last)?.fill(Some(node));
         }
-        owners.iter().any(Option::is_some).then_some(Self { owners })
+        owners.iter().any(Option::is_some).then_some(Self { owners, nodes })
     }
 
     pub fn owner(&self, slot: u16) -> Option<&Node> {
@@ -122,6 +129,11 @@ impl Slots {
         if let Some(owner) = self.owners.get_mut(usize::from(slot)) {
             *owner = Some(to);
         }
+    }
+
+    /// Every node that was told of.
+    pub fn nodes(&self) -> &BTreeSet<Node> {
+        &self.nodes
     }
 
     /// Every master that has a slot.
@@ -159,11 +171,11 @@ fn node_of(master: &[Value], told_by: &Node) -> Option<Node> {
 pub(crate) mod tests {
     use super::*;
 
-    /// Three masters `m:1`, `m:2` and `m:3` with a third of the slots each.
+    /// Three masters `m:1`, `m:2` and `m:3` with a third of the slots and a replica each.
     pub(crate) fn three() -> Slots {
         let range = |first: i64, last: i64, port: i64| {
-            let master = Value::Array(vec![Value::BulkString(b"m".to_vec()), Value::Int(port)]);
-            Value::Array(vec![Value::Int(first), Value::Int(last), master.clone(), master])
+            let node = |host: &[u8]| Value::Array(vec![Value::BulkString(host.to_vec()), Value::Int(port)]);
+            Value::Array(vec![Value::Int(first), Value::Int(last), node(b"m"), node(b"r")])
         };
         let told = Value::Array(vec![range(0, 5460, 1), range(5461, 10922, 2), range(10923, 16383, 3)]);
         Slots::from_answer(&told, &Node::new("seed", 9)).unwrap()
@@ -197,7 +209,7 @@ pub(crate) mod tests {
         let slots = three();
         assert_eq!(slots.owner(0), Some(&Node::new("m", 1)));
         assert_eq!(slots.owner(16383), Some(&Node::new("m", 3)));
-        assert_eq!(slots.masters().len(), 3);
+        assert_eq!((slots.masters().len(), slots.nodes().len()), (3, 6), "three have a replica each");
         let told_by = Node::new("seed", 9);
         let of = |first, last, host: Value| {
             let master = Value::Array(vec![host, Value::Int(5)]);
