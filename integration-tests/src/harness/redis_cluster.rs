@@ -20,6 +20,9 @@ pub const MASTERS: usize = 3;
 const SLOTS: usize = 16_384;
 /// A node that does not answer for so long has failed.
 const NODE_TIMEOUT_MS: &str = "1500";
+/// Where Redis has its append-only file.
+const APPENDED: &str = "appendonlydir";
+const KEPT: &str = "kept";
 const WELL_WITHIN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -129,12 +132,35 @@ impl RedisCluster {
         node.wait_ready();
     }
 
+    /// A copy of what a node has on disk, for [`Self::restart_as_kept`].
+    pub fn keep(&self, n: usize) {
+        let from = self.nodes[n].folder.join(APPENDED);
+        let to = self.nodes[n].folder.join(KEPT);
+        fs::create_dir(&to).expect("scratch is writable");
+        for file in fs::read_dir(from).expect("it has an append-only file") {
+            let file = file.expect("its folder can be read");
+            fs::copy(file.path(), to.join(file.file_name())).expect("scratch is writable");
+        }
+    }
+
+    /// Again with what it had then, as from an old snapshot.
+    pub fn restart_as_kept(&self, n: usize) {
+        self.restart_with(n, |folder| {
+            fs::rename(folder.join(KEPT), folder.join(APPENDED)).expect("something was kept");
+        });
+    }
+
     /// Again with its slots and none of their keys, as after the loss of its disk.
     pub fn restart_empty(&self, n: usize) {
+        self.restart_with(n, |_| {});
+    }
+
+    fn restart_with(&self, n: usize, restore: impl FnOnce(&Path)) {
         let node = &self.nodes[n];
         let mut process = node.process.lock().unwrap();
         process.kill();
-        fs::remove_dir_all(node.folder.join("appendonlydir")).expect("it had an append-only file");
+        fs::remove_dir_all(node.folder.join(APPENDED)).expect("it had an append-only file");
+        restore(&node.folder);
         *process = launch(&node.folder, node.port, node.bus);
         drop(process);
         node.wait_ready();
@@ -152,6 +178,17 @@ impl RedisCluster {
     pub fn is_master(&self, n: usize) -> bool {
         let info = self.nodes[n].text(redis::cmd("INFO").arg("replication"));
         info.is_ok_and(|info| info.contains("role:master"))
+    }
+
+    /// How much of what a master has written its only replica has not acknowledged.
+    pub fn bytes_behind(&self, n: usize) -> u64 {
+        let info = self.nodes[n].text(redis::cmd("INFO").arg("replication")).expect("a master tells of its replicas");
+        let number = |name: &str| -> Option<u64> {
+            let (_, rest) = info.split_once(name)?;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        };
+        let (written, acknowledged) = (number("master_repl_offset:"), number(",offset="));
+        written.expect("a master has an offset").saturating_sub(acknowledged.expect("it has a replica"))
     }
 
     /// FLUSHALL on one of the masters.

@@ -166,7 +166,8 @@ async fn send_copies(stack: &Stack) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_master_that_comes_back_empty_in_the_middle_of_a_stream_is_made_anew_with_every_count() {
+async fn a_master_that_comes_back_empty_or_with_an_older_state_in_the_middle_of_a_stream_is_made_anew_with_every_count()
+{
     let _alone = heavy().await;
     let (cluster, mut stack) = on_cluster("cluster-loss", 0);
     stack.start(&[Service::Cleaner, Service::FeatureStore]).await;
@@ -181,6 +182,14 @@ async fn a_master_that_comes_back_empty_in_the_middle_of_a_stream_is_made_anew_w
     at_work(&stack, &sending).await;
     let before = rebuilds(&stack);
     cluster.flush(2);
+    made_anew(&stack, before).await;
+    // One goes back in time: it has everything but the newest.
+    at_work(&stack, &sending).await;
+    cluster.keep(1);
+    at_work(&stack, &sending).await;
+    let before = rebuilds(&stack);
+    cluster.kill(1);
+    cluster.restart_as_kept(1);
     made_anew(&stack, before).await;
     let events = sending.end().await;
     let read_back = stack.metric(Service::Cleaner, "rapport_cleaner_dedup_rebuild_records", "read");
@@ -213,11 +222,19 @@ async fn a_failover_in_the_middle_of_a_stream_loses_nothing_that_replicas_must_h
         at_work(&stack, &sending).await;
         let (replica, gone) = (master + MASTERS, Instant::now());
         assert!(cluster.is_master(master) && !cluster.is_master(replica));
-        // One is dead; one keeps its connections and does not answer.
         if master == 0 {
-            cluster.kill(master)
+            // Its replica has missed something when it takes over.
+            cluster.freeze(replica);
+            wait_until("writes that the replica has not got", WITHIN, async || {
+                let behind = cluster.bytes_behind(master);
+                check(behind > 10_000, || format!("{behind} bytes"))
+            })
+            .await;
+            cluster.kill(master);
+            cluster.thaw(replica);
         } else {
-            cluster.freeze(master)
+            // It keeps its connections and does not answer.
+            cluster.freeze(master);
         }
         wait_until("the replica to take over", WITHIN, async || {
             check(cluster.is_master(replica), || "it is a replica".into())

@@ -1,7 +1,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rapport_features::Views;
-use rapport_redis::{Connection, Settings, check_url};
+use rapport_redis::{Connection, Replicas, Settings, check_url};
 
 use crate::{Error, Keys};
 
@@ -62,6 +62,12 @@ impl OnlineArgs {
             redis_write_timeout_ms: Duration::from_secs(5),
             redis_replicas: 0,
         }
+    }
+
+    /// Who must have a write.
+    pub fn replicas(&self) -> Replicas {
+        // Half of the time is left for the write itself.
+        Replicas { count: self.redis_replicas, within: self.redis_write_timeout_ms / 2 }
     }
 
     pub fn keys(&self) -> Keys {

@@ -8,9 +8,13 @@
 //! | up to where | `<prefix>:{_}:folded`; on a Cluster `<prefix>:{<tag>}:folded` | HASH: `p<partition>` -> the last offset that customers, items and trends hold; -1 for none |
 //! | what is made anew | `<prefix>:{_}:rebuilding` | HASH: `p<partition>` -> `<events done>/<of>`; gone a minute after its writer |
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use rapport_redis::{Connection, Master, witness};
+use rapport_redis::{Connection, Master, Replicas, witness};
 use redis::{Pipeline, Value};
 
 use crate::{
@@ -75,6 +79,44 @@ pub struct Ledger {
     connection: Connection,
     prefix: String,
     timeout: Duration,
+    replicas: Replicas,
+    /// Shared by clones: who advances notes and who looks after them are two.
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What notes were when they were found or made last. They only ever advance while a partition is ours, so one that is
+/// behind that says that its node has gone back in time.
+#[derive(Debug, Default)]
+struct Seen {
+    /// By place and partition, as they were found.
+    found: HashMap<(String, i32), i64>,
+    /// By partition, as all places have it.
+    made: HashMap<i32, i64>,
+    /// Partitions whose note could not be advanced, for it was gone or behind.
+    lost: BTreeSet<i32>,
+}
+
+impl Seen {
+    fn forget(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        for partition in partitions {
+            self.found.retain(|(_, of), _| *of != partition);
+            self.made.remove(&partition);
+            self.lost.remove(&partition);
+        }
+    }
+
+    /// Whether the note is there and not behind what it was.
+    fn holds(&mut self, place: &str, partition: i32, found: Option<i64>) -> bool {
+        let Some(found) = found else { return false };
+        let before = self.found.insert((place.to_owned(), partition), found);
+        let made = self.made.get(&partition);
+        before.is_none_or(|before| before <= found) && made.is_none_or(|made| *made <= found)
+    }
+
+    fn made(&mut self, partition: i32, offset: i64) {
+        let made = self.made.entry(partition).or_insert(offset);
+        *made = offset.max(*made);
+    }
 }
 
 impl Ledger {
@@ -84,11 +126,21 @@ impl Ledger {
     /// The URL is not one of Redis's.
     pub fn new(args: &OnlineArgs) -> Result<Self, Error> {
         let timeout = args.redis_write_timeout_ms;
-        Ok(Self { connection: args.connect(timeout)?, prefix: args.key_prefix.clone(), timeout })
+        let (connection, prefix) = (args.connect(timeout)?, args.key_prefix.clone());
+        Ok(Self { connection, prefix, timeout, replicas: args.replicas(), seen: Arc::default() })
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn run(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
         within(self.timeout, self.connection.run(pipeline)).await
+    }
+
+    /// A failover must not set a note back behind states that it keeps.
+    async fn write(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        within(self.timeout, self.connection.write(pipeline, self.replicas)).await
     }
 
     /// Every key that the note stands at.
@@ -100,17 +152,20 @@ impl Ledger {
         }
     }
 
-    /// Up to where each of these partitions is in Redis.
+    /// Up to where each of these partitions is in Redis, that have just come to this reader.
     ///
     /// # Errors
     /// Redis is away or late.
     pub async fn folded(&mut self, partitions: &[i32]) -> Result<Vec<Note>, Error> {
         let places = self.places();
-        self.notes_at(&places, partitions).await
+        let found = self.notes_at(&places, partitions).await?;
+        self.seen().forget(partitions.iter().copied());
+        let of = |n: usize| Note::of(found.iter().map(|place| place.get(n).copied().flatten()));
+        Ok((0..partitions.len()).map(of).collect())
     }
 
-    /// Whether Redis, or a master of a Cluster, has lost the note of one of these partitions. Cheaper than
-    /// [`Self::folded`]: it looks at one key of each master.
+    /// Whether Redis, or a master of a Cluster, has lost the note of one of these partitions, or has an older one
+    /// than at the last look. Cheaper than [`Self::folded`]: it looks at one key of each master.
     ///
     /// # Errors
     /// Redis is away or late.
@@ -121,11 +176,19 @@ impl Ledger {
         } else {
             vec![folded_key(&self.prefix, ONE)]
         };
-        let notes = self.notes_at(&places, partitions).await?;
-        Ok(notes.iter().any(|note| !matches!(note, Note::At(_))))
+        let found = self.notes_at(&places, partitions).await?;
+        let mut seen = self.seen();
+        let mut all_hold = !partitions.iter().any(|partition| seen.lost.contains(partition));
+        for (place, found) in places.iter().zip(found) {
+            for (partition, found) in partitions.iter().zip(found) {
+                all_hold &= seen.holds(place, *partition, found);
+            }
+        }
+        Ok(!all_hold)
     }
 
-    async fn notes_at(&mut self, places: &[String], partitions: &[i32]) -> Result<Vec<Note>, Error> {
+    /// The notes of the partitions at each place.
+    async fn notes_at(&mut self, places: &[String], partitions: &[i32]) -> Result<Vec<Vec<Option<i64>>>, Error> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
@@ -145,8 +208,7 @@ impl Ledger {
             };
             found.push(values.iter().map(number).collect());
         }
-        let of = |n: usize| Note::of(found.iter().map(|place| place.get(n).copied().flatten()));
-        Ok((0..partitions.len()).map(of).collect())
+        Ok(found)
     }
 
     /// Notes where partitions are, which Redis may have known nothing of.
@@ -161,36 +223,61 @@ impl Ledger {
                 pipeline.arg(field(*partition)).arg(offset);
             }
         }
-        if folded.is_empty() { Ok(()) } else { self.run(&pipeline).await.map(drop) }
+        self.seen().forget(folded.iter().map(|(partition, _)| *partition));
+        if folded.is_empty() { Ok(()) } else { self.write(&pipeline).await.map(drop) }
     }
 
-    /// Notes that partitions have come so far, but only where Redis knows of them: a note that is gone must
-    /// stay gone until it has been noticed. Returns whether none was gone.
+    /// Notes that partitions have come so far, but only where Redis knows of them and is not behind what it knew
+    /// before: a note that is gone or behind must stay so until it has been noticed. One that is further already
+    /// stays. Returns whether all were well.
     ///
     /// # Errors
     /// Redis is away or late.
     pub async fn advance(&mut self, folded: &[(i32, i64)]) -> Result<bool, Error> {
+        // Of each partition: its field, what the note must be at least, what it becomes. Answers with those that are
+        // not so.
         const SCRIPT: &str = "\
-            local gone = 0
-            for n = 1, #ARGV, 2 do
-                if redis.call('HEXISTS', KEYS[1], ARGV[n]) == 1 then
-                    redis.call('HSET', KEYS[1], ARGV[n], ARGV[n + 1])
-                else
-                    gone = gone + 1
+            local lost = {}
+            for n = 1, #ARGV, 3 do
+                local stored = tonumber(redis.call('HGET', KEYS[1], ARGV[n]) or nil)
+                if not stored or stored < tonumber(ARGV[n + 1]) then
+                    lost[#lost + 1] = (n - 1) / 3
+                elseif stored < tonumber(ARGV[n + 2]) then
+                    redis.call('HSET', KEYS[1], ARGV[n], ARGV[n + 2])
                 end
             end
-            return gone";
+            return lost";
         if folded.is_empty() {
             return Ok(true);
         }
+        let least: Vec<i64> = {
+            let seen = self.seen();
+            folded.iter().map(|(partition, _)| seen.made.get(partition).copied().unwrap_or(i64::MIN)).collect()
+        };
         let mut pipeline = redis::pipe();
         for place in self.places() {
             pipeline.cmd("EVAL").arg(SCRIPT).arg(1).arg(place);
-            for (partition, offset) in folded {
-                pipeline.arg(field(*partition)).arg(offset);
+            for ((partition, offset), least) in folded.iter().zip(&least) {
+                pipeline.arg(field(*partition)).arg(least).arg(offset);
             }
         }
-        Ok(self.run(&pipeline).await?.iter().all(|gone| matches!(gone, Value::Int(0))))
+        let mut lost = BTreeSet::new();
+        for answer in self.write(&pipeline).await? {
+            let Value::Array(of_place) = answer else {
+                return Err(Error::Corrupt { key: "EVAL".into(), reason: format!("{answer:?}") });
+            };
+            lost.extend(of_place.iter().filter_map(|n| match n {
+                Value::Int(n) => folded.get(usize::try_from(*n).ok()?).map(|(partition, _)| *partition),
+                _ => None,
+            }));
+        }
+        let mut seen = self.seen();
+        for (partition, offset) in folded.iter().filter(|(partition, _)| !lost.contains(partition)) {
+            seen.made(*partition, *offset);
+        }
+        let all_well = lost.is_empty();
+        seen.lost.extend(lost);
+        Ok(all_well)
     }
 
     /// Tells readers that a partition is being made anew, and how far that is.
@@ -298,5 +385,18 @@ mod tests {
         for torn in [[Some(1), None, Some(1)], [None, Some(1), Some(1)], [Some(1), Some(1), None]] {
             assert_eq!(Note::of(torn), Note::Torn, "{torn:?}: a master has forgotten");
         }
+    }
+
+    #[test]
+    fn a_note_that_is_behind_what_it_was_tells_of_a_node_that_went_back_in_time() {
+        let mut seen = Seen::default();
+        assert!(seen.holds("a", 0, Some(7)) && seen.holds("b", 0, Some(3)), "nothing was known");
+        assert!(seen.holds("a", 0, Some(7)) && seen.holds("a", 0, Some(9)));
+        assert!(!seen.holds("a", 0, Some(8)));
+        assert!(!seen.holds("b", 0, None), "gone");
+        seen.made(0, 12);
+        assert!(!seen.holds("a", 0, Some(10)), "it was further, though nobody had looked");
+        seen.forget([0]);
+        assert!(seen.holds("a", 0, Some(-1)), "it was made anew, or comes from another reader");
     }
 }

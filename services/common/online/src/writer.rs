@@ -117,8 +117,7 @@ impl OnlineWriter {
     pub fn new(args: &OnlineArgs, ttl: Option<Duration>) -> Result<Self, Error> {
         let timeout = args.redis_write_timeout_ms;
         let script = Script::new(COMPARE_AND_SET);
-        // Half of the time is left for the write itself.
-        let replicas = Replicas { count: args.redis_replicas, within: timeout / 2 };
+        let replicas = args.replicas();
         Ok(Self {
             connection: args.connect(timeout)?,
             keys: args.keys(),
@@ -153,11 +152,10 @@ impl OnlineWriter {
             tags.push("_");
         }
         let mut pipeline = redis::pipe();
-        pipeline.cmd("PING");
         for tag in tags {
             pipeline.cmd("SET").arg(self.keys.settled(tag)).arg(1);
         }
-        within(self.timeout, self.connection.write_after_first(&pipeline, self.replicas)).await?;
+        within(self.timeout, self.connection.write(&pipeline, self.replicas)).await?;
         self.owes = false;
         Ok(())
     }

@@ -180,7 +180,10 @@ impl BlockingCluster {
                 Ok(slots) => {
                     let of_now = slots.masters();
                     self.connections.retain(|node, _| of_now.contains(node));
-                    self.slots = slots;
+                    if self.slots != slots {
+                        slots.tell();
+                        self.slots = slots;
+                    }
                     self.stale = false;
                     return Ok(());
                 }

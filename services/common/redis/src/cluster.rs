@@ -222,14 +222,7 @@ impl Cluster {
     fn take_over(&self, slots: Slots) -> Arc<Slots> {
         let mut known = self.known();
         if *known.slots != slots {
-            let (_, without) = slots.witnesses();
-            if !without.is_empty() {
-                tracing::warn!(
-                    masters = ?without,
-                    "these masters have so few slots that a loss of their memory would not be noticed"
-                );
-            }
-            tracing::info!(masters = ?slots.masters(), "the Redis Cluster's slots are shared out");
+            slots.tell();
             let of_now = slots.masters();
             let seeds = &self.0.address.seeds;
             known.connections.retain(|node, _| of_now.contains(node) || seeds.contains(node));

@@ -87,26 +87,37 @@ impl Connection {
         }
     }
 
-    /// As [`Self::run`], but the first command goes to every node that gets any of the others, before them, and
-    /// has no answer; and the writes count when so many replicas have them.
+    /// As [`Self::run`]; the writes count when so many replicas have them.
     ///
     /// # Errors
     /// As [`Self::run`], or too few replicas have a write.
+    pub async fn write(&mut self, pipeline: &Pipeline, replicas: Replicas) -> Result<Vec<Value>, RedisError> {
+        match &mut self.0 {
+            Way::One(one) if replicas.count == 0 => pipeline.query_async(one).await,
+            Way::One(one) => {
+                let mut pipeline = pipeline.clone();
+                replicas.add_to(&mut pipeline);
+                let mut answers: Vec<Value> = pipeline.query_async(one).await?;
+                replicas.check(&mut answers)?;
+                Ok(answers)
+            }
+            Way::Cluster(cluster) => Box::pin(cluster.run(pipeline, false, replicas)).await,
+        }
+    }
+
+    /// As [`Self::write`], but the first command goes to every node that gets any of the others, before them, and
+    /// has no answer.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
     pub async fn write_after_first(
         &mut self,
         pipeline: &Pipeline,
         replicas: Replicas,
     ) -> Result<Vec<Value>, RedisError> {
         match &mut self.0 {
-            Way::One(one) => {
-                let mut answers: Vec<Value> = if replicas.count == 0 {
-                    pipeline.query_async(one).await?
-                } else {
-                    let mut pipeline = pipeline.clone();
-                    replicas.add_to(&mut pipeline);
-                    pipeline.query_async(one).await?
-                };
-                replicas.check(&mut answers)?;
+            Way::One(_) => {
+                let mut answers = self.write(pipeline, replicas).await?;
                 answers.drain(..1.min(answers.len()));
                 Ok(answers)
             }

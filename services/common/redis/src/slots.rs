@@ -141,6 +141,18 @@ impl Slots {
         self.owners.iter().flatten().collect()
     }
 
+    /// Says who the masters are now, and whose loss would not be noticed.
+    pub fn tell(&self) {
+        tracing::info!(masters = ?self.masters(), "Redis is a Cluster of these masters");
+        let (_, without) = self.witnesses();
+        if !without.is_empty() {
+            tracing::warn!(
+                masters = ?without,
+                "these masters have so few slots that a loss of their memory would not be noticed"
+            );
+        }
+    }
+
     /// One tag of [`witness::tags`] for each master that has any, and the masters that have none.
     pub fn witnesses(&self) -> (Vec<&'static str>, BTreeSet<&Node>) {
         let mut without = self.masters();
