@@ -450,6 +450,15 @@ class Refusals(unittest.TestCase):
             with self.subTest(value):
                 self.refused("additional properties", "--set", value)
 
+    def test_a_redis_cluster_is_told_from_one_node(self):
+        cluster = ("--set", r"redis.url=redis-cluster://redis-0:6379\,redis-1:6379", "--set", "redis.replicas=1")
+        text = template(MINIMAL, *cluster).stdout
+        self.assertEqual(text.count('value: "redis-cluster://redis-0:6379,redis-1:6379"'), 3)
+        self.assertEqual(text.count('{name: RAPPORT_REDIS_REPLICAS, value: "1"}'), 3)
+        for wrong in (r"redis://a:1\,b:2", "redis-cluster://", "redis-cluster://a:1/2", "redis-cluster://:secret@a:1"):
+            with self.subTest(wrong):
+                self.refused("/redis/url", "--set", f"redis.url={wrong}")
+
     def test_passwords_have_no_place_in_values(self):
         self.refused("/redis/url", "--set", "redis.url=redis://:secret@redis:6379")
         variable = "env.RAPPORT_HASH_KEY"

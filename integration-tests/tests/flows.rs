@@ -60,6 +60,8 @@ mod policies;
 mod raw_models;
 #[path = "flows/readable.rs"]
 mod readable;
+#[path = "flows/redis_cluster.rs"]
+mod redis_cluster;
 #[path = "flows/replay.rs"]
 mod replay;
 #[path = "flows/s3.rs"]

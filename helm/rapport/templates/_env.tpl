@@ -139,4 +139,7 @@
 - {name: RAPPORT_REDIS_URL, value: {{ .Values.redis.url | quote }}}
 {{- end }}
 - {name: RAPPORT_KEY_PREFIX, value: {{ .Values.redis.keyPrefix | quote }}}
+{{- if .Values.redis.replicas }}
+- {name: RAPPORT_REDIS_REPLICAS, value: {{ .Values.redis.replicas | quote }}}
+{{- end }}
 {{- end -}}

@@ -9,6 +9,7 @@ pub mod ports;
 pub mod process;
 pub mod reaper;
 pub mod redis;
+pub mod redis_cluster;
 pub mod s3;
 pub mod service;
 pub mod stack;
@@ -16,6 +17,7 @@ pub mod wait;
 
 pub use kafka::{Broker, Record, SecureListener};
 pub use redis::RedisServer;
+pub use redis_cluster::RedisCluster;
 pub use s3::S3Server;
 pub use service::Service;
 pub use stack::Stack;

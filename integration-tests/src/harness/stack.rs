@@ -43,9 +43,16 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// On the broker and Redis that the tests share.
+    /// On the broker and Redis that the tests share. `RAPPORT_TEST_REDIS_URL` names another Redis for the
+    /// services, which may be a Cluster; tests that look into Redis themselves do not find their keys then.
     pub fn new(name: &str) -> Self {
-        Self::on(name, Broker::shared(), RedisServer::shared())
+        let mut stack = Self::on(name, Broker::shared(), RedisServer::shared());
+        if let Ok(url) = std::env::var("RAPPORT_TEST_REDIS_URL") {
+            for service in Service::ALL {
+                stack.set(service, "RAPPORT_REDIS_URL", url.clone());
+            }
+        }
+        stack
     }
 
     pub fn on(name: &str, broker: Arc<Broker>, redis: Arc<RedisServer>) -> Self {

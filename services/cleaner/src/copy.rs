@@ -85,7 +85,7 @@ impl Stages {
             // Both ends are here.
             give_empty.give(Box::<Batch>::default()).ok();
         }
-        let pipe = RedisPipe::new(&config.dedup.redis_url, config.dedup.redis_timeout)?;
+        let pipe = RedisPipe::new(&config.dedup.redis_url, config.dedup.redis_timeout, config.dedup.redis_replicas)?;
         let sessions = SessionStore::new(&config.dedup.key_prefix, batch);
         Ok(Self {
             read: Read {

@@ -19,12 +19,19 @@
 //! - one of the records that *another* cleaner had looked up and not yet written at that moment: at
 //!   most four batches of `--batch` (2,000) each.
 //!
+//! A Cluster loses its memory by parts. There the nonce of the memory stands under every one of
+//! [`rapport_redis::witness::tags`] too, and every look-up checks one of these on each master: a master that lacks
+//! it has come back empty, and the whole memory is made anew as above. While it is, the tags bear the claim of
+//! the cleaner that makes it, and a master that loses ids meanwhile loses the claim with them.
+//!
 //! A Redis that restarts from its append-only file, and has lost the end of it (`appendfsync
 //! everysec`: one second), looks whole and is not rebuilt: copies of the ids first seen in that second
-//! pass once more. So does one that evicts: let it run with `maxmemory-policy noeviction`.
+//! pass once more. So do those of a moment before a failover, unless `--redis-replicas` says that replicas must
+//! have an id before it counts. So does one that evicts: let it run with `maxmemory-policy noeviction`.
 
 pub(crate) mod generation;
 pub(crate) mod sight;
+mod witnesses;
 
 use std::{
     io::Write as _,
@@ -45,7 +52,8 @@ use crate::{Error, redis_pipe::RedisPipe};
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Duplicate detection")]
 pub struct DedupArgs {
-    /// Redis that remembers event ids (7.0 or newer)
+    /// Redis that remembers event ids (7.0 or newer): one node as redis://[user:password@]host:port[/db], a Redis
+    /// Cluster as redis-cluster://[user:password@]host:port[,host:port]...
     #[arg(long, env = "RAPPORT_REDIS_URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
     pub redis_url: String,
 
@@ -66,13 +74,19 @@ pub struct DedupArgs {
     /// A look-up that takes longer has failed; the cleaner then waits for Redis
     #[arg(long, env = "RAPPORT_REDIS_TIMEOUT", default_value = "2s", value_parser = parse_duration)]
     pub redis_timeout: Duration,
+
+    /// An id counts as remembered when so many replicas of its master have it too, so that a failover does not lose it;
+    /// while fewer are there, the cleaner waits. With 0 a failover may lose the last moment before it, and copies of
+    /// those ids pass once more
+    #[arg(long, env = "RAPPORT_REDIS_REPLICAS", default_value_t = 0)]
+    pub redis_replicas: u8,
 }
 
 impl DedupArgs {
     /// # Errors
     /// The flag and what would be right.
     pub fn check(&self) -> Result<(), String> {
-        redis::Client::open(self.redis_url.as_str()).map_err(|e| format!("--redis-url: {e}"))?;
+        rapport_redis::check_url(&self.redis_url).map_err(|e| format!("--redis-url {e}"))?;
         if self.dedup_window < Duration::from_secs(1) {
             return Err(format!("--dedup-window must be 1s or more, is {:?}", self.dedup_window));
         }
@@ -169,10 +183,18 @@ impl Dedup {
         pipe.clear();
         let key = self.marker_key();
         pipe.add(&[b"GET", key.as_bytes()]);
-        let memory = match pipe.run()?.first() {
+        self.each_witness(pipe, |pipe, key| {
+            pipe.add(&[b"GET", key]);
+        });
+        let answers = pipe.run()?;
+        let memory = match answers.first() {
             Some(Value::BulkString(text)) => Memory::parse(text),
             _ => None,
         };
+        let memory = memory.filter(|memory| {
+            let nonce = memory.nonce_text();
+            answers.iter().skip(1).all(|witness| bytes(Some(witness)) == Some(nonce.as_bytes()))
+        });
         self.open = memory.map(|memory| Open::new(&self.prefix, memory, self.window_s));
         Ok(if self.open.is_some() { Found::Whole } else { Found::Empty })
     }
@@ -183,18 +205,6 @@ impl Dedup {
         let nonce = xxh3_64(rapport_events::new_event_id().as_bytes());
         let memory = Memory::first(nonce, now_s(), ids.max(FIRST_IDS));
         self.open = Some(Open::new(&self.prefix, memory, self.window_s));
-    }
-
-    /// From now on every cleaner uses this memory.
-    ///
-    /// # Errors
-    /// Redis does not answer.
-    pub(crate) fn found(&mut self, pipe: &mut RedisPipe) -> Result<(), RedisError> {
-        let key = self.marker_key();
-        if let Some(open) = &self.open {
-            pipe.add(&[b"SET", key.as_bytes(), open.marker.as_bytes()]);
-        }
-        pipe.run().map(drop)
     }
 
     /// Begins to ask about a batch.
@@ -223,28 +233,6 @@ impl Dedup {
         bucket_key(&mut self.key, &open.keys, hash.bucket(open.memory.bits));
         pipe.add(&[b"HSET", &self.key, &hash.name, Place::of(at).as_bytes()]);
         open.let_expire(pipe, &self.key, hash);
-    }
-
-    /// The last command of every round trip: whether the memory is still the one that was asked.
-    /// Returns the place of the answer.
-    pub(crate) fn ask_marker(&self, pipe: &mut RedisPipe) -> usize {
-        pipe.add(&[b"GET", self.marker_key().as_bytes()])
-    }
-
-    /// # Errors
-    /// The memory was lost.
-    pub(crate) fn check(&mut self, answer: Option<&Value>) -> Result<Check, Error> {
-        let (Some(open), Some(Value::BulkString(text))) = (&self.open, answer) else { return Err(Error::MemoryLost) };
-        if text == open.marker.as_bytes() {
-            return Ok(Check::Held);
-        }
-        match Memory::parse(text) {
-            Some(memory) if memory.nonce == open.memory.nonce => {
-                self.open = Some(Open::new(&self.prefix, memory, self.window_s));
-                Ok(Check::Moved)
-            }
-            Some(_) | None => Err(Error::MemoryLost),
-        }
     }
 
     /// For each record that was asked about, in order: whether its id was seen at another place.

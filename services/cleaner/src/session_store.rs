@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn pipe() -> RedisPipe {
-        RedisPipe::new("redis://127.0.0.1:1", Duration::from_secs(1)).unwrap()
+        RedisPipe::new("redis://127.0.0.1:1", Duration::from_secs(1), 0).unwrap()
     }
 
     fn written(store: &mut SessionStore) -> usize {

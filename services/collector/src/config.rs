@@ -166,7 +166,7 @@ impl ServiceConfig for Config {
         Tls::load(&self.server.tls).map_err(|error| format!("TLS: {error}"))?;
         self.keys().map_err(|error| error.to_string())?;
         if let Some(url) = &self.quota_redis_url {
-            redis::Client::open(url.as_str()).map_err(|error| format!("--quota-redis-url {url:?}: {error}"))?;
+            rapport_redis::check_url(url).map_err(|error| format!("--quota-redis-url {error}"))?;
         }
         hooks::load(self.http.hooks.as_deref()).map_err(|error| format!("--hooks: {error}"))?;
         let door = &self.door;

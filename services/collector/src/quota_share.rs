@@ -9,11 +9,9 @@
 use std::{sync::Arc, time::Duration};
 
 use rapport_events::EventTime;
+use rapport_redis::{Connection, Settings};
 use rapport_runtime::Lifecycle;
-use redis::{
-    RedisError,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use redis::{FromRedisValue as _, RedisError};
 
 use crate::{keys::Keys, quota::Quota};
 
@@ -68,7 +66,7 @@ pub async fn run(url: Option<&str>, keys: &Keys, lifecycle: &Lifecycle) -> Resul
 
 /// The counts in Redis.
 pub struct Shared {
-    redis: ConnectionManager,
+    redis: Connection,
     /// This instance's field. A new one at every start: what an earlier process counted stays counted.
     instance: String,
 }
@@ -77,11 +75,8 @@ impl Shared {
     /// # Errors
     /// The address is none. A Redis that is away is none.
     pub fn open(url: &str) -> Result<Self, RedisError> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(ANSWER_WITHIN))
-            .set_response_timeout(Some(ANSWER_WITHIN))
-            .set_number_of_retries(0);
-        let redis = ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)?;
+        let settings = Settings { connect_within: ANSWER_WITHIN, answer_within: ANSWER_WITHIN, retries: 0 };
+        let redis = Connection::open(url, settings)?;
         Ok(Self { redis, instance: uuid::Uuid::new_v4().simple().to_string() })
     }
 
@@ -96,12 +91,14 @@ impl Shared {
             let mut pipe = redis::pipe();
             for (quota, day, here) in some {
                 let key = format!("rapport:quota:{}:{day}", quota.name());
-                pipe.hset(&key, &self.instance, *here).ignore();
-                pipe.expire(&key, KEPT_S).ignore();
+                pipe.hset(&key, &self.instance, *here);
+                pipe.expire(&key, KEPT_S);
                 pipe.hvals(&key);
             }
-            let counts: Vec<Vec<u64>> = pipe.query_async(&mut self.redis.clone()).await?;
-            for ((quota, day, here), counts) in some.iter().zip(counts) {
+            let answers = self.redis.clone().run(&pipe).await?;
+            // Of each three the last is the counts.
+            for ((quota, day, here), counts) in some.iter().zip(answers.into_iter().skip(2).step_by(3)) {
+                let counts = Vec::<u64>::from_redis_value(counts)?;
                 let all = counts.iter().fold(0u64, |sum, count| sum.saturating_add(*count));
                 quota.set_elsewhere(*day, all.saturating_sub(*here));
             }

@@ -124,6 +124,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         dead: dead.clone(),
         owner: Arc::clone(&owner),
     };
+    let ledger = Ledger::new(&config.online)?;
     let sink = Sink {
         component: lifecycle.component("sink"),
         aggregates: aggregates::Aggregates::new(
@@ -132,7 +133,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         ),
         aggregate_every: config.aggregate_every,
         writer: LogWriter::new(log.clone(), config.writer_settings()),
-        ledger: Ledger::new(&config.online)?,
+        ledger: ledger.clone(),
         runtime: runtime.clone(),
         from_consumer,
         to_consumer,
@@ -145,7 +146,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         Arc::clone(&statistics),
     );
     let rebuilder = Rebuilder {
-        ledger: Ledger::new(&config.online)?,
+        ledger,
         log: log.clone(),
         aggregates: aggregates::Aggregates::new(
             OnlineWriter::new(&config.online, config.state_ttl())?,

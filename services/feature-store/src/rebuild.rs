@@ -4,12 +4,15 @@
 //! this consumer with a note that is behind the log is caught up from there. One without a note is made anew:
 //! everything that it had is deleted, since what was written after Redis forgot began from nothing, and the
 //! log is folded from its beginning. The stream waits meanwhile, the order of events being that of the fold.
+//!
+//! On a Cluster the note stands on every master. One master that has forgotten is enough: what the others still
+//! have of the partition goes too, and all of it is folded again.
 
 use std::collections::BTreeSet;
 
 use rapport_events::LoggedEvent;
 use rapport_offline::{Manifest, OfflineLog, Selection};
-use rapport_online::Ledger;
+use rapport_online::{Ledger, Note};
 
 use crate::{Error, aggregates::Aggregates, customers::Customers, record::Incoming};
 
@@ -17,6 +20,16 @@ use crate::{Error, aggregates::Aggregates, customers::Customers, record::Incomin
 const BATCH: usize = 10_000;
 /// Customers of the log's end who are looked for, to tell a Redis without notes from an empty one.
 const LOOKED_FOR: usize = 50;
+
+/// What became of a piece of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Redis is as far as this offset.
+    Covered(i64),
+    Over,
+    /// Redis has forgotten meanwhile, and what was folded before with it.
+    Forgotten,
+}
 
 /// The note of a partition that is being deleted: whoever finds it begins from nothing too.
 const ANEW: i64 = -2;
@@ -34,15 +47,15 @@ pub(crate) enum Need {
 }
 
 /// What a partition needs, by its note, the end of its log, and whether Redis holds that end.
-fn need(note: Option<i64>, log_ends: Option<i64>, holds_the_end: impl FnOnce() -> bool) -> Need {
+fn need(note: Note, log_ends: Option<i64>, holds_the_end: impl FnOnce() -> bool) -> Need {
     match (note, log_ends) {
-        (Some(..=ANEW), _) => Need::Anew,
-        (Some(note), Some(end)) if note < end => Need::CatchUp(note),
-        (Some(_), _) => Need::Nothing,
-        (None, None) => Need::Note(-1),
+        (Note::Torn | Note::At(..=ANEW), _) => Need::Anew,
+        (Note::At(note), Some(end)) if note < end => Need::CatchUp(note),
+        (Note::At(_), _) => Need::Nothing,
+        (Note::None, None) => Need::Note(-1),
         // A store from before there were notes.
-        (None, Some(end)) if holds_the_end() => Need::Note(end),
-        (None, Some(_)) => Need::Anew,
+        (Note::None, Some(end)) if holds_the_end() => Need::Note(end),
+        (Note::None, Some(_)) => Need::Anew,
     }
 }
 
@@ -54,13 +67,12 @@ pub(crate) struct Rebuilder {
 }
 
 impl Rebuilder {
-    /// Whether Redis has lost the note of one of these partitions.
+    /// Whether Redis, or one of its masters, has lost the note of one of these partitions.
     ///
     /// # Errors
     /// Redis is away.
     pub(crate) fn forgotten(&mut self, partitions: &[i32]) -> Result<bool, Error> {
-        let notes = self.runtime.block_on(self.ledger.folded(partitions))?;
-        Ok(notes.iter().any(Option::is_none))
+        Ok(self.runtime.block_on(self.ledger.has_forgotten(partitions))?)
     }
 
     /// What partitions need that come to this consumer.
@@ -126,11 +138,11 @@ impl Rebuilder {
         Ok(Replay { partition, above, manifests: manifests.into_iter(), done: 0, of })
     }
 
-    /// Folds the next piece of a replay. Returns up to where Redis is, `None` when it is over.
+    /// Folds the next piece of a replay.
     ///
     /// # Errors
     /// Redis or the log is away: a new replay from the last note goes on.
-    pub(crate) fn step(&mut self, replay: &mut Replay, customers: &mut Customers) -> Result<Option<i64>, Error> {
+    pub(crate) fn step(&mut self, replay: &mut Replay, customers: &mut Customers) -> Result<Step, Error> {
         let (mut piece, mut rows) = (Vec::new(), 0);
         while rows < BATCH
             && let Some(manifest) = replay.manifests.next()
@@ -140,7 +152,7 @@ impl Rebuilder {
         }
         let Some(covered) = piece.last().map(|manifest| manifest.last) else {
             self.runtime.block_on(self.ledger.told(replay.partition))?;
-            return Ok(None);
+            return Ok(Step::Over);
         };
         let mut events = self.log.events_of(&piece, &Selection::default())?;
         self.runtime.block_on(self.ledger.tell(replay.partition, replay.done, replay.of))?;
@@ -150,10 +162,13 @@ impl Rebuilder {
         self.runtime.block_on(self.aggregates.fold(replay.partition, &events))?;
         let incoming: Vec<Incoming> = events.into_iter().map(of_the_log).collect();
         self.runtime.block_on(customers.fold(&incoming))?;
-        self.note(replay.partition, covered)?;
+        // Not a new note: one that is gone is how a loss in the middle of a replay is seen.
+        if !self.runtime.block_on(self.ledger.advance(&[(replay.partition, covered)]))? {
+            return Ok(Step::Forgotten);
+        }
         metrics::gauge!("rapport_feature_store_rebuilt_share", "partition" => replay.partition.to_string())
             .set(replay.share());
-        Ok(Some(covered))
+        Ok(Step::Covered(covered))
     }
 
     /// Where a partition's stream goes on.
@@ -192,12 +207,14 @@ mod tests {
     #[test]
     fn a_partition_is_caught_up_made_anew_or_left_as_it_is_by_its_note() {
         let never = || unreachable!("nobody looks");
-        assert_eq!(need(Some(10), Some(10), never), Need::Nothing);
-        assert_eq!(need(Some(12), Some(10), never), Need::Nothing, "the log is behind for as long as a flush");
-        assert_eq!(need(Some(4), Some(10), never), Need::CatchUp(4));
-        assert_eq!(need(None, None, never), Need::Note(-1), "a new installation");
-        assert_eq!(need(None, Some(10), || true), Need::Note(10), "a store from before there were notes");
-        assert_eq!(need(None, Some(10), || false), Need::Anew);
-        assert_eq!(need(Some(ANEW), Some(10), never), Need::Anew, "whoever deleted it was killed");
+        assert_eq!(need(Note::At(10), Some(10), never), Need::Nothing);
+        assert_eq!(need(Note::At(12), Some(10), never), Need::Nothing, "the log is behind for as long as a flush");
+        assert_eq!(need(Note::At(4), Some(10), never), Need::CatchUp(4));
+        assert_eq!(need(Note::None, None, never), Need::Note(-1), "a new installation");
+        assert_eq!(need(Note::None, Some(10), || true), Need::Note(10), "a store from before there were notes");
+        assert_eq!(need(Note::None, Some(10), || false), Need::Anew);
+        assert_eq!(need(Note::Torn, Some(10), never), Need::Anew, "a master has forgotten");
+        assert_eq!(need(Note::Torn, None, never), Need::Anew, "and its log has nothing yet");
+        assert_eq!(need(Note::At(ANEW), Some(10), never), Need::Anew, "whoever deleted it was killed");
     }
 }

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, clap::Parser)]
 #[command(name = "rapport-scorer", version)]
 // Lists are written with the same connection as customers are read.
-#[command(mut_arg("redis_write_timeout_ms", |arg| arg.hide(true)))]
+#[command(mut_arg("redis_write_timeout_ms", |arg| arg.hide(true)), mut_arg("redis_replicas", |arg| arg.hide(true)))]
 pub struct Config {
     /// Where gRPC answers
     #[arg(long, env = "RAPPORT_GRPC_ADDR", default_value = "127.0.0.1:7501")]

@@ -189,9 +189,15 @@ impl Memory {
                     }
                 }
             }
-            let marker = self.dedup.ask_marker(&mut self.pipe);
+            let marker = self.dedup.ask_marker(&mut self.pipe)?;
             let answers = self.pipe.run()?;
-            if self.dedup.check(answers.get(marker))? == Check::Held {
+            if self.pipe.was_redirected() {
+                // Masters that nobody had expected have answered: they are asked whether they had forgotten.
+                self.dedup.ask_marker(&mut self.pipe)?;
+                let of_them = self.pipe.run()?;
+                self.dedup.check(&of_them)?;
+            }
+            if self.dedup.check(answers.get(marker..).unwrap_or_default())? == Check::Held {
                 self.dedup.duplicates(&mut self.pipe, &answers, &mut self.duplicates)?;
                 self.sessions.take(&answers);
                 return Ok(());

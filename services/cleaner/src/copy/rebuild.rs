@@ -79,7 +79,7 @@ impl Rebuild {
         }
         let read = self.read(pipe, dedup, &[key.as_bytes(), token.as_bytes()], progress).and_then(|read| {
             if read {
-                dedup.found(pipe)?;
+                dedup.found(pipe, token.as_bytes())?;
             }
             Ok(read)
         });
@@ -100,6 +100,7 @@ impl Rebuild {
         held: &[&[u8]; 2],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<bool, Error> {
+        dedup.claim(pipe, held[1])?;
         let topic = self.kafka.topics().clean;
         // Records of open transactions count as well: whether they are committed or read again, they
         // stand at the same place.

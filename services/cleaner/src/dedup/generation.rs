@@ -56,6 +56,11 @@ impl Memory {
         self.since_s.saturating_add(window_s.saturating_mul(2)).saturating_add(SLACK_S)
     }
 
+    /// The nonce as it is stored by itself.
+    pub(crate) fn nonce_text(&self) -> String {
+        format!("{:016x}", self.nonce)
+    }
+
     pub(crate) fn buckets(&self) -> u64 {
         1 << self.bits
     }

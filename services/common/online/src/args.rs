@@ -1,11 +1,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rapport_features::Views;
-use redis::{
-    Client, IntoConnectionInfo as _,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-    io::tcp::TcpSettings,
-};
+use rapport_redis::{Connection, Replicas, Settings, check_url};
 
 use crate::{Error, Keys};
 
@@ -25,14 +21,15 @@ fn key_prefix(text: &str) -> Result<String, String> {
 }
 
 fn redis_url(text: &str) -> Result<String, String> {
-    Client::open(text).map(|_| text.to_owned()).map_err(|e| format!("must be like redis://host:6379: {e}"))
+    check_url(text).map(|()| text.to_owned())
 }
 
 /// How to reach the online store, the same for every service.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Online store")]
 pub struct OnlineArgs {
-    /// Redis, as redis://[user:password@]host:port[/db]
+    /// Redis: one node as redis://[user:password@]host:port[/db], a Redis Cluster as
+    /// redis-cluster://[user:password@]host:port[,host:port]..., some of its nodes being enough
     #[arg(long, env = "RAPPORT_REDIS_URL", default_value = "redis://127.0.0.1:6379", value_parser = redis_url,
           hide_env_values = true)]
     pub redis_url: String,
@@ -48,6 +45,11 @@ pub struct OnlineArgs {
     /// A write that Redis has not answered by then is tried again, in milliseconds
     #[arg(long, env = "RAPPORT_REDIS_WRITE_TIMEOUT_MS", default_value = "5000", value_parser = milliseconds)]
     pub redis_write_timeout_ms: Duration,
+
+    /// A write counts when so many replicas of its master have it too, so that a failover does not lose it; while fewer
+    /// are there, the stream waits. With 0 a failover may lose the last moment before it
+    #[arg(long, env = "RAPPORT_REDIS_REPLICAS", default_value_t = 0)]
+    pub redis_replicas: u8,
 }
 
 impl OnlineArgs {
@@ -58,7 +60,14 @@ impl OnlineArgs {
             key_prefix: key_prefix.into(),
             redis_read_timeout_ms: Duration::from_millis(250),
             redis_write_timeout_ms: Duration::from_secs(5),
+            redis_replicas: 0,
         }
+    }
+
+    /// Who must have a write.
+    pub fn replicas(&self) -> Replicas {
+        // Half of the time is left for the write itself.
+        Replicas { count: self.redis_replicas, within: self.redis_write_timeout_ms / 2 }
     }
 
     pub fn keys(&self) -> Keys {
@@ -70,18 +79,11 @@ impl OnlineArgs {
     ///
     /// # Errors
     /// The URL is not one of Redis's.
-    pub fn connect(&self, timeout: Duration) -> Result<ConnectionManager, Error> {
+    pub fn connect(&self, timeout: Duration) -> Result<Connection, Error> {
         // One short retry inside: the callers have their own, and deadlines shorter than its.
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(200))
-            .set_connection_timeout(Some(timeout.max(Duration::from_secs(1))))
-            .set_response_timeout(Some(timeout));
-        // Small requests, each waited for: Nagle's algorithm would hold one back for the answer to the last.
-        let at_once = TcpSettings::default().set_nodelay(true);
-        let url = self.redis_url.as_str().into_connection_info()?.set_tcp_settings(at_once);
-        Ok(ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?)
+        let connect_within = timeout.max(Duration::from_secs(1));
+        let settings = Settings { connect_within, answer_within: timeout, retries: 1 };
+        Ok(Connection::open(&self.redis_url, settings)?)
     }
 }
 

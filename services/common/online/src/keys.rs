@@ -32,6 +32,11 @@ impl Keys {
         crate::ledger::rebuilding_key(&self.prefix)
     }
 
+    /// What is written to see whether replicas have everything before it.
+    pub(crate) fn settled(&self, tag: &str) -> String {
+        format!("{}:{{{tag}}}:settled", self.prefix)
+    }
+
     /// The HASH of a tenant's trends.
     pub fn trends(&self, tenant: &Tenant) -> String {
         format!("{}:{{{tenant}}}:trend", self.prefix)

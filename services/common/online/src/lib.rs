@@ -6,7 +6,8 @@
 //! | a customer's cached list | `<prefix>:{<tenant>/<customer>}:l` | STRING, the scorer's own (its `cache/list.rs`) |
 //! | an item | `<prefix>:{<tenant>/i/<item>}:p` | HASH: `o<partition>` fence and `s<partition>` partial state of each source partition, `w<partition>` marker |
 //! | a tenant's trends | `<prefix>:{<tenant>}:trend` | HASH: as an item's |
-//! | how far it is | `<prefix>:{_}:folded`, `<prefix>:{_}:rebuilding` | HASHes of the feature store's own ([`Ledger`]) |
+//! | how far it is | `<prefix>:{_}:folded` (on a Cluster one for each witness's tag), `<prefix>:{_}:rebuilding` | HASHes of the feature store's own ([`Ledger`]) |
+//! | nothing | `<prefix>:{<tag>}:settled` | STRING, written to see whether replicas have all that was written before |
 //!
 //! The feature store writes all but the lists ([`OnlineWriter`]), each key by compare-and-set on
 //! its fence: the `partition:offset` of the last event that the value holds. A write whose base has
@@ -22,12 +23,13 @@ mod marker;
 mod reader;
 mod record;
 mod sizes;
+mod walk;
 mod writer;
 
 pub use args::{OnlineArgs, ViewsArgs};
 pub use error::Error;
 pub use keys::Keys;
-pub use ledger::Ledger;
+pub use ledger::{Ledger, Note};
 pub use marker::Marker;
 pub use reader::OnlineReader;
 pub use record::{Standing, StoredCustomer, StoredPartial, parse_fence};

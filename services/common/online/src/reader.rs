@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use rapport_events::Tenant;
 use rapport_features::{Entity, State, TrendState, Views};
-use redis::{Pipeline, Value, aio::ConnectionManager};
+use rapport_redis::Connection;
+use redis::{Pipeline, Value};
 
 use crate::{Error, Keys, OnlineArgs, StoredCustomer, StoredPartial};
 
@@ -15,7 +16,7 @@ const CHUNK: usize = 100;
 /// connection that mends itself.
 #[derive(Clone)]
 pub struct OnlineReader {
-    connection: ConnectionManager,
+    connection: Connection,
     keys: Keys,
     timeout: Duration,
 }
@@ -36,20 +37,22 @@ impl OnlineReader {
 
     async fn run(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
         let mut connection = self.connection.clone();
-        match tokio::time::timeout(self.timeout, pipeline.query_async(&mut connection)).await {
+        match tokio::time::timeout(self.timeout, connection.run(pipeline)).await {
             Ok(answers) => Ok(answers?),
             Err(_) => Err(Error::Timeout(self.timeout)),
         }
     }
 
-    /// Whether Redis answers.
+    /// Whether Redis answers, all of it.
     ///
     /// # Errors
     /// It does not, within the read timeout.
     pub async fn ping(&self) -> Result<(), Error> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("PING");
-        self.run(&pipeline).await.map(drop)
+        let mut connection = self.connection.clone();
+        match tokio::time::timeout(self.timeout, connection.ping()).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Error::Timeout(self.timeout)),
+        }
     }
 
     /// Many customers with everything, in the order of the ids.

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use redis::{Pipeline, Value, aio::ConnectionManager};
+use rapport_redis::{Connection, Master};
+use redis::Value;
 
-use crate::{Error, OnlineArgs};
+use crate::{
+    Error, OnlineArgs,
+    walk::{START, scan, scanned, within},
+};
 
 /// Keys of one page, and those of one kind of which the size is asked for.
 const PAGE: usize = 1_000;
@@ -20,11 +24,13 @@ pub struct Sizes {
     pub items: Vec<u64>,
 }
 
-/// Walks over the keys, a page at each call, round and round.
+/// Walks over the keys of all masters, a page at each call, round and round.
 pub struct SizeSampler {
-    connection: ConnectionManager,
+    connection: Connection,
     pattern: String,
     timeout: Duration,
+    /// Those whose keys are still to be seen in this round; the last of them is at work.
+    masters: Vec<Master>,
     cursor: Vec<u8>,
 }
 
@@ -36,14 +42,8 @@ impl SizeSampler {
     pub fn new(args: &OnlineArgs) -> Result<Self, Error> {
         let timeout = args.redis_write_timeout_ms;
         let pattern = format!("{}:{{*", args.key_prefix);
-        Ok(Self { connection: args.connect(timeout)?, pattern, timeout, cursor: b"0".to_vec() })
-    }
-
-    async fn run(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
-        match tokio::time::timeout(self.timeout, pipeline.query_async(&mut self.connection)).await {
-            Ok(answers) => Ok(answers?),
-            Err(_) => Err(Error::Timeout(self.timeout)),
-        }
+        let (connection, masters) = (args.connect(timeout)?, Vec::new());
+        Ok(Self { connection, pattern, timeout, masters, cursor: START.to_vec() })
     }
 
     /// Sizes of the next page that has any. A key that goes meanwhile is left out.
@@ -62,21 +62,21 @@ impl SizeSampler {
     }
 
     async fn page(&mut self) -> Result<Sizes, Error> {
-        let mut page = redis::pipe();
-        page.cmd("SCAN").arg(&self.cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(PAGE);
-        let answer = self.run(&page).await?.into_iter().next();
-        let Some(Value::Array(answer)) = answer else {
-            return Err(Error::Corrupt { key: "SCAN".into(), reason: format!("{answer:?}") });
-        };
-        let mut answer = answer.into_iter();
-        let (Some(Value::BulkString(next)), Some(Value::Array(keys))) = (answer.next(), answer.next()) else {
-            return Err(Error::Corrupt { key: "SCAN".into(), reason: "is no cursor with keys".into() });
-        };
+        if self.masters.is_empty() {
+            self.masters = within(self.timeout, self.connection.layout()).await?.masters();
+            self.cursor = START.to_vec();
+        }
+        let Some(master) = self.masters.last() else { return Ok(Sizes::default()) };
+        let page = scan(&self.cursor, &self.pattern, PAGE);
+        let answer = within(self.timeout, self.connection.run_on(master, &page)).await.and_then(scanned);
+        let (next, keys) = answer.inspect_err(|_| {
+            // It may be none of the masters any more.
+            self.masters.clear();
+        })?;
+        if next == START {
+            self.masters.pop();
+        }
         self.cursor = next;
-        let keys: Vec<Vec<u8>> = keys
-            .into_iter()
-            .filter_map(|key| if let Value::BulkString(key) = key { Some(key) } else { None })
-            .collect();
         Ok(Sizes {
             customers: self.of(&keys, b"}:s").await?,
             lists: self.of(&keys, b"}:l").await?,
@@ -93,7 +93,7 @@ impl SizeSampler {
         some.iter().for_each(|key| {
             sizes.cmd("MEMORY").arg("USAGE").arg(*key).arg("SAMPLES").arg(0);
         });
-        let answers = self.run(&sizes).await?;
+        let answers = within(self.timeout, self.connection.run(&sizes)).await?;
         answers
             .into_iter()
             .filter_map(|answer| match answer {

@@ -4,11 +4,13 @@ use std::{fmt, time::Duration};
 
 use rapport_events::{Position, Tenant};
 use rapport_features::CustomerState;
-use redis::{Pipeline, Script, Value, aio::ConnectionManager};
+use rapport_redis::{Connection, Replicas};
+use redis::{Pipeline, Script, Value};
 
 use crate::{
     Error, Keys, Marker, OnlineArgs, Standing, StoredCustomer, StoredPartial,
     record::{MARKER, fence_text, partial_fields},
+    walk::within,
 };
 
 /// Commands in one pipeline: large enough to hide the round trip, small enough that Redis answers
@@ -95,9 +97,13 @@ impl Write {
 
 /// The feature store's connection.
 pub struct OnlineWriter {
-    connection: ConnectionManager,
+    connection: Connection,
     keys: Keys,
     timeout: Duration,
+    replicas: Replicas,
+    /// Writes were made of which nobody knows whether enough replicas have them: those of before the start, or of
+    /// a call that failed. Who tries again would find them made.
+    owes: bool,
     ttl: Option<Duration>,
     script: Script,
 }
@@ -111,7 +117,16 @@ impl OnlineWriter {
     pub fn new(args: &OnlineArgs, ttl: Option<Duration>) -> Result<Self, Error> {
         let timeout = args.redis_write_timeout_ms;
         let script = Script::new(COMPARE_AND_SET);
-        Ok(Self { connection: args.connect(timeout)?, keys: args.keys(), timeout, ttl, script })
+        let replicas = args.replicas();
+        Ok(Self {
+            connection: args.connect(timeout)?,
+            keys: args.keys(),
+            timeout,
+            replicas,
+            owes: replicas.count > 0,
+            ttl,
+            script,
+        })
     }
 
     pub fn keys(&self) -> &Keys {
@@ -119,20 +134,41 @@ impl OnlineWriter {
     }
 
     async fn run(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
-        match tokio::time::timeout(self.timeout, pipeline.query_async(&mut self.connection)).await {
+        self.settle().await?;
+        match tokio::time::timeout(self.timeout, self.connection.run(pipeline)).await {
             Ok(answers) => Ok(answers?),
             Err(_) => Err(Error::Timeout(self.timeout)),
         }
     }
 
-    /// Whether Redis answers.
+    /// Waits until replicas have what is owed: they take writes in their order, so one more write on each master
+    /// that they have says that they have those before it.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if !self.owes {
+            return Ok(());
+        }
+        let mut tags = within(self.timeout, self.connection.witnesses()).await?;
+        if !self.connection.is_cluster() {
+            tags.push("_");
+        }
+        let mut pipeline = redis::pipe();
+        for tag in tags {
+            pipeline.cmd("SET").arg(self.keys.settled(tag)).arg(1);
+        }
+        within(self.timeout, self.connection.write(&pipeline, self.replicas)).await?;
+        self.owes = false;
+        Ok(())
+    }
+
+    /// Whether Redis answers, all of it.
     ///
     /// # Errors
     /// It does not, within the write timeout.
     pub async fn ping(&mut self) -> Result<(), Error> {
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("PING");
-        self.run(&pipeline).await.map(drop)
+        match tokio::time::timeout(self.timeout, self.connection.ping()).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Error::Timeout(self.timeout)),
+        }
     }
 
     /// Loads customers by key, in the order of the keys.
@@ -218,7 +254,7 @@ impl OnlineWriter {
         for chunk in writes.chunks(CHUNK) {
             let mut pipeline = Pipeline::with_capacity(chunk.len() + 1);
             // Redis forgets scripts when it restarts: loading costs less than noticing.
-            pipeline.cmd("SCRIPT").arg("LOAD").arg(COMPARE_AND_SET).ignore();
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(COMPARE_AND_SET);
             for write in chunk {
                 let expected = write.expected.map(fence_text).unwrap_or_default();
                 pipeline.cmd("EVALSHA").arg(self.script.get_hash()).arg(1).arg(&write.key);
@@ -229,7 +265,11 @@ impl OnlineWriter {
                     pipeline.arg(name).arg(bytes.as_slice());
                 }
             }
-            for answer in self.run(&pipeline).await? {
+            self.settle().await?;
+            self.owes = self.replicas.count > 0;
+            let answers = within(self.timeout, self.connection.write_after_first(&pipeline, self.replicas)).await?;
+            self.owes = false;
+            for answer in answers {
                 outcomes.push(match answer {
                     Value::Int(1) => Outcome::Written,
                     Value::Int(_) => Outcome::Conflict,

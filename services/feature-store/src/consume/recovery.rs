@@ -11,7 +11,11 @@ use rdkafka::{
 };
 
 use super::{Batch, Consume, Ownership, RETRY, commit};
-use crate::{Error, rebuild::Need, sink::ToSink};
+use crate::{
+    Error,
+    rebuild::{Need, Step},
+    sink::ToSink,
+};
 
 const SEEK: Duration = Duration::from_secs(10);
 
@@ -99,18 +103,23 @@ impl Consume {
             let step = match &mut replay {
                 None => self.rebuilder.replay(partition, above).map(|of| {
                     replay = Some(of);
-                    Some(above)
+                    Step::Covered(above)
                 }),
                 Some(replay) => self.rebuilder.step(replay, &mut self.customers),
             };
             match step {
-                Ok(Some(covered)) => {
+                Ok(Step::Covered(covered)) => {
                     above = covered;
                     let percent = replay.as_ref().map_or(0.0, |replay| 100.0 * replay.share());
                     self.component.waiting(format!("folding partition {partition} again from the log: {percent:.0} %"));
                     self.stay(consumer, carried, Duration::from_millis(1))?;
                 }
-                Ok(None) => {
+                Ok(Step::Forgotten) => {
+                    self.customers.forget();
+                    self.insist(consumer, carried, |this| this.rebuilder.wipe(&BTreeSet::from([partition])))?;
+                    (replay, above) = (None, -1);
+                }
+                Ok(Step::Over) => {
                     tracing::info!(partition, took = ?started.elapsed(), "redis has what the log has");
                     return Ok(());
                 }

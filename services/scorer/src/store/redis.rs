@@ -7,7 +7,8 @@ use futures::future::BoxFuture;
 use rapport_events::{EventTime, Tenant};
 use rapport_features::{History, TREND_ITEMS, Views, item_hash};
 use rapport_online::{Keys, OnlineArgs, OnlineReader};
-use redis::{Pipeline, Value, aio::ConnectionManager};
+use rapport_redis::Connection;
+use redis::{Pipeline, Value};
 
 use super::{Known, Store, StoreError, With};
 use crate::{pipeline::Candidate, trends::Trends};
@@ -45,9 +46,9 @@ impl SeenItems {
     }
 }
 
-/// Redis behind one connection that mends itself.
+/// Redis behind a connection that mends itself.
 pub struct RedisStore {
-    connection: ConnectionManager,
+    connection: Connection,
     keys: Keys,
     reader: OnlineReader,
     views: Arc<Views>,
@@ -95,7 +96,7 @@ impl Store for RedisStore {
                     pipeline.cmd("HMGET").arg(key).arg(&FIELDS);
                 }
             }
-            let answers: Vec<Value> = pipeline.query_async(&mut connection).await.map_err(failed)?;
+            let answers = connection.run(&pipeline).await.map_err(failed)?;
             let mut answers = answers.into_iter();
             let fields = match answers.next() {
                 Some(Value::Array(fields)) => fields.into_iter().map(bytes).collect(),
@@ -115,9 +116,9 @@ impl Store for RedisStore {
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let mut connection = self.connection.clone();
-            let mut command = redis::cmd("SET");
-            command.arg(self.keys.list(tenant, customer)).arg(list).arg("EX").arg(ttl.as_secs().max(1));
-            command.query_async::<()>(&mut connection).await.map_err(failed)
+            let mut pipeline = Pipeline::with_capacity(1);
+            pipeline.cmd("SET").arg(self.keys.list(tenant, customer)).arg(list).arg("EX").arg(ttl.as_secs().max(1));
+            connection.run(&pipeline).await.map(drop).map_err(failed)
         })
     }
 
