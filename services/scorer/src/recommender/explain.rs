@@ -12,7 +12,10 @@ use rapport_events::{EventTime, Tenant};
 use rapport_inference::Asked;
 use rapport_placements::{Placement, Resolved};
 
-use super::{Answer, Ask, Facts, Hydrated, Recommender, Served, picked};
+use super::{
+    Answer, Ask, Recommender, Served,
+    make::{Facts, Hydrated, picked},
+};
 use crate::{
     arrange::{self, Arranged, World},
     cache::Pick,
