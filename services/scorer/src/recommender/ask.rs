@@ -30,6 +30,11 @@ impl Ask {
         rules.map(|placement| placement.candidates).fold(self.limit, usize::max)
     }
 
+    /// Whether its rules keep places for new items.
+    pub(super) fn wants_new(&self) -> bool {
+        self.placement.iter().flat_map(Resolved::all).any(|placement| placement.new_items.is_some())
+    }
+
     /// Whether a list that was made without more ado answers it.
     pub(super) fn plain(&self) -> bool {
         let narrows = self.placement.as_ref().is_some_and(|of| of.placement.narrows());

@@ -14,13 +14,14 @@ use crate::{
     cache::{
         decide::{Decision, decide},
         keeper::Customer,
-        pick,
+        new_items, pick,
     },
     degraded::Degraded,
     pipeline::filters::Admission,
     shadow::Tried,
     store::With,
 };
+
 impl Recommender {
     /// The best items for a customer, in the model's order: at least as many as are asked for, and as
     /// many as the placement chooses from where that costs nothing.
@@ -57,14 +58,17 @@ impl Recommender {
         // What is cached was made for the model's own outcome.
         let usable = !ask.include_seen && query.outcome.is_none() && decision_serves(decision);
         if let (true, Some(list)) = (usable, &list)
-            && let Some(items) = pick(list, &Admission::new(&query, self.pipeline.filters()), ask.limit, ask.most())
+            && let admission = Admission::new(&query, self.pipeline.filters())
+            && let Some(items) = pick(list, &admission, ask.limit, ask.most())
         {
+            let reserve = if ask.wants_new() { new_items(list, &admission, &items) } else { Vec::new() };
             if let Decision::Stale { lag } | Decision::Outgoing { lag } = decision {
                 self.meters.lag.record(lag as f64);
                 self.keep.refresh((tenant.clone(), ask.customer));
             }
             return Answer {
                 items: arrange::as_it_is(items),
+                reserve,
                 placement: None,
                 made_by: outgoing.filter(|_| matches!(decision, Decision::Outgoing { .. })).cloned(),
                 model: standing.model.clone(),
@@ -103,7 +107,7 @@ impl Recommender {
                     // A variant does not make the list that others are served from.
                     self.keep.refresh(customer);
                 }
-                answer.items.truncate(most);
+                answer.shorten(most);
                 answer
             }
             Hydrated::Stranger => self.compute(query, most, &standing, Facts::default()).await.0,

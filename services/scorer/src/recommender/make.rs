@@ -91,6 +91,7 @@ impl Recommender {
             model: standing.model.clone(),
             catalog: self.catalog.of(tenant),
             trends: Arc::default(),
+            new_items: self.new_items.get(tenant),
             deadline,
         }
     }
@@ -112,6 +113,7 @@ impl Recommender {
         degraded.merge(self.standing_degraded(standing));
         let answer = Answer {
             items: arrange::as_it_is(ranked.items.iter().map(picked).collect()),
+            reserve: ranked.reserve.iter().map(picked).collect(),
             placement: None,
             made_by: None,
             model: standing.model.clone(),

@@ -21,12 +21,13 @@ use rapport_placements::Resolved;
 
 use crate::{
     arrange::{self, Placed, World},
-    cache::keeper::Keeper,
+    cache::{Pick, keeper::Keeper},
     catalog::Catalog,
+    cold_start,
     degraded::Degraded,
     meters::Meters,
     models::{LiveModel, Models, Outgoing},
-    pipeline::Pipeline,
+    pipeline::{Pipeline, RESERVE, Tag},
     shadow::Trials,
     store::{Guarded, SeenItems},
     trends::Board,
@@ -56,6 +57,8 @@ pub enum Served {
 /// Items and how they came about.
 pub struct Answer {
     pub items: Vec<Placed>,
+    /// New items behind them, for the places that a placement keeps; empty when it has been arranged.
+    pub reserve: Vec<Pick>,
     /// The model that was live for this call.
     pub model: Option<Arc<LiveModel>>,
     /// The model before that one, where it made the list.
@@ -77,11 +80,21 @@ pub struct Recommender {
     pub models: Arc<Models>,
     pub catalog: Arc<Catalog>,
     pub trends: Arc<Board>,
+    pub new_items: Arc<cold_start::Board>,
     pub pipeline: Pipeline,
     pub rules: Rules,
     pub meters: Meters,
     pub keep: Keeper,
     pub trials: Trials,
+}
+
+impl Answer {
+    /// Keeps the first `most` items; the new ones among the others stay in reserve.
+    fn shorten(&mut self, most: usize) {
+        let behind = self.items.split_off(most.min(self.items.len())).into_iter().map(|placed| placed.pick);
+        let new = behind.filter(|pick| pick.sources.holds(Tag::ColdStart));
+        self.reserve = new.chain(std::mem::take(&mut self.reserve)).take(RESERVE).collect();
+    }
 }
 
 impl Recommender {
@@ -113,7 +126,8 @@ impl Recommender {
             let catalog = self.catalog.of(tenant);
             let world = World { catalog: &catalog, model: answer.model.as_deref(), now: EventTime::now() };
             let best = answer.items.into_iter().map(|placed| placed.pick).collect();
-            answer.items = arrange::by_rules(of, best, limit, &world, &mut rand::rng());
+            let reserve = std::mem::take(&mut answer.reserve);
+            answer.items = arrange::by_rules(of, best, reserve, limit, &world, &mut rand::rng());
         }
         answer.items.truncate(limit);
         answer.placement = placement;

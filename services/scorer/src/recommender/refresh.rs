@@ -74,5 +74,5 @@ pub(super) fn packed(list: &Ranked, model: ModelStamp, answer: &Answer) -> Vec<u
         created: EventTime::now(),
         complete: list.complete,
     };
-    pack(&header, &list.items)
+    pack(&header, list.items.iter().chain(&list.reserve))
 }
