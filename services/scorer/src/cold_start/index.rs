@@ -1,6 +1,11 @@
 //! The new items of one tenant, by their words.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use rapport_events::EventTime;
 
 use super::text::Vector;
 use crate::{catalog::TenantCatalog, pipeline::select};
@@ -9,6 +14,8 @@ use crate::{catalog::TenantCatalog, pipeline::select};
 /// 100K longer memories find no more, shorter ones less (docs/benchmarks/learning.md).
 const FADING: f32 = 0.95;
 pub const LAST: usize = 30;
+/// No list takes longer to be made.
+const ON_THEIR_WAY_MS: i64 = 2_000;
 
 /// Items that a model does not know, and which words they have. [`Default`]: none.
 #[derive(Debug, Default)]
@@ -16,6 +23,8 @@ pub struct NewItems {
     items: Vec<Arc<str>>,
     /// For each word: the items that have it, with its weight in them.
     having: HashMap<u32, Vec<(u32, f32)>>,
+    /// When an item came that had not been here; `None` when there was none.
+    pub news: Option<EventTime>,
 }
 
 impl NewItems {
@@ -34,6 +43,16 @@ impl NewItems {
             }
         }
         new
+    }
+
+    /// The one that follows on `before`, at this moment.
+    pub fn after(mut self, before: &Self, now: EventTime) -> Self {
+        let had: HashSet<&str> = before.items.iter().map(|item| &**item).collect();
+        let has_more = self.items.iter().any(|item| !had.contains(&**item));
+        // Lists that are on their way were made with the one before.
+        self.news =
+            if has_more { Some(EventTime::from_ms(now.as_ms().saturating_add(ON_THEIR_WAY_MS))) } else { before.news };
+        self
     }
 
     pub fn is_empty(&self) -> bool {
@@ -77,7 +96,6 @@ impl NewItems {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rapport_events::EventTime;
 
     use super::*;
     use crate::{
@@ -119,6 +137,19 @@ mod tests {
         assert_eq!(of(&["piano", "jedi"]), ["robots", "violin"]);
         assert_eq!(of(&["gone"]), [""; 0]);
         assert_eq!(ids(&new.near(&catalog.texts(&["jedi"]), 10, |item| item != "robots")), [""; 0]);
+    }
+
+    #[test]
+    fn news_are_items_that_had_not_been_there() {
+        let catalog = catalog(&[("a", "x", 0), ("b", "x", 0)]);
+        let at = EventTime::from_ms;
+        let of = |known: &[&str]| NewItems::of(&catalog, 10, |item| known.contains(&item));
+        let first = of(&["b"]);
+        assert_eq!(first.news, None);
+        let more = of(&[]).after(&first, at(5_000));
+        assert_eq!(more.news, Some(at(7_000)));
+        assert_eq!(of(&[]).after(&more, at(9_000)).news, Some(at(7_000)));
+        assert_eq!(of(&["a"]).after(&more, at(9_000)).news, Some(at(7_000)), "what goes is no news");
     }
 
     #[test]

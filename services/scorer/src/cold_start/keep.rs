@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rapport_events::Tenant;
+use rapport_events::{EventTime, Tenant};
 use rapport_runtime::Lifecycle;
 
 use super::{Board, NewItems};
@@ -51,7 +51,10 @@ pub async fn keep(board: Arc<Board>, models: Arc<Models>, catalog: Arc<Catalog>,
                 continue;
             }
             let began = Instant::now();
-            let build = move || NewItems::of(&of_tenant, most, |item| model.knows(item));
+            // After a start every new item is news: nobody knows which of them the lists of before have.
+            let before = board.get(&tenant);
+            let build =
+                move || NewItems::of(&of_tenant, most, |item| model.knows(item)).after(&before, EventTime::now());
             match tokio::task::spawn_blocking(build).await {
                 Ok(new) => {
                     metrics::gauge!("rapport_scorer_new_items", "tenant" => tenant.to_string()).set(new.len() as f64);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use rapport_events::Tenant;
+use rapport_events::{EventTime, Tenant};
 
 use super::{
     Answer, Ask, Recommender, Served,
@@ -55,6 +55,11 @@ impl Recommender {
             ask.fresh,
             self.rules.max_stale_events,
         );
+        let header = list.as_ref().map(|list| &list.header);
+        let decision = match ask.wants_new() {
+            true => decision.with_news(header, query.new_items.news, ask.fresh, EventTime::now()),
+            false => decision,
+        };
         // What is cached was made for the model's own outcome.
         let usable = !ask.include_seen && query.outcome.is_none() && decision_serves(decision);
         if let (true, Some(list)) = (usable, &list)

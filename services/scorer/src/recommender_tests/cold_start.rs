@@ -82,6 +82,30 @@ async fn a_new_item_with_a_text_like_what_the_customer_had_gets_the_place_that_i
 }
 
 #[tokio::test]
+async fn a_list_of_before_an_item_came_is_made_anew_for_who_wants_it_fresh_and_keeps_places_for_such() {
+    let house = house(4).await;
+    house.history("ann", &["c"]);
+    assert_eq!(items(&house.ask(at("new", 3)).await), ["d", "e", "violin"]);
+    house.written(1).await;
+    let news = house.recommender.new_items.get(&house.tenant).news;
+    house.recommender.catalog.apply(b"acme/violin", None).unwrap();
+    house.item("piano", "music for the piano");
+    // One goes, one comes: their number says nothing.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while house.recommender.new_items.get(&house.tenant).news == news {
+        assert!(Instant::now() < deadline, "no news");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(items(&house.ask(at("new", 3)).await), ["d", "e", "f"], "a moment old: served as it is");
+    let plain = house.ask(Ask { fresh: true, ..at("plain", 3) }).await;
+    assert_eq!(plain.served, Served::Hit, "nobody else waits");
+    let fresh = house.ask(Ask { fresh: true, ..at("new", 3) }).await;
+    assert_eq!((fresh.served, items(&fresh)), (Served::Miss, vec!["d", "e", "piano"]));
+    house.written(2).await;
+    assert_eq!(items(&house.ask(at("new", 3)).await), ["d", "e", "piano"]);
+}
+
+#[tokio::test]
 async fn an_item_is_new_until_a_model_knows_it() {
     let house = house(4).await;
     house.history("ann", &["b"]);
