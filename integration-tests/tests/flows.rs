@@ -12,6 +12,8 @@
 mod broker_outage;
 #[path = "flows/cleaning.rs"]
 mod cleaning;
+#[path = "flows/cold_start.rs"]
+mod cold_start;
 #[path = "flows/dashboards.rs"]
 mod dashboards;
 #[path = "flows/dedup_memory.rs"]

@@ -107,6 +107,11 @@ pub struct AnswerArgs {
     #[arg(long, env = "RAPPORT_TRENDS_EVERY", default_value = "1s", value_parser = parse_duration)]
     pub trends_every: Duration,
 
+    /// Items of the catalog that the live model does not know, the newest so many of them, are proposed by the
+    /// likeness of their texts to those of a customer's last items; 0: none are
+    #[arg(long, env = "RAPPORT_NEW_ITEMS", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(0..=50_000))]
+    pub new_items: u32,
+
     /// Lists that are made or written behind the answers at once
     #[arg(long, env = "RAPPORT_REFRESHES_AT_ONCE", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub refreshes_at_once: u16,

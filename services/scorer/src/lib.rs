@@ -4,12 +4,13 @@
 //! [`store`] -> the cached list, if its versions allow that ([`cache`]) -> else the [`pipeline`]:
 //! sources, merge, filters, scores, selection -> the answer, with how it came about. Behind the
 //! answers (other [`doors`] than gRPC ask there too): lists are written and refreshed ([`cache::keeper`]), what was shown is published
-//! ([`served`]), a version on trial makes lists that nobody sees ([`shadow`]), [`models`] are swapped, [`catalog`] and [`trends`] are kept in memory.
+//! ([`served`]), a version on trial makes lists that nobody sees ([`shadow`]), [`models`] are swapped, [`catalog`], [`trends`] and the items that are new ([`cold_start`]) are kept in memory.
 
 pub mod arrange;
 pub mod breaker;
 pub mod cache;
 pub mod catalog;
+pub mod cold_start;
 mod config;
 pub mod degraded;
 pub mod doors;
@@ -59,6 +60,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     let models = Arc::new(models::Models::default());
     let catalog = Arc::new(catalog::Catalog::keeping_attributes(config.gorse.gorse_addr.is_some()));
     let board = Arc::new(trends::Board::default());
+    let new_items = Arc::new(cold_start::Board::default());
     let (trials, tried) = shadow::Trials::new();
     let (keep, jobs) = cache::keeper::Keeper::new(config.answers.refresh_queue as usize);
     let recommender = Arc::new(recommender::Recommender {
@@ -66,6 +68,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         models: models.clone(),
         catalog: catalog.clone(),
         trends: board.clone(),
+        new_items: new_items.clone(),
         pipeline: pipeline::Pipeline::new(config.models.model_timeout),
         rules: recommender::Rules {
             max_stale_events: config.answers.max_stale_events,
@@ -117,6 +120,13 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         config.answers.trends_every,
         lifecycle.clone(),
     ));
+    let looking = tokio::spawn(cold_start::keep::keep(
+        new_items,
+        models.clone(),
+        catalog.clone(),
+        config.answers.new_items as usize,
+        lifecycle.clone(),
+    ));
     let following = tokio::spawn(follow(
         config.kafka.clone(),
         config.loader(),
@@ -163,7 +173,9 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     // A server that failed takes the rest with it.
     lifecycle.drain();
     drop(answers_end);
-    for (name, task) in [("served", publishing), ("lists", keeping), ("trends", trending), ("shadow", trying)] {
+    let tasks =
+        [("served", publishing), ("lists", keeping), ("trends", trending), ("new items", looking), ("shadow", trying)];
+    for (name, task) in tasks {
         if let Err(error) = task.await {
             tracing::error!(task = name, %error, "a task failed");
         }

@@ -1,5 +1,6 @@
 //! The rules of the cache and of degradation, with a map in place of Redis.
 
+mod cold_start;
 mod outcomes;
 mod placements;
 mod trials;
@@ -151,6 +152,7 @@ impl House {
             models: Arc::new(Models::default()),
             catalog: Arc::new(catalog),
             trends: Arc::new(Board::default()),
+            new_items: Arc::default(),
             pipeline: Pipeline::new(Duration::from_millis(500)),
             rules: Rules { max_stale_events: 2, list_length, swap_grace, refresh_budget: Duration::from_secs(1) },
             meters: Meters::default(),

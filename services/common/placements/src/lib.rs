@@ -33,6 +33,7 @@ pub struct Placement {
     pub never_categories: Vec<String>,
     pub boosts: Vec<Boost>,
     pub diversity: Diversity,
+    pub new_items: Option<NewItems>,
     pub explore: Option<Explore>,
 }
 
@@ -64,6 +65,15 @@ pub struct Diversity {
     /// Maximal marginal relevance (Carbonell and Goldstein, 1998): the weight of the score against the
     /// likeness to what stands before, above 0 and below 1.
     pub mmr: Option<f32>,
+}
+
+/// Places that are kept for items which the live model does not know yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewItems {
+    /// At least one of so many places, as long as there are any.
+    pub every: usize,
+    /// Only what the catalog says was published so lately; `None`: whatever the model does not know.
+    pub within: Option<Duration>,
 }
 
 /// A part of the list that is drawn, to learn what the model would not show.

@@ -128,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{GuardRail, INTERLEAVED, Judged, Match, Metric, Placement};
+    use crate::{GuardRail, INTERLEAVED, Judged, Match, Metric, NewItems, Placement};
 
     const EXAMPLE: &str = include_str!("../../../../deploy/placements/example.yaml");
 
@@ -144,6 +144,7 @@ mod tests {
         let all: Vec<&Placement> = read.placements().map(AsRef::as_ref).collect();
         assert!(all.iter().any(|p| p.explore.is_some()) && all.iter().any(|p| p.diversity.mmr.is_some()));
         assert!(all.iter().any(|p| p.narrows()) && all.iter().any(|p| p.boosts.len() == 4));
+        assert!(all.iter().any(|p| p.new_items.as_ref().is_some_and(|of| of.within.is_some())));
         assert!(home.experiment.is_some(), "all customers take part");
         assert_eq!(read.resolve("nowhere", "ann", |_, _| false), None);
     }
@@ -262,6 +263,22 @@ mod tests {
         for wrong in ["soon", "1s", "100years"] {
             assert!(mistakes(&text(wrong))[0].starts_with("t.yaml: placements.p.boosts[0].fresh: "), "{wrong}");
         }
+    }
+
+    #[test]
+    fn places_for_new_items_are_read_and_checked() {
+        let text = |rule: &str| format!("placements: {{p: {{new_items: {{{rule}}}}}}}");
+        let of = |rule: &str| placements("t.yaml", &text(rule)).unwrap().placements().next().unwrap().new_items.clone();
+        let fortnight = Some(Duration::from_secs(14 * 24 * 3600));
+        assert_eq!(of("every: 5, within: 14d"), Some(NewItems { every: 5, within: fortnight }));
+        assert_eq!(of("every: 2"), Some(NewItems { every: 2, within: None }));
+        for (wrong, named) in
+            [("every: 1", "every: must be 2 to 500, is 1"), ("every: 5, within: 1s", "within: must be 1 minute")]
+        {
+            let found = mistakes(&text(wrong));
+            assert!(found[0].starts_with(&format!("t.yaml: placements.p.new_items.{named}")), "{found:?}");
+        }
+        assert!(mistakes(&text("within: 14d"))[0].contains("missing field `every`"));
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
-use rapport_placements::{Boost, Match, Mistake, Mistakes, Placement, TenantPlacements};
+use rapport_placements::{Boost, Match, Mistake, Mistakes, NewItems, Placement, TenantPlacements};
 use serde_json::{Value, json};
 
 use crate::{
@@ -142,6 +142,12 @@ fn rules(placement: &Placement) -> Vec<String> {
     }));
     lines.extend(placement.diversity.same_category.map(|most| format!("at most {most} of one category")));
     lines.extend(placement.diversity.mmr.map(|weight| format!("variety by MMR, the score weighs {weight}")));
+    lines.extend(placement.new_items.as_ref().map(|NewItems { every, within }| {
+        let young = within
+            .map(|within| format!(", published within {}", humantime::format_duration(within)))
+            .unwrap_or_default();
+        format!("at least one of {every} places for what the model does not know{young}")
+    }));
     lines.extend(
         placement.explore.as_ref().map(|explore| {
             format!("the last {} places are drawn, at temperature {}", explore.slots, explore.temperature)
@@ -177,13 +183,14 @@ mod tests {
     #[test]
     fn a_placement_is_told_in_plain_words() {
         let text = "placements: {p: {candidates: 9, never_categories: [a, b], boosts: [{source: trending, by: -0.5}], \
-                    diversity: {same_category: 2}, explore: {slots: 1}}}";
+                    diversity: {same_category: 2}, new_items: {every: 5, within: 14d}, explore: {slots: 1}}}";
         let read = TenantPlacements::from_yaml("t.yaml", text).unwrap();
         let expected = [
             "arranges the 9 best",
             "never a, b",
             "lowers source trending by 0.50 deviations",
             "at most 2 of one category",
+            "at least one of 5 places for what the model does not know, published within 14days",
             "the last 1 places are drawn, at temperature 1",
         ];
         assert_eq!(rules(read.placements().next().unwrap()), expected);

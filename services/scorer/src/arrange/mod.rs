@@ -1,5 +1,5 @@
 //! What a placement makes of the best items for a customer: boosts, then variety, then the places that
-//! are drawn. After the cache: one list in Redis serves every placement, and a change of the rules is
+//! are kept for new items, then those that are drawn. After the cache: one list in Redis serves every placement, and a change of the rules is
 //! in the next answer.
 //!
 //! Pure: the same items, rules and dice give the same list.
@@ -8,6 +8,7 @@ mod boost;
 mod diversify;
 mod draft;
 mod draw;
+mod new_items;
 
 use std::time::{Duration, Instant};
 
@@ -75,24 +76,32 @@ pub struct Arranged {
 
 /// The first `limit` places of `best`, by the rules that stand for this customer: those of a placement, or of
 /// two that draft together.
-pub fn by_rules(of: &Resolved, best: Vec<Pick>, limit: usize, world: &World<'_>, dice: &mut impl Rng) -> Vec<Placed> {
-    let Some(draft) = &of.draft else { return arrange(&of.placement, best, limit, world, dice).items };
-    let one = arrange(&of.placement, best.clone(), limit, world, dice).items;
-    let other = arrange(&draft.against, best, limit, world, dice).items;
+pub fn by_rules(
+    of: &Resolved,
+    best: Vec<Pick>,
+    reserve: Vec<Pick>,
+    limit: usize,
+    world: &World<'_>,
+    dice: &mut impl Rng,
+) -> Vec<Placed> {
+    let Some(draft) = &of.draft else { return arrange(&of.placement, best, reserve, limit, world, dice).items };
+    let one = arrange(&of.placement, best.clone(), reserve.clone(), limit, world, dice).items;
+    let other = arrange(&draft.against, best, reserve, limit, world, dice).items;
     draft::draft(one, other, limit, dice)
 }
 
 /// The first `limit` places of `best`, by the rules of a placement. Scores stay the model's own; the
 /// places say what counts. A rule that asks for more variety than there is gives way: a list is never
-/// shorter for it.
+/// shorter for it. `reserve`: new items behind the best, which come up only at places that are kept for them.
 pub fn arrange(
     placement: &Placement,
     best: Vec<Pick>,
+    reserve: Vec<Pick>,
     limit: usize,
     world: &World<'_>,
     dice: &mut impl Rng,
 ) -> Arranged {
-    let mut stages = Vec::with_capacity(3);
+    let mut stages = Vec::with_capacity(4);
     let mut candidates = boost::standardised(best, world);
     candidates.truncate(placement.candidates.max(limit));
     if !placement.boosts.is_empty() {
@@ -104,10 +113,25 @@ pub fn arrange(
     if diversity.same_category.is_some() || diversity.mmr.is_some() {
         stages.push(timed("diversity", || diversify::apply(diversity, &mut candidates, certain, world)));
     }
-    let rest = candidates.split_off(certain.min(candidates.len()));
+    let (first, rest) = match &placement.new_items {
+        Some(rule) => {
+            let mut first = Vec::new();
+            stages.push(timed("new_items", || {
+                let reserve = boost::standardised(reserve, world);
+                let (placed, given) = new_items::apply(rule, &mut candidates, reserve, certain, world.now);
+                first = placed;
+                given
+            }));
+            (first, candidates)
+        }
+        None => {
+            let rest = candidates.split_off(certain.min(candidates.len()));
+            (candidates, rest)
+        }
+    };
     let place =
         |propensity| move |Standing { pick, boost, .. }: Standing| Placed { pick, boost, propensity, side: None };
-    let mut items: Vec<Placed> = candidates.into_iter().map(place(1.0)).collect();
+    let mut items: Vec<Placed> = first.into_iter().map(place(1.0)).collect();
     match &placement.explore {
         Some(explore) if drawn > 0 => stages.push(timed("explore", || {
             let drawn = draw::draw(rest, drawn, explore.temperature, dice);
@@ -138,7 +162,7 @@ fn timed(stage: &'static str, work: impl FnOnce() -> usize) -> Done {
 mod tests {
     use proptest::prelude::*;
     use rand::{SeedableRng as _, rngs::StdRng};
-    use rapport_placements::{Boost, Diversity, Explore, Match};
+    use rapport_placements::{Boost, Diversity, Explore, Match, NewItems};
 
     use super::*;
     use crate::pipeline::{SourceSet, Tag, fixture};
@@ -170,7 +194,7 @@ mod tests {
             ("d", true, &["y"]),
         ]);
         let world = World { catalog: &catalog, model: None, now: NOW };
-        arrange(placement, picks(best), limit, &world, &mut StdRng::seed_from_u64(1))
+        arrange(placement, picks(best), Vec::new(), limit, &world, &mut StdRng::seed_from_u64(1))
     }
 
     const BEST: [(&str, f32); 4] = [("a", 4.0), ("b", 3.0), ("c", 2.0), ("d", 1.0)];
@@ -203,8 +227,14 @@ mod tests {
         }
         let boosts = vec![Boost { matches: Match::Fresh(14 * day), by: 4.0 }];
         let world = World { catalog: &catalog, model: None, now: NOW };
-        let list =
-            arrange(&Placement { boosts, ..placement() }, picks(&BEST), 4, &world, &mut StdRng::seed_from_u64(1));
+        let list = arrange(
+            &Placement { boosts, ..placement() },
+            picks(&BEST),
+            Vec::new(),
+            4,
+            &world,
+            &mut StdRng::seed_from_u64(1),
+        );
         let lifted: Vec<(&str, f32)> = list.items.iter().map(|of| (of.pick.item.as_str(), of.boost)).collect();
         // What is not out yet is as new as can be; of a nothing is said.
         assert_eq!(lifted, [("c", 4.0), ("d", 4.0), ("b", 1.0), ("a", 0.0)]);
@@ -235,11 +265,71 @@ mod tests {
         let rules = Placement { diversity: Diversity { same_category: None, mmr: Some(0.6) }, ..placement() };
         let of = |model| {
             let world = World { catalog: &catalog, model, now: NOW };
-            let list = arrange(&rules, picks(&BEST), 3, &world, &mut StdRng::seed_from_u64(1));
+            let list = arrange(&rules, picks(&BEST), Vec::new(), 3, &world, &mut StdRng::seed_from_u64(1));
             names(&list).into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(of(None), ["a", "b", "c"]);
         assert_eq!(of(Some(&model)), ["a", "c", "b"]);
+    }
+
+    /// `n1` to `n4`, published so many days ago, in reserve.
+    fn with_new(rule: NewItems, explore: Option<Explore>, limit: usize) -> Vec<(String, f64)> {
+        let catalog = fixture::catalog(&[]);
+        let mut reserve = Vec::new();
+        for (item, days) in [("n1", 20), ("n2", 1), ("n3", -2), ("n4", 3)] {
+            let published = Some(EventTime::from_ms(NOW.as_ms() - days * 24 * 3_600_000));
+            catalog.put(item, crate::catalog::Entry { available: true, published, ..Default::default() });
+            reserve.push(Pick { item: item.into(), score: -9.0, sources: SourceSet::of(Tag::ColdStart) });
+        }
+        let rules = Placement { new_items: Some(rule), explore, ..placement() };
+        let world = World { catalog: &catalog, model: None, now: NOW };
+        let list = arrange(&rules, picks(&BEST), reserve, limit, &world, &mut StdRng::seed_from_u64(1));
+        list.items.into_iter().map(|placed| (placed.pick.item, placed.propensity)).collect()
+    }
+
+    #[test]
+    fn places_are_kept_for_new_items_that_are_young_enough() {
+        let of = |every, days: Option<u64>, limit| {
+            let within = days.map(|days| Duration::from_secs(days * 24 * 3600));
+            let list = with_new(NewItems { every, within }, None, limit);
+            list.into_iter().map(|(item, _)| item).collect::<Vec<_>>()
+        };
+        assert_eq!(of(2, None, 4), ["a", "n1", "b", "n2"]);
+        assert_eq!(of(2, Some(14), 4), ["a", "n2", "b", "n3"], "what is announced for later is new, n1 is not");
+        assert_eq!(of(3, Some(2), 4), ["a", "b", "n2", "c"]);
+        assert_eq!(of(5, None, 4), ["a", "b", "c", "d"], "no run is whole");
+        assert_eq!(of(2, None, 1), ["a"]);
+    }
+
+    #[test]
+    fn a_new_item_that_stands_there_anyway_counts() {
+        let mut best = picks(&BEST);
+        best[0].sources = SourceSet::of(Tag::Trending).with(Tag::ColdStart);
+        best[3].sources = SourceSet::of(Tag::ColdStart);
+        let reserve = vec![Pick { item: "n".into(), score: -9.0, sources: SourceSet::of(Tag::ColdStart) }];
+        let catalog = fixture::catalog(&[]);
+        let world = World { catalog: &catalog, model: None, now: NOW };
+        let list = |rule, best: Vec<Pick>| {
+            let rules = Placement { new_items: rule, ..placement() };
+            let list = arrange(&rules, best, reserve.clone(), 4, &world, &mut StdRng::seed_from_u64(1));
+            (names(&list).join(" "), list.stages.last().map_or(0, |done| done.items))
+        };
+        let every = |every| Some(NewItems { every, within: None });
+        assert_eq!(list(every(2), best.clone()), ("a b c d".into(), 0));
+        best[0].sources = SourceSet::of(Tag::Sequence);
+        assert_eq!(list(every(2), best.clone()), ("a d b n".into(), 2), "the candidates' own come first");
+        assert_eq!(list(None, best), ("a b c d".into(), 0), "without the rule nothing moves");
+    }
+
+    #[test]
+    fn kept_places_are_certain_and_the_draws_are_among_the_others() {
+        let explore = Explore { slots: 2, temperature: 0.5 };
+        let list = with_new(NewItems { every: 2, within: None }, Some(explore), 4);
+        let certain: Vec<(&str, f64)> = list[..2].iter().map(|(item, of)| (item.as_str(), *of)).collect();
+        assert_eq!(certain, [("a", 1.0), ("n1", 1.0)]);
+        for (item, propensity) in &list[2..] {
+            assert!(["b", "c", "d"].contains(&item.as_str()) && *propensity < 1.0, "{item} {propensity}");
+        }
     }
 
     #[test]
@@ -251,7 +341,7 @@ mod tests {
         let mut dice = StdRng::seed_from_u64(7);
         let mut drawn: std::collections::BTreeMap<String, (u32, f64)> = std::collections::BTreeMap::new();
         for _ in 0..20_000 {
-            let list = arrange(&rules, picks(&BEST), 2, &world, &mut dice).items;
+            let list = arrange(&rules, picks(&BEST), Vec::new(), 2, &world, &mut dice).items;
             assert_eq!((list.len(), list[0].pick.item.as_str(), list[0].propensity), (2, "a", 1.0));
             let entry = drawn.entry(list[1].pick.item.clone()).or_default();
             *entry = (entry.0 + 1, list[1].propensity);
@@ -274,10 +364,16 @@ mod tests {
             same_category in prop::option::of(1usize..4),
             slots in prop::option::of(1usize..5),
             by in -10.0f32..10.0,
+            new in prop::option::of((2usize..8, prop::collection::vec(any::<bool>(), 40), 0usize..10)),
             seed: u64,
         ) {
+            let is_new = |n: usize| new.as_ref().is_some_and(|(_, of, _)| of[n]);
+            let source = |new| SourceSet::of(if new { Tag::ColdStart } else { Tag::Sequence });
             let best: Vec<Pick> = scores.iter().enumerate().map(|(n, score)| Pick {
-                item: format!("i{n}"), score: *score, sources: SourceSet::of(Tag::Sequence),
+                item: format!("i{n}"), score: *score, sources: source(is_new(n)),
+            }).collect();
+            let reserve: Vec<Pick> = (0..new.as_ref().map_or(0, |(.., reserve)| *reserve)).map(|n| Pick {
+                item: format!("new{n}"), score: -10.0, sources: source(true),
             }).collect();
             let entries: Vec<(String, &str)> = (0..scores.len()).map(|n| (format!("i{n}"), ["x", "y", "z"][n % 3])).collect();
             let categories: Vec<[&str; 1]> = entries.iter().map(|(_, category)| [*category]).collect();
@@ -288,18 +384,30 @@ mod tests {
                 boosts: vec![Boost { matches: Match::Category("y".into()), by }],
                 diversity: Diversity { same_category, mmr },
                 explore: slots.map(|slots| Explore { slots, temperature: 0.5 }),
+                new_items: new.as_ref().map(|(every, ..)| NewItems { every: *every, within: None }),
                 ..placement()
             };
             let world = World { catalog: &catalog, model: None, now: NOW };
-            let list = arrange(&rules, best.clone(), limit, &world, &mut StdRng::seed_from_u64(seed)).items;
-            prop_assert_eq!(list.len(), limit.min(best.len()));
+            let list = arrange(&rules, best.clone(), reserve.clone(), limit, &world, &mut StdRng::seed_from_u64(seed)).items;
+            prop_assert!(list.len() >= limit.min(best.len()));
+            prop_assert!(list.len() <= limit.min(best.len() + reserve.len()));
             let mut items: Vec<&str> = list.iter().map(|placed| placed.pick.item.as_str()).collect();
             items.sort_unstable();
             items.dedup();
             prop_assert_eq!(items.len(), list.len());
             for placed in &list {
-                prop_assert!(best.contains(&placed.pick));
+                prop_assert!(best.contains(&placed.pick) || reserve.contains(&placed.pick));
                 prop_assert!(placed.propensity > 0.0 && placed.propensity <= 1.0);
+            }
+            if let Some((every, ..)) = new {
+                let there = |picks: &[Pick]| picks.iter().filter(|pick| pick.sources.holds(Tag::ColdStart)).count();
+                let certain = limit - slots.unwrap_or(0).min(limit.saturating_sub(1));
+                let shown: Vec<bool> =
+                    list.iter().take(certain).map(|placed| placed.pick.sources.holds(Tag::ColdStart)).collect();
+                let runs = shown.chunks_exact(every);
+                let missed = runs.filter(|run| run.iter().all(|new| !new)).count();
+                let shown_in_all = shown.iter().filter(|new| **new).count();
+                prop_assert!(missed == 0 || shown_in_all >= there(&best) + there(&reserve), "{:?}", shown);
             }
         }
     }

@@ -1,4 +1,12 @@
+use std::time::Duration;
+
+use rapport_events::EventTime;
+
 use super::list::{Header, ModelStamp};
+
+/// A list that lacks new items is made anew behind an answer no sooner than this after it was made: while items
+/// come all the time, each customer who is there costs a list a minute.
+const NEWS_AFTER: Duration = Duration::from_secs(60);
 
 /// What to do with what Redis holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +35,8 @@ pub enum Why {
     Ahead,
     /// The caller does not take an older one.
     Fresh,
+    /// Items came after it was made, and the placement keeps places for such.
+    NewItems,
 }
 
 impl Why {
@@ -38,6 +48,7 @@ impl Why {
             Self::Behind => "behind",
             Self::Ahead => "ahead",
             Self::Fresh => "fresh",
+            Self::NewItems => "new_items",
         }
     }
 }
@@ -73,10 +84,22 @@ pub fn decide(
     }
 }
 
+impl Decision {
+    /// The same where places are kept for new items, of which the newest came at `news`: a list that is older
+    /// gives way as one does that is a few events old.
+    pub fn with_news(self, list: Option<&Header>, news: Option<EventTime>, fresh: bool, now: EventTime) -> Self {
+        let older = list.zip(news).filter(|(list, news)| list.created < *news);
+        match (self, older) {
+            (Self::Hit, Some(_)) if fresh => Self::Compute(Why::NewItems),
+            (Self::Hit, Some((list, _))) if now.since(list.created) >= NEWS_AFTER => Self::Stale { lag: 0 },
+            (decided, _) => decided,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rapport_events::EventTime;
 
     use super::*;
 
@@ -118,6 +141,22 @@ mod tests {
         }
         let older = Some(ModelStamp { epoch: 6, ..LIVE });
         assert_eq!(decide(Some(&list(10)), live, older, 10, false, 5), Decision::Compute(Why::OtherModel));
+    }
+
+    #[test]
+    fn a_list_that_is_older_than_the_newest_item_gives_way_after_a_minute_or_at_once_for_a_fresh_one() {
+        let at = EventTime::from_ms;
+        let list = Header { created: at(100_000), ..list(10) };
+        let of = |news, fresh, now| Decision::Hit.with_news(Some(&list), news, fresh, at(now));
+        assert_eq!(of(Some(at(120_000)), false, 159_999), Decision::Hit);
+        assert_eq!(of(Some(at(120_000)), false, 160_000), Decision::Stale { lag: 0 });
+        assert_eq!(of(Some(at(120_000)), true, 120_000), Decision::Compute(Why::NewItems));
+        for nothing_new in [None, Some(at(100_000))] {
+            assert_eq!(of(nothing_new, false, 900_000), Decision::Hit);
+            assert_eq!(of(nothing_new, true, 900_000), Decision::Hit);
+        }
+        let stale = Decision::Stale { lag: 2 };
+        assert_eq!(stale.with_news(Some(&list), Some(at(120_000)), false, at(900_000)), stale, "on its way already");
     }
 
     proptest! {

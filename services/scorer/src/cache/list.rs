@@ -59,8 +59,8 @@ pub struct List<'a> {
 
 /// Packs a list. Items whose id has more than 255 bytes do not exist (events and catalog allow 128)
 /// and would be left out.
-pub fn pack(header: &Header, items: &[Scored]) -> Vec<u8> {
-    let fits = || items.iter().filter(|s| u8::try_from(s.item.len()).is_ok());
+pub fn pack<'a>(header: &Header, items: impl Iterator<Item = &'a Scored> + Clone) -> Vec<u8> {
+    let fits = || items.clone().filter(|s| u8::try_from(s.item.len()).is_ok());
     let size: usize = fits().map(|s| s.item.len() + 6).sum();
     let mut bytes = Vec::with_capacity(HEADER + size);
     bytes.push(FORMAT);
@@ -173,7 +173,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_list_reads_back_as_it_was_written(header in header(), items in items()) {
-            let bytes = pack(&header, &items);
+            let bytes = pack(&header, items.iter());
             let list = List::read(&bytes).unwrap();
             prop_assert_eq!(list.header, header);
             let read: Vec<Scored> = list
@@ -185,13 +185,13 @@ mod tests {
 
         #[test]
         fn a_list_that_is_cut_short_is_refused(header in header(), items in items(), cut in any::<prop::sample::Index>()) {
-            let bytes = pack(&header, &items);
+            let bytes = pack(&header, items.iter());
             prop_assert!(List::read(&bytes[..cut.index(bytes.len())]).is_err());
         }
 
         #[test]
         fn no_entries_panic(header in header(), entries: Vec<u8>) {
-            let mut bytes = pack(&header, &[]);
+            let mut bytes = pack(&header, [].iter());
             bytes[4..8].copy_from_slice(&u32::try_from(entries.len()).unwrap().to_le_bytes());
             bytes.extend(&entries);
             let mut items = List::read(&bytes).unwrap().items();

@@ -7,7 +7,7 @@ pub mod decide;
 pub mod keeper;
 pub mod list;
 
-use crate::pipeline::{SourceSet, filters::Admission};
+use crate::pipeline::{RESERVE, SourceSet, Tag, filters::Admission};
 
 /// An item of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,14 @@ pub fn pick(list: &list::List<'_>, admission: &Admission<'_>, least: usize, most
         }
     }
     (picks.len() >= least || (list.header.complete && items.whole())).then_some(picks)
+}
+
+/// The new items of a list that pass the filters and are not among those that were picked.
+pub fn new_items(list: &list::List<'_>, admission: &Admission<'_>, picked: &[Pick]) -> Vec<Pick> {
+    let new = list.items().filter(|listed| listed.sources.holds(Tag::ColdStart));
+    let others = new.filter(|listed| picked.iter().all(|pick| pick.item != listed.item));
+    let admitted = others.filter(|listed| admission.admits(listed.item)).take(RESERVE);
+    admitted.map(|listed| Pick { item: listed.item.to_owned(), score: listed.score, sources: listed.sources }).collect()
 }
 
 #[cfg(test)]
@@ -55,7 +63,7 @@ mod tests {
             score: -(place as f32),
             sources: SourceSet::of(Tag::Sequence),
         };
-        pack(&header, &items.iter().enumerate().map(scored).collect::<Vec<_>>())
+        pack(&header, items.iter().enumerate().map(scored).collect::<Vec<_>>().iter())
     }
 
     #[test]

@@ -1,18 +1,21 @@
 use std::sync::Arc;
 
 /// A source, in the order of trust: the model's own order first, then what resembles the last
-/// items, then what everybody likes, then the order in which the caller gave them.
+/// items, then what everybody likes, then new items that the model does not know, then the order in which
+/// the caller gave them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tag {
     Sequence,
     Ridge,
     Similar,
     Trending,
+    ColdStart,
     Caller,
 }
 
 impl Tag {
-    pub const ALL: [Self; 5] = [Self::Sequence, Self::Ridge, Self::Similar, Self::Trending, Self::Caller];
+    pub const ALL: [Self; 6] =
+        [Self::Sequence, Self::Ridge, Self::Similar, Self::Trending, Self::ColdStart, Self::Caller];
 
     /// The name on the wire and on metrics.
     pub const fn name(self) -> &'static str {
@@ -21,12 +24,21 @@ impl Tag {
             Self::Ridge => "ridge",
             Self::Similar => "similar",
             Self::Trending => "trending",
+            Self::ColdStart => "cold_start",
             Self::Caller => "caller",
         }
     }
 
+    /// As it stands in cached lists: a bit never changes its meaning.
     const fn bit(self) -> u8 {
-        1 << self as u8
+        match self {
+            Self::Sequence => 1,
+            Self::Ridge => 1 << 1,
+            Self::Similar => 1 << 2,
+            Self::Trending => 1 << 3,
+            Self::Caller => 1 << 4,
+            Self::ColdStart => 1 << 5,
+        }
     }
 }
 
@@ -42,7 +54,7 @@ impl SourceSet {
     /// Bits that no source of this build has are dropped, so that a list which a newer build wrote
     /// can be read.
     pub const fn from_bits(bits: u8) -> Self {
-        Self(bits & 0b1_1111)
+        Self(bits & 0b11_1111)
     }
 
     pub const fn bits(self) -> u8 {
@@ -96,6 +108,8 @@ mod tests {
         let set = SourceSet::of(Tag::Trending).with(Tag::Sequence);
         assert_eq!(set.names(), ["sequence", "trending"]);
         assert_eq!(SourceSet::from_bits(set.bits()), set);
-        assert_eq!(SourceSet::from_bits(0b1110_0000), SourceSet::default(), "bits of a newer build are ignored");
+        let both = SourceSet::of(Tag::Caller).with(Tag::ColdStart);
+        assert_eq!((both.names(), both.bits()), (vec!["cold_start".to_owned(), "caller".to_owned()], 0b11_0000));
+        assert_eq!(SourceSet::from_bits(0b1100_0000), SourceSet::default(), "bits of a newer build are ignored");
     }
 }

@@ -11,6 +11,7 @@ use rapport_events::Tenant;
 use super::{Purpose, Query};
 use crate::{
     catalog::{Entry, TenantCatalog},
+    cold_start::text,
     store::SeenItems,
 };
 
@@ -32,6 +33,7 @@ pub fn query() -> Query {
         model: None,
         catalog: Arc::default(),
         trends: Arc::default(),
+        new_items: Arc::default(),
         deadline: Instant::now() + Duration::from_secs(10),
     }
 }
@@ -43,9 +45,10 @@ pub fn seen(items: &[&str]) -> SeenItems {
 pub fn catalog(items: &[(&str, bool, &[&str])]) -> Arc<TenantCatalog> {
     let catalog = TenantCatalog::default();
     for (item, available, categories) in items {
-        let categories = categories.iter().map(|c| (*c).to_owned()).collect();
-        catalog
-            .put(item, Entry { title: format!("The {item}"), categories, available: *available, ..Entry::default() });
+        let categories: Vec<String> = categories.iter().map(|c| (*c).to_owned()).collect();
+        let title = format!("The {item}");
+        let text = text::terms(&title, &categories, "");
+        catalog.put(item, Entry { title, categories, text, available: *available, ..Entry::default() });
     }
     Arc::new(catalog)
 }

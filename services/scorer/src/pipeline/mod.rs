@@ -37,9 +37,14 @@ struct SourceStage {
     seconds: metrics::Histogram,
 }
 
+/// New items that are kept behind a list, for the places that a placement keeps for them.
+pub const RESERVE: usize = 20;
+
 /// A list, best first.
 pub struct Ranked {
     pub items: Vec<Scored>,
+    /// New items that did not get in, best first.
+    pub reserve: Vec<Scored>,
     /// Nothing else could have come in: asking for more would give the same.
     pub complete: bool,
     /// Whether the model had a say. A list without it is not worth caching: it is cheap to make,
@@ -72,6 +77,7 @@ impl Pipeline {
                 (Box::new(sources::sequence::SequenceModel), model_budget),
                 (Box::new(sources::similar::Similar), in_memory),
                 (Box::new(sources::trending::Trending), in_memory),
+                (Box::new(sources::cold_start::ColdStart), in_memory),
                 (Box::new(sources::caller::Caller), in_memory),
             ],
             filters::all(),
@@ -121,13 +127,14 @@ impl Pipeline {
         merged.retain(|candidate| admission.admits(&candidate.item));
         complete &= merged.len() <= limit;
         let mut items = score::order(merged);
-        items.truncate(limit);
+        let behind = items.split_off(limit.min(items.len())).into_iter();
+        let reserve = behind.filter(|scored| scored.sources.holds(Tag::ColdStart)).take(RESERVE).collect();
         for (filter, dropped) in admission.dropped().filter(|(_, dropped)| *dropped > 0) {
             metrics::counter!("rapport_scorer_filtered_total", "filter" => filter).increment(dropped.into());
             stages.push(StageAccount::of_filter(filter, dropped));
         }
         self.merging.record(started.elapsed());
-        Ranked { items, complete, by_model, degraded, stages }
+        Ranked { items, reserve, complete, by_model, degraded, stages }
     }
 
     /// The filters, for lists that were made earlier.

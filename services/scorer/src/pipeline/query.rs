@@ -4,7 +4,7 @@ use rapport_events::{EventTime, Tenant};
 use rapport_inference::Asked;
 use rapport_placements::Placement;
 
-use crate::{catalog::TenantCatalog, models::LiveModel, store::SeenItems, trends::Trends};
+use crate::{catalog::TenantCatalog, cold_start::NewItems, models::LiveModel, store::SeenItems, trends::Trends};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Query {
     pub model: Option<Arc<LiveModel>>,
     pub catalog: Arc<TenantCatalog>,
     pub trends: Arc<Trends>,
+    /// Items of the catalog that the live model does not know.
+    pub new_items: Arc<NewItems>,
     /// When the caller stops waiting.
     pub deadline: Instant,
 }

@@ -12,13 +12,17 @@ use rapport_events::{EventTime, Tenant};
 use rapport_inference::Asked;
 use rapport_placements::{Placement, Resolved};
 
-use super::{Answer, Ask, Facts, Hydrated, Recommender, Served, picked};
+use super::{
+    Answer, Ask, Recommender, Served,
+    make::{Facts, Hydrated, picked},
+};
 use crate::{
     arrange::{self, Arranged, World},
     cache::Pick,
+    cold_start::{index::LAST, text::cosine},
     degraded::Degraded,
     models::LiveModel,
-    pipeline::{Query, StageAccount, filters::Admission},
+    pipeline::{Query, RESERVE, StageAccount, Tag, filters::Admission},
     store::With,
     trends,
 };
@@ -33,6 +37,9 @@ const REASONS: usize = 5;
 const TRENDING: usize = 100;
 /// A smaller part of what the history adds is no reason.
 const LEAST_SHARE: f32 = 0.02;
+
+/// Texts that are less alike are no reason.
+const LEAST_COSINE: f32 = 0.05;
 
 /// A list, made for the call and without anything drawn, and what is behind it.
 pub struct Explained {
@@ -59,6 +66,8 @@ pub enum Reason {
     History { item: String, share: f32 },
     /// An item of the history, and the cosine to it.
     Resembles { item: String, cosine: f32 },
+    /// The model does not know it: an item of the history whose text is like its own, and the cosine.
+    ColdStart { item: String, cosine: f32 },
     /// Its place among what is trending, from 1.
     Trending { place: usize },
     /// Standard deviations that the placement's rules add.
@@ -86,7 +95,10 @@ impl Recommender {
         facts.degraded.merge(self.standing_degraded(&standing));
 
         let best: Vec<Pick> = ranked.items.iter().take(ask.most()).map(picked).collect();
-        let list = self.settled(&query, best, ask.placement.as_ref(), ask.limit);
+        let behind = ranked.items.iter().skip(ask.most()).chain(&ranked.reserve);
+        let new = behind.filter(|scored| scored.sources.holds(Tag::ColdStart)).take(RESERVE);
+        let reserve: Vec<Pick> = new.map(picked).collect();
+        let list = self.settled(&query, best, reserve, ask.placement.as_ref(), ask.limit);
         let named = match named.is_empty() {
             true => list.items.iter().take(FIRST).map(|placed| placed.pick.item.clone()).collect(),
             false => named,
@@ -106,6 +118,7 @@ impl Recommender {
         }));
         let answer = Answer {
             items: Vec::new(),
+            reserve: Vec::new(),
             made_by: None,
             model: standing.model.clone(),
             newest: facts.newest.or(query.trends.newest),
@@ -119,7 +132,14 @@ impl Recommender {
     }
 
     /// The list as its placement arranges it when nothing is drawn.
-    fn settled(&self, query: &Query, best: Vec<Pick>, placement: Option<&Resolved>, limit: usize) -> Arranged {
+    fn settled(
+        &self,
+        query: &Query,
+        best: Vec<Pick>,
+        reserve: Vec<Pick>,
+        placement: Option<&Resolved>,
+        limit: usize,
+    ) -> Arranged {
         let Some(of) = placement else {
             let mut items = arrange::as_it_is(best);
             items.truncate(limit);
@@ -127,7 +147,7 @@ impl Recommender {
         };
         let certain = Placement { explore: None, ..Placement::clone(&of.placement) };
         let world = World { catalog: &query.catalog, model: query.model.as_deref(), now: EventTime::now() };
-        arrange::arrange(&certain, best, limit, &world, &mut rand::rng())
+        arrange::arrange(&certain, best, reserve, limit, &world, &mut rand::rng())
     }
 }
 
@@ -146,6 +166,9 @@ fn explained(
     let trending = query.trends.items.iter().position(|candidate| *candidate.item == *item);
     if reasons.is_empty() {
         reasons.extend(resembling(query, &item));
+    }
+    if placed.is_some_and(|placed| placed.pick.sources.holds(Tag::ColdStart)) {
+        reasons.extend(texts_like(query, &item));
     }
     reasons.extend(trending.filter(|at| *at < TRENDING).map(|at| Reason::Trending { place: at + 1 }));
     reasons.extend(placed.filter(|placed| placed.boost != 0.0).map(|placed| Reason::Boost { by: placed.boost }));
@@ -179,6 +202,23 @@ fn resembling(query: &Query, item: &str) -> Vec<Reason> {
     near.sort_by(|a, b| b.1.total_cmp(&a.1));
     near.truncate(REASONS);
     near.into_iter().map(|(item, cosine)| Reason::Resembles { item: item.clone(), cosine }).collect()
+}
+
+/// The items of the history whose texts are most like that of an item.
+fn texts_like(query: &Query, item: &str) -> Vec<Reason> {
+    let last = query.history.get(query.history.len().saturating_sub(LAST)..).unwrap_or_default();
+    let texts = query.catalog.texts(last);
+    let own = query.catalog.texts(&[item]).pop().unwrap_or_default();
+    let mut near: Vec<(&String, f32)> = Vec::new();
+    for (had, text) in last.iter().zip(&texts).rev() {
+        let like = cosine(text, &own);
+        if like >= LEAST_COSINE && near.iter().all(|(known, _)| *known != had) {
+            near.push((had, like));
+        }
+    }
+    near.sort_by(|a, b| b.1.total_cmp(&a.1));
+    near.truncate(REASONS);
+    near.into_iter().map(|(item, cosine)| Reason::ColdStart { item: item.clone(), cosine }).collect()
 }
 
 /// For each item that the model knows: the items of the history with their shares, largest first. Empty

@@ -113,6 +113,9 @@ fn wire_reason(reason: Reason, catalog: &TenantCatalog) -> WireReason {
         Reason::Resembles { item, cosine } => {
             of_item(Kind::Resembles, item, cosine, &|name| format!("goes with {name}"))
         }
+        Reason::ColdStart { item, cosine } => {
+            of_item(Kind::ColdStart, item, cosine, &|name| format!("new, and its text is close to that of {name}"))
+        }
         Reason::Trending { place } => {
             plain(Kind::Trending, place as f64, format!("number {place} of what everybody likes now"))
         }
@@ -158,6 +161,7 @@ mod tests {
         degraded.add(Part::Features);
         Answer {
             items: Vec::new(),
+            reserve: Vec::new(),
             model: None,
             made_by: None,
             newest: Some(EventTime::from_ms(10_000)),
@@ -192,6 +196,10 @@ mod tests {
         let text = |reason| wire_reason(reason, &catalog).text;
         assert_eq!(text(Reason::History { item: "a".into(), share: 0.417 }), "because of The a (42 %)");
         assert_eq!(text(Reason::Resembles { item: "b".into(), cosine: 0.5 }), "goes with b");
+        assert_eq!(
+            text(Reason::ColdStart { item: "a".into(), cosine: 0.5 }),
+            "new, and its text is close to that of The a"
+        );
         assert_eq!(text(Reason::Trending { place: 3 }), "number 3 of what everybody likes now");
         assert_eq!(text(Reason::Boost { by: -1.0 }), "lowered by a rule of the placement");
     }

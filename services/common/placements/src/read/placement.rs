@@ -6,15 +6,18 @@ use rapport_runtime::parse_duration;
 use serde::Deserialize;
 
 use super::Check;
-use crate::{Boost, Diversity, Explore, Match, Placement};
+use crate::{Boost, Diversity, Explore, Match, NewItems, Placement};
 
 /// What is arranged when the file does not say.
 const CANDIDATES: usize = 60;
 const MOST_CANDIDATES: usize = 500;
 /// A boost beyond this decides alone, whatever the model says: that is a rule and not a boost.
 const MOST_BOOST: f32 = 10.0;
-const SHORTEST_HALF_LIFE: Duration = Duration::from_secs(60);
-const LONGEST_HALF_LIFE: Duration = Duration::from_secs(3653 * 24 * 3600);
+/// For how long an item may be new.
+const SHORTEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
+/// Every second place may be kept, and not every one.
+const LEAST_EVERY: usize = 2;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -24,6 +27,7 @@ pub(super) struct WrittenPlacement {
     never_categories: Vec<String>,
     boosts: Vec<WrittenBoost>,
     diversity: WrittenDiversity,
+    new_items: Option<WrittenNewItems>,
     explore: Option<WrittenExplore>,
 }
 
@@ -42,6 +46,13 @@ struct WrittenBoost {
 struct WrittenDiversity {
     same_category: Option<usize>,
     mmr: Option<f32>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenNewItems {
+    every: usize,
+    within: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,7 +83,7 @@ pub(super) fn placement(check: &mut Check<'_>, name: String, written: WrittenPla
             (Some(category), None, None, None) => Match::Category(category),
             (None, Some(source), None, None) => Match::Source(source),
             (None, None, Some(items), None) => Match::Items(items),
-            (None, None, None, Some(half_life)) => Match::Fresh(half_life_of(check, &at, &half_life)?),
+            (None, None, None, Some(half_life)) => Match::Fresh(time_of(check, &format!("{at}.fresh"), &half_life)?),
             _ => {
                 check.that(false, &at, || "needs exactly one of category, source, items and fresh".into());
                 return None;
@@ -87,6 +98,13 @@ pub(super) fn placement(check: &mut Check<'_>, name: String, written: WrittenPla
     });
     check.that(mmr.is_none_or(|weight| weight > 0.0 && weight < 1.0), &format!("{at}.diversity.mmr"), || {
         format!("must be above 0 and below 1 (the weight of the score), is {}", mmr.unwrap_or_default())
+    });
+    let new_items = written.new_items.map(|WrittenNewItems { every, within }| {
+        let at = format!("{at}.new_items");
+        check.that((LEAST_EVERY..=MOST_CANDIDATES).contains(&every), &format!("{at}.every"), || {
+            format!("must be {LEAST_EVERY} to {MOST_CANDIDATES}, is {every}")
+        });
+        NewItems { every, within: within.and_then(|within| time_of(check, &format!("{at}.within"), &within)) }
     });
     if let Some(explore) = &written.explore {
         check.that((1..candidates).contains(&explore.slots), &format!("{at}.explore.slots"), || {
@@ -104,21 +122,21 @@ pub(super) fn placement(check: &mut Check<'_>, name: String, written: WrittenPla
         never_categories: written.never_categories,
         boosts,
         diversity: Diversity { same_category, mmr },
+        new_items,
         explore: written.explore.map(|explore| Explore { slots: explore.slots, temperature: explore.temperature }),
     }
 }
 
-/// After which time a new item counts half as much.
-fn half_life_of(check: &mut Check<'_>, at: &str, text: &str) -> Option<Duration> {
-    let path = format!("{at}.fresh");
+/// How long an item is new, or after which time it counts half as much.
+fn time_of(check: &mut Check<'_>, path: &str, text: &str) -> Option<Duration> {
     match parse_duration(text) {
-        Ok(half_life) if (SHORTEST_HALF_LIFE..=LONGEST_HALF_LIFE).contains(&half_life) => Some(half_life),
-        Ok(half_life) => {
-            check.that(false, &path, || format!("must be 1 minute to 10 years, is {half_life:?}"));
+        Ok(time) if (SHORTEST..=LONGEST).contains(&time) => Some(time),
+        Ok(time) => {
+            check.that(false, path, || format!("must be 1 minute to 10 years, is {time:?}"));
             None
         }
         Err(reason) => {
-            check.that(false, &path, || reason);
+            check.that(false, path, || reason);
             None
         }
     }

@@ -1,6 +1,7 @@
 //! Where candidates come from; a new one is one file here and one line in the pipeline.
 
 pub mod caller;
+pub mod cold_start;
 pub mod sequence;
 pub mod similar;
 pub mod trending;

@@ -1,9 +1,10 @@
 //! The catalog in memory: the compacted topic, one snapshot for each tenant. A withdrawn item
 //! leaves every answer as soon as its record is here, without touching a single cached list.
 
+mod tenant;
+
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::HashMap,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -13,91 +14,18 @@ use std::{
 use prost::Message as _;
 use rapport_events::{EventTime, FieldError, Tenant};
 use rapport_proto::catalog::Item;
+pub use tenant::{Entry, TenantCatalog};
+
+use crate::cold_start::text;
 
 /// The attributes that say since when an item can be had; the second one is what Gorse's API writes.
 const PUBLISHED: [&str; 2] = ["published", "timestamp"];
+/// The attribute whose words count beside those of the title and the categories.
+const DESCRIPTION: &str = "description";
 
 /// RFC 3339, or a day (its beginning in UTC).
 fn time(text: &str) -> Option<EventTime> {
     EventTime::parse_rfc3339(text).or_else(|| EventTime::parse_rfc3339(&format!("{text}T00:00:00Z")))
-}
-
-/// What answers need to know about an item.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Entry {
-    pub title: String,
-    /// Most specific first.
-    pub categories: Vec<String>,
-    pub available: bool,
-    /// Since when it can be had: the attribute `published`, RFC 3339 or a day. What is no time is none.
-    pub published: Option<EventTime>,
-    /// Everything else that the record says; `None` where nothing is said or nobody asks for it.
-    pub attributes: Option<Box<HashMap<String, String>>>,
-}
-
-/// One tenant's items. Read under a lock that writers hold for one insertion.
-#[derive(Debug, Default)]
-pub struct TenantCatalog {
-    items: RwLock<HashMap<Box<str>, Entry>>,
-    kept: AtomicBool,
-}
-
-impl TenantCatalog {
-    /// Whether the tenant keeps a catalog at all: one that does not gets answers unfiltered. Stays
-    /// true when the last item is removed.
-    pub fn kept(&self) -> bool {
-        self.kept.load(Relaxed)
-    }
-
-    /// Looks at an item's entry. `read` runs under the lock: it copies what it needs, no more.
-    pub fn look<R>(&self, item: &str, read: impl FnOnce(Option<&Entry>) -> R) -> R {
-        let items = self.items.read().unwrap_or_else(PoisonError::into_inner);
-        read(items.get(item))
-    }
-
-    pub fn put(&self, item: &str, entry: Entry) {
-        self.items.write().unwrap_or_else(PoisonError::into_inner).insert(item.into(), entry);
-        self.kept.store(true, Relaxed);
-    }
-
-    pub fn remove(&self, item: &str) {
-        self.items.write().unwrap_or_else(PoisonError::into_inner).remove(item);
-        self.kept.store(true, Relaxed);
-    }
-
-    /// The items after `cursor` in the order of their ids, at most `limit`. It looks at every item under
-    /// the lock: a call for an operator's page, not for a customer's.
-    pub fn page(&self, cursor: &str, limit: usize) -> Vec<(String, Entry)> {
-        let items = self.items.read().unwrap_or_else(PoisonError::into_inner);
-        let after = items.keys().map(AsRef::as_ref).filter(|id: &&str| *id > cursor);
-        let ids = smallest(after, limit);
-        ids.into_iter().filter_map(|id| Some((id.to_owned(), items.get(id)?.clone()))).collect()
-    }
-
-    /// The available items with the highest `rank`, highest first, equal ones in the order of their ids.
-    /// As [`TenantCatalog::page`], it looks at every item.
-    pub fn highest<R: Ord + Copy>(&self, limit: usize, rank: impl Fn(&str, &Entry) -> Option<R>) -> Vec<(String, R)> {
-        let items = self.items.read().unwrap_or_else(PoisonError::into_inner);
-        let ranked = items.iter().filter(|(_, entry)| entry.available);
-        let ranked = ranked.filter_map(|(id, entry)| Some((Reverse(rank(id, entry)?), id.as_ref())));
-        smallest(ranked, limit).into_iter().map(|(Reverse(rank), id): (_, &str)| (id.to_owned(), rank)).collect()
-    }
-
-    fn len(&self) -> usize {
-        self.items.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-}
-
-/// The `limit` smallest, in order, in memory for no more than those.
-fn smallest<T: Ord>(all: impl Iterator<Item = T>, limit: usize) -> Vec<T> {
-    let mut heap = BinaryHeap::with_capacity(limit.saturating_add(1).min(1024));
-    for one in all {
-        heap.push(one);
-        if heap.len() > limit {
-            heap.pop();
-        }
-    }
-    heap.into_sorted_vec()
 }
 
 /// All tenants' items.
@@ -152,8 +80,10 @@ impl Catalog {
             return Err(FieldError::schema("item_id", format!("is {item_id:?} under the key {key:?}")));
         }
         let published = PUBLISHED.iter().find_map(|name| time(attributes.get(*name)?));
+        let description = attributes.get(DESCRIPTION).map(String::as_str).unwrap_or_default();
+        let text = text::terms(&title, &categories, description);
         let attributes = (self.keep_attributes && !attributes.is_empty()).then(|| Box::new(attributes));
-        self.tenant(&tenant).put(item, Entry { title, categories, available, published, attributes });
+        self.tenant(&tenant).put(item, Entry { title, categories, available, published, text, attributes });
         self.show(&tenant);
         Ok(())
     }
@@ -192,19 +122,6 @@ mod tests {
         catalog.apply(b"acme/a/1", None).unwrap();
         assert!(catalog.of(&acme).look("a/1", |e| e.is_none()));
         assert!(catalog.of(&acme).kept(), "a tenant that removed its last item still keeps a catalog");
-    }
-
-    #[test]
-    fn pages_follow_the_ids_and_the_highest_come_first() {
-        let catalog = TenantCatalog::default();
-        for (id, title, available) in [("c", "1", true), ("a", "3", true), ("b", "2", false), ("d", "3", true)] {
-            catalog.put(id, Entry { title: title.into(), categories: vec![], available, ..Entry::default() });
-        }
-        let ids = |page: Vec<(String, Entry)>| page.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
-        assert_eq!(ids(catalog.page("", 3)), ["a", "b", "c"]);
-        assert_eq!(ids(catalog.page("c", 3)), ["d"]);
-        let highest = catalog.highest(2, |_, entry| entry.title.parse::<u8>().ok());
-        assert_eq!(highest, [("a".to_owned(), 3), ("d".to_owned(), 3)]);
     }
 
     #[test]

@@ -1,0 +1,44 @@
+use futures::future::{BoxFuture, ready};
+
+use super::{Source, SourceError};
+use crate::{
+    cold_start::index::LAST,
+    degraded::Part,
+    pipeline::{Candidate, Purpose, Query, Tag, filters::Admission},
+};
+
+/// Items that the model does not know yet, by the likeness of their text to that of the customer's last
+/// ones. Least trusted but for the caller's own order: they fill up, and a placement may keep places for
+/// them.
+pub struct ColdStart;
+
+impl Source for ColdStart {
+    fn name(&self) -> &'static str {
+        Tag::ColdStart.name()
+    }
+
+    /// Cannot fail; named for the sake of the trait.
+    fn part(&self) -> Part {
+        Part::Catalog
+    }
+
+    fn enabled(&self, query: &Query) -> bool {
+        let knows_both = query.model.is_some() && !query.history.is_empty();
+        query.purpose == Purpose::Best && knows_both && !query.new_items.is_empty()
+    }
+
+    fn candidates<'a>(
+        &'a self,
+        query: &'a Query,
+        admission: &'a Admission<'a>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<(Tag, Vec<Candidate>), SourceError>> {
+        // The index may have been made for another version, a moment ago or on trial.
+        let new = |item: &str| query.model.as_ref().is_some_and(|model| !model.knows(item));
+        let last = query.history.len().saturating_sub(LAST);
+        let texts = query.catalog.texts(query.history.get(last..).unwrap_or_default());
+        let near = query.new_items.near(&texts, limit, |item| new(item) && admission.admits(item)).into_iter();
+        let candidates = near.map(|(item, score)| Candidate { item: item.clone(), score }).collect();
+        Box::pin(ready(Ok((Tag::ColdStart, candidates))))
+    }
+}

@@ -1,0 +1,71 @@
+//! Questions, checked.
+
+use std::{collections::HashSet, sync::Arc};
+
+use rapport_events::EventTime;
+use rapport_placements::Resolved;
+
+use crate::pipeline::Query;
+
+/// A question about one customer, checked.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// As it is stored.
+    pub customer: String,
+    pub limit: usize,
+    pub include_seen: bool,
+    pub excluded: HashSet<String>,
+    pub category: Option<String>,
+    pub fresh: bool,
+    /// Whose rules arrange the list.
+    pub placement: Option<Resolved>,
+    /// The type of event to recommend for; the model's own when `None`.
+    pub outcome: Option<String>,
+}
+
+impl Ask {
+    /// The best items that the placement's rules choose from.
+    pub(super) fn most(&self) -> usize {
+        let rules = self.placement.iter().flat_map(Resolved::all);
+        rules.map(|placement| placement.candidates).fold(self.limit, usize::max)
+    }
+
+    /// Whether its rules keep places for new items.
+    pub(super) fn wants_new(&self) -> bool {
+        self.placement.iter().flat_map(Resolved::all).any(|placement| placement.new_items.is_some())
+    }
+
+    /// Whether a list that was made without more ado answers it.
+    pub(super) fn plain(&self) -> bool {
+        let narrows = self.placement.as_ref().is_some_and(|of| of.placement.narrows());
+        !self.include_seen && self.excluded.is_empty() && self.category.is_none() && !narrows
+    }
+}
+
+/// A visit of which only the caller knows, checked.
+#[derive(Debug, Clone, Default)]
+pub struct Visit {
+    /// Oldest first.
+    pub items: Vec<String>,
+    /// When each of them was acted on; empty when the caller does not say.
+    pub times: Vec<EventTime>,
+}
+
+/// A question about one item, checked.
+#[derive(Debug, Clone, Default)]
+pub struct Similar {
+    pub item: String,
+    pub limit: usize,
+    pub category: Option<String>,
+}
+
+impl Query {
+    pub(super) fn narrow(&mut self, ask: &Ask) {
+        self.include_seen = ask.include_seen;
+        self.excluded.clone_from(&ask.excluded);
+        self.category.clone_from(&ask.category);
+        self.placement = ask.placement.as_ref().map(|of| Arc::clone(&of.placement));
+        let known = |name: &&String| self.model.as_ref().is_some_and(|model| model.type_number(name) > 0);
+        self.outcome = ask.outcome.as_ref().filter(known).cloned();
+    }
+}
