@@ -120,13 +120,14 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         config.answers.trends_every,
         lifecycle.clone(),
     ));
-    let looking = tokio::spawn(cold_start::keep::keep(
+    let looking = cold_start::keep::keep(
         new_items,
         models.clone(),
         catalog.clone(),
         config.answers.new_items as usize,
-        lifecycle.clone(),
-    ));
+        &lifecycle,
+    )
+    .map_err(Error::Thread)?;
     let following = tokio::spawn(follow(
         config.kafka.clone(),
         config.loader(),
@@ -173,14 +174,12 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
     // A server that failed takes the rest with it.
     lifecycle.drain();
     drop(answers_end);
-    let tasks =
-        [("served", publishing), ("lists", keeping), ("trends", trending), ("new items", looking), ("shadow", trying)];
-    for (name, task) in tasks {
+    for (name, task) in [("served", publishing), ("lists", keeping), ("trends", trending), ("shadow", trying)] {
         if let Err(error) = task.await {
             tracing::error!(task = name, %error, "a task failed");
         }
     }
-    if let Some(thread) = watching {
+    for thread in watching.into_iter().chain([looking]) {
         thread.join_within(THREADS_END).await;
     }
     match following.await {

@@ -64,7 +64,8 @@ pub fn cosine(one: &[(u32, f32)], other: &[(u32, f32)]) -> f32 {
             std::cmp::Ordering::Greater => drop(other.next()),
             std::cmp::Ordering::Equal => {
                 sum += x * y;
-                (one.next(), other.next());
+                one.next();
+                other.next();
             }
         }
     }

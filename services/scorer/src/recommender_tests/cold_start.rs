@@ -39,13 +39,8 @@ async fn house(list_length: usize) -> House {
     }
     house.item("hit", "the hit of the year");
     let recommender = &house.recommender;
-    tokio::spawn(keep(
-        recommender.new_items.clone(),
-        recommender.models.clone(),
-        recommender.catalog.clone(),
-        100,
-        house.lifecycle.clone(),
-    ));
+    keep(recommender.new_items.clone(), recommender.models.clone(), recommender.catalog.clone(), 100, &house.lifecycle)
+        .unwrap();
     house.item("rocket", "a rocket into space");
     house.item("violin", "music for the violin");
     house.new_items(3).await;
