@@ -136,6 +136,12 @@ fn rebuilds(stack: &Stack) -> f64 {
     stack.metric(Service::FeatureStore, "rapport_feature_store_rebuilds_total", "").unwrap_or(0.0)
 }
 
+/// How far each partition is by the note on one master.
+fn notes(cluster: &RedisCluster, n: usize, prefix: &str) -> BTreeMap<String, i64> {
+    let places = cluster.keys(n, &format!("{prefix}:{{*}}:folded"));
+    redis::cmd("HGETALL").arg(places.first()).query(&mut cluster.connection(n)).expect("the note is a HASH")
+}
+
 async fn made_anew(stack: &Stack, before: f64) {
     wait_until("the store to notice", WITHIN, async || {
         let now = rebuilds(stack);
@@ -186,7 +192,13 @@ async fn a_master_that_comes_back_empty_or_with_an_older_state_in_the_middle_of_
     // One goes back in time: it has everything but the newest.
     at_work(&stack, &sending).await;
     cluster.keep(1);
-    at_work(&stack, &sending).await;
+    let kept = notes(&cluster, 1, stack.key_prefix());
+    wait_until("every note to go on", WITHIN, async || {
+        let now = notes(&cluster, 1, stack.key_prefix());
+        check(kept.iter().all(|(partition, offset)| now[partition] > *offset), || format!("{now:?} after {kept:?}"))
+    })
+    .await;
+    assert!(sending.goes_on(), "it came after the stream");
     let before = rebuilds(&stack);
     cluster.kill(1);
     cluster.restart_as_kept(1);
