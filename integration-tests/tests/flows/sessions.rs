@@ -136,7 +136,7 @@ async fn a_visit_has_features_of_its_own_filled_from_the_log_and_the_newest_need
     let (spine, rows) = (stack.folder().join("spine.csv"), stack.folder().join("rows.ndjson"));
     let time = |minute: i64| EventTime::from_ms(at(minute)).to_string();
     let content = format!(
-        "customer_id,session_id,event_timestamp\nann,phone,{}\nann,,{}\nann,,{}\n",
+        "customer_id,session_id,event_timestamp,price\nann,phone,{},50\nann,,{},50\nann,,{},50\n",
         time(2),
         time(5),
         time(400)
@@ -159,8 +159,8 @@ async fn a_visit_has_features_of_its_own_filled_from_the_log_and_the_newest_need
     assert_eq!(code, Some(0), "{told}");
     let rows: Vec<Json> =
         fs::read_to_string(&rows).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let of = |row: usize| ["visit.events", "visit.spend"].map(|name| rows[row][name].as_f64().unwrap());
-    assert_eq!([of(0), of(1), of(2)], [[2.0, 10.0], [2.0, 10.0], [2.0, 0.0]], "{rows:?}");
+    let of = |row: usize| ["visit.events", "visit.spend", "visit.over"].map(|name| rows[row][name].as_f64().unwrap());
+    assert_eq!([of(0), of(1), of(2)], [[2.0, 10.0, 40.0], [2.0, 10.0, 40.0], [2.0, 0.0, 50.0]], "{rows:?}");
     assert_eq!(rows[0]["visit.kinds"], json!(["k1", "k2"]));
 
     // And what was served is folded again from the log, visits included.

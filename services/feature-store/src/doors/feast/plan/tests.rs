@@ -308,7 +308,7 @@ fn a_refusal_names_the_field_and_what_would_be_right() {
         (
             question(&["buys:count"], &[("driver_id", &["1"])]),
             Wrong::NoSuchEntity,
-            "entities.driver_id: is no join key and no request value; join keys are customer_id, item_id, category",
+            "entities.driver_id: is no join key and no request value; join keys are customer_id, item_id, category, session_id",
         ),
         (
             question(&["buys:count"], &[("customer_id", &["ann"]), ("item_id", &["a", "b"])]),
