@@ -38,12 +38,12 @@ pub async fn run(scale: Scale, report: &mut Report) {
     eprintln!("freshness: training a model to serve");
     let (stack, customers) = served_stack("bench-freshness", scale).await;
     // A broker that has just started is slower than one that has run for a minute.
-    at(&stack, &customers, WARM_UP.0, WARM_UP.1).await;
+    at(&stack, &customers, "warm-up", WARM_UP.0, WARM_UP.1).await;
     let mut highest = None;
     for rate in WITH_A_GOAL.into_iter().chain(LADDER) {
         eprintln!("freshness: {rate} events/s in the background");
         let goal = if WITH_A_GOAL.contains(&rate) { "20 / 80" } else { "p99 below 1 s" };
-        let measured = at(&stack, &customers, rate, scale.freshness_probes).await;
+        let measured = at(&stack, &customers, &rate.to_string(), rate, scale.freshness_probes).await;
         let kept_up = measured.reached >= 0.95 * rate as f64;
         let p99 = load::quantile(&measured.latencies, 0.99);
         report.add_latency(LatencyRow {
@@ -77,15 +77,16 @@ struct Measured {
     reached: f64,
 }
 
-async fn at(stack: &Stack, customers: &[String], rate: usize, probes: usize) -> Measured {
-    let background = Background::start(stack, rate);
+/// `run` is part of the events' ids: no two of them may be alike.
+async fn at(stack: &Stack, customers: &[String], run: &str, rate: usize, probes: usize) -> Measured {
+    let background = Background::start(stack, format!("background-{run}"), rate);
     background.reached(rate).await;
     let mut latencies = load::histogram();
     let mut scorer = RecommenderClient::new(stack.channel(Service::Scorer));
     let mut unchanged = 0;
     for probe in 0..probes {
         let customer = &customers[(probe * 37) % customers.len()];
-        match change(stack, &mut scorer, customer, &format!("probe-{rate}-{probe}")).await {
+        match change(stack, &mut scorer, customer, &format!("probe-{run}-{probe}")).await {
             Some(latency) => load::record(&mut latencies, latency),
             None => unchanged += 1,
         }
@@ -129,7 +130,7 @@ struct Background {
 }
 
 impl Background {
-    fn start(stack: &Stack, rate: usize) -> Self {
+    fn start(stack: &Stack, run: String, rate: usize) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, count, collector) = (Arc::clone(&stop), Arc::clone(&sent), stack.collector());
         // Two hundred requests a second; fewer events in each where there are fewer.
@@ -142,7 +143,6 @@ impl Background {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
-                let run = format!("background-{rate}");
                 let events = (0..in_one).map(|n| {
                     let mut event = load::event(&run, batch * in_one + n, 5_000);
                     event.event_time = None;
