@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rapport_events::{EventTime, Tenant, check_id, pseudonym::Pseudonymiser};
-use rapport_features::{CustomerState, State, Views};
+use rapport_features::{CustomerState, State, Vector, Views};
 use rapport_online::{OnlineReader, StoredCustomer};
 use rapport_rpc::status;
 use tonic::Status;
@@ -41,6 +41,13 @@ impl Known {
     }
 }
 
+impl From<Vector> for Known {
+    fn from(vector: Vector) -> Self {
+        let Vector { values, lists, newest, events } = vector;
+        Self { values, lists, newest, version: events }
+    }
+}
+
 /// Reads of many entities, each a round trip for every hundred of them. Keeps nothing between calls, so
 /// that no answer can change another one.
 pub(crate) struct Reads {
@@ -62,33 +69,48 @@ impl Reads {
         self.reader.read_customers(tenant, &ids).await.map_err(|e| unavailable(&e))
     }
 
-    /// Customers with their features and nothing else, in the order of the ids.
+    /// The customers' own features at a moment, in the order of the ids.
+    pub(crate) async fn vectors(
+        &self,
+        views: &Arc<Views>,
+        tenant: &Tenant,
+        ids: &[String],
+        at: EventTime,
+    ) -> Result<Vec<Option<Known>>, Status> {
+        self.each(tenant, ids, |customer_id, stored| {
+            let vector = stored.vector(views, at)?;
+            self.sampler.offer(|| Some(sample(views, tenant, customer_id, stored, stored.features(views).ok()?)));
+            Ok(vector.into())
+        })
+        .await
+    }
+
+    /// Customers with all their features and nothing else, in the order of the ids.
     pub(crate) async fn customers(
         &self,
         views: &Arc<Views>,
         tenant: &Tenant,
         ids: &[String],
     ) -> Result<Vec<Option<CustomerState>>, Status> {
+        self.each(tenant, ids, |customer_id, stored| {
+            let state = stored.features(views)?;
+            self.sampler.offer(|| Some(sample(views, tenant, customer_id, stored, state.clone())));
+            Ok(state)
+        })
+        .await
+    }
+
+    /// What is made of each customer's features, in the order of the ids. `read` is told the id as it is stored.
+    async fn each<T>(
+        &self,
+        tenant: &Tenant,
+        ids: &[String],
+        read: impl Fn(String, &StoredCustomer) -> Result<T, rapport_online::Error>,
+    ) -> Result<Vec<Option<T>>, Status> {
         let ids: Vec<String> = ids.iter().map(|id| self.pseudonymiser.customer_id(tenant, id)).collect();
         let stored = self.reader.read_features(tenant, &ids).await.map_err(|e| unavailable(&e))?;
-        let mut customers = Vec::with_capacity(stored.len());
-        for (customer_id, stored) in ids.into_iter().zip(stored) {
-            let Some(stored) = stored else {
-                customers.push(None);
-                continue;
-            };
-            let state = stored.features(views).map_err(|e| unavailable(&e))?;
-            self.sampler.offer(|| Sample {
-                tenant: tenant.clone(),
-                customer_id,
-                fence: stored.fence,
-                at: EventTime::now(),
-                views: Arc::clone(views),
-                state: state.clone(),
-            });
-            customers.push(Some(state));
-        }
-        Ok(customers)
+        let read = |(id, stored): (String, Option<StoredCustomer>)| stored.map(|stored| read(id, &stored)).transpose();
+        ids.into_iter().zip(stored).map(read).collect::<Result<_, _>>().map_err(|e| unavailable(&e))
     }
 
     /// Items, in the order of the ids.
@@ -99,6 +121,23 @@ impl Reads {
         ids: &[String],
     ) -> Result<Vec<Option<State>>, Status> {
         self.reader.read_items(views, tenant, ids).await.map_err(|e| unavailable(&e))
+    }
+}
+
+fn sample(
+    views: &Arc<Views>,
+    tenant: &Tenant,
+    customer_id: String,
+    stored: &StoredCustomer,
+    state: CustomerState,
+) -> Sample {
+    Sample {
+        tenant: tenant.clone(),
+        customer_id,
+        fence: stored.fence,
+        at: EventTime::now(),
+        views: Arc::clone(views),
+        state,
     }
 }
 

@@ -76,10 +76,7 @@ impl FeatureService {
         at: EventTime,
     ) -> Result<Vec<Option<Known>>, Status> {
         match entity {
-            Entity::Customer => {
-                let customers = self.reads.customers(views, tenant, ids).await?;
-                Ok(customers.iter().map(|state| state.as_ref().map(|s| Known::of_customer(s, at))).collect())
-            }
+            Entity::Customer => self.reads.vectors(views, tenant, ids, at).await,
             Entity::Item => {
                 let items = self.reads.items(views, tenant, ids).await?;
                 Ok(items.iter().map(|state| state.as_ref().map(|s| Known::of_state(s, at))).collect())

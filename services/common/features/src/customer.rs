@@ -38,6 +38,11 @@ impl PartialEq for CustomerState {
     }
 }
 
+/// Takes the mark that a customer's features begin with.
+pub(crate) fn check_format(reader: &mut Reader<'_>) -> Result<(), Error> {
+    if reader.byte()? == FORMAT { Ok(()) } else { Err(reader.corrupt("has another format version")) }
+}
+
 impl CustomerState {
     /// A customer of whom nothing is known.
     pub fn new(views: &Arc<Views>) -> Self {
@@ -183,9 +188,7 @@ impl CustomerState {
     /// The part that is corrupt.
     pub fn from_parts(views: &Arc<Views>, features: &[u8], history: &[u8], seen: &[u8]) -> Result<Self, Error> {
         let mut reader = Reader::new("feature states", features);
-        if reader.byte()? != FORMAT {
-            return Err(reader.corrupt("has another format version"));
-        }
+        check_format(&mut reader)?;
         let state = State::get(&views.customer, &mut reader)?;
         let mut categories = Parts::new(views, Entity::CustomerCategory);
         categories.take(&mut reader)?;

@@ -27,6 +27,7 @@ mod spread;
 mod state;
 mod top;
 mod trends;
+mod vector;
 mod views;
 pub mod wire;
 
@@ -41,6 +42,7 @@ pub use replay::{Replay, merged, vector_at};
 pub use spread::{Reference, Spread};
 pub use state::State;
 pub use trends::{TREND_ITEMS, TrendState, Trending};
+pub use vector::Vector;
 pub use views::{Aggregate, Entity, FeatureInfo, Measure, Place, TILES, ViewInfo, Views, Window};
 
 /// The hash of an item id in the seen set: stable for ever.

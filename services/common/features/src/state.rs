@@ -1,6 +1,6 @@
 //! The state of one entity: one slot for each feature that has seen an event.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use rapport_events::{CleanEvent, EventTime};
 
@@ -18,7 +18,7 @@ use crate::{
 const FORMAT: u8 = 1;
 
 #[derive(Debug, Clone, PartialEq)]
-enum Slot {
+pub(crate) enum Slot {
     Lifetime(Cell),
     /// Ascending by tile number, all within [`TILES`] of the newest.
     Tiles(Vec<(i64, Cell)>),
@@ -178,15 +178,9 @@ impl State {
 
     pub(crate) fn get(plan: &Arc<Plan>, reader: &mut Reader<'_>) -> Result<Self, Error> {
         let mut state = Self::of(plan);
-        if reader.byte()? != FORMAT {
-            return Err(reader.corrupt("has another format version"));
-        }
-        if reader.byte()? != plan.entity as u8 {
-            return Err(reader.corrupt("belongs to another kind of entity"));
-        }
-        state.events = reader.varint()?;
-        state.newest = Some(reader.signed()?).filter(|&ms| ms != i64::MIN).map(EventTime::from_ms);
-        for _ in 0..reader.count(5)? {
+        let header = Header::take(plan, reader)?;
+        (state.events, state.newest) = (header.events, header.newest);
+        for _ in 0..header.slots {
             let fingerprint = reader.u32()?;
             let payload = reader.bytes()?;
             let Some(&i) = plan.by_fingerprint.get(&fingerprint) else { continue };
@@ -197,6 +191,27 @@ impl State {
             }
         }
         Ok(state)
+    }
+}
+
+/// What stands before the slots of a stored state.
+pub(crate) struct Header {
+    pub events: u64,
+    pub newest: Option<EventTime>,
+    pub slots: usize,
+}
+
+impl Header {
+    pub(crate) fn take(plan: &Plan, reader: &mut Reader<'_>) -> Result<Self, Error> {
+        if reader.byte()? != FORMAT {
+            return Err(reader.corrupt("has another format version"));
+        }
+        if reader.byte()? != plan.entity as u8 {
+            return Err(reader.corrupt("belongs to another kind of entity"));
+        }
+        let events = reader.varint()?;
+        let newest = Some(reader.signed()?).filter(|&ms| ms != i64::MIN).map(EventTime::from_ms);
+        Ok(Self { events, newest, slots: reader.count(5)? })
     }
 }
 
@@ -246,18 +261,7 @@ impl Slot {
     }
 
     fn read(slot: Option<&Self>, feature: &Feature, now: i64) -> f64 {
-        let nothing = match feature.aggregate {
-            Aggregate::Count | Aggregate::Sum | Aggregate::Distinct | Aggregate::DecayedSum { .. } => 0.0,
-            Aggregate::Mean
-            | Aggregate::Min
-            | Aggregate::Max
-            | Aggregate::First
-            | Aggregate::Last
-            | Aggregate::TimeSince
-            | Aggregate::Ratio
-            | Aggregate::Quantile { .. }
-            | Aggregate::TopK { .. } => f64::NAN,
-        };
+        let nothing = feature.aggregate.of_nothing();
         match (slot, feature.window) {
             (None, _) => nothing,
             (Some(Self::Lifetime(cell)), _) => cell.value(feature.aggregate),
@@ -267,7 +271,8 @@ impl Slot {
                 _ => nothing,
             },
             (Some(Self::Tiles(tiles)), Window::Tiles { tile_ms }) => {
-                let mut cells = covered(tiles, tile_ms, now);
+                let covered = covered(tile_ms, now);
+                let mut cells = tiles.iter().filter(|(tile, _)| covered.contains(tile)).map(|(_, cell)| cell);
                 let Some(first) = cells.next() else { return nothing };
                 let mut total = first.clone();
                 cells.for_each(|cell| total.merge(cell, Precision::TILE));
@@ -277,14 +282,40 @@ impl Slot {
         }
     }
 
+    /// As [`Self::read`] of the slot that the bytes hold: the same sums in the same order.
+    pub(crate) fn read_bytes(feature: &Feature, reader: &mut Reader<'_>, now: i64) -> Result<f64, Error> {
+        let (Window::Tiles { tile_ms }, false) = (feature.window, feature.aggregate.is_no_cell()) else {
+            return Ok(Self::read(Some(&Self::get(feature, reader)?), feature, now));
+        };
+        let n = tiles_in(reader)?;
+        let covered = covered(tile_ms, now);
+        let (mut total, mut before): (Option<Cell>, Option<i64>) = (None, None);
+        for _ in 0..n {
+            let tile = before.unwrap_or(0).wrapping_add(reader.signed()?);
+            let cell = Cell::get(feature.aggregate, reader, Precision::TILE)?;
+            if before.is_some_and(|before| before >= tile) {
+                return Err(reader.corrupt("has tiles out of order"));
+            }
+            before = Some(tile);
+            match &mut total {
+                _ if !covered.contains(&tile) => {}
+                None => total = Some(cell),
+                Some(total) => total.merge(&cell, Precision::TILE),
+            }
+        }
+        Ok(total.map_or(feature.aggregate.of_nothing(), |total| total.value(feature.aggregate)))
+    }
+
     /// The list at a moment, and whether it is exact.
-    fn list(slot: Option<&Self>, feature: &Feature, now: i64) -> (Vec<String>, bool) {
+    pub(crate) fn list(slot: Option<&Self>, feature: &Feature, now: i64) -> (Vec<String>, bool) {
         let Aggregate::TopK { k, half_life_ms } = feature.aggregate else { return (Vec::new(), true) };
         let top = match (slot, feature.window) {
             (Some(Self::Lifetime(cell)), _) => cell.top().cloned(),
             (Some(Self::Tiles(tiles)), Window::Tiles { tile_ms }) => {
                 // As many different things as all tiles have: an answer takes no room in a state.
-                covered(tiles, tile_ms, now).filter_map(Cell::top).fold(None, |total: Option<Top>, top| match total {
+                let covered = covered(tile_ms, now);
+                let cells = tiles.iter().filter(|(tile, _)| covered.contains(tile)).map(|(_, cell)| cell);
+                cells.filter_map(Cell::top).fold(None, |total: Option<Top>, top| match total {
                     None => Some(top.clone()),
                     Some(mut total) => {
                         total.merge(top, usize::MAX);
@@ -343,16 +374,13 @@ impl Slot {
         }
     }
 
-    fn get(feature: &Feature, reader: &mut Reader<'_>) -> Result<Self, Error> {
+    pub(crate) fn get(feature: &Feature, reader: &mut Reader<'_>) -> Result<Self, Error> {
         Ok(match (feature.aggregate, feature.window) {
             (Aggregate::TimeSince, _) => Self::Newest(reader.signed()?),
             (Aggregate::DecayedSum { .. }, _) => Self::Decayed { at: reader.signed()?, sum: reader.f64()? },
             (aggregate, Window::Lifetime) => Self::Lifetime(Cell::get(aggregate, reader, Precision::LIFETIME)?),
             (aggregate, Window::Tiles { .. }) => {
-                let n = reader.count(2)?;
-                if n == 0 || n > TILES as usize {
-                    return Err(reader.corrupt("has no tiles or too many"));
-                }
+                let n = tiles_in(reader)?;
                 let mut tiles = Vec::with_capacity(n);
                 let mut tile = 0i64;
                 for _ in 0..n {
@@ -368,11 +396,19 @@ impl Slot {
     }
 }
 
+/// How many tiles follow.
+fn tiles_in(reader: &mut Reader<'_>) -> Result<usize, Error> {
+    let n = reader.count(2)?;
+    if n == 0 || n > TILES as usize {
+        return Err(reader.corrupt("has no tiles or too many"));
+    }
+    Ok(n)
+}
+
 /// The tiles that a read at this moment takes in.
-fn covered(tiles: &[(i64, Cell)], tile_ms: i64, now: i64) -> impl Iterator<Item = &Cell> {
+fn covered(tile_ms: i64, now: i64) -> RangeInclusive<i64> {
     let current = now.div_euclid(tile_ms);
-    let covered = current.saturating_sub(TILES) + 1..=current;
-    tiles.iter().filter(move |(tile, _)| covered.contains(tile)).map(|(_, cell)| cell)
+    current.saturating_sub(TILES) + 1..=current
 }
 
 fn add_to_tile(tiles: &mut Vec<(i64, Cell)>, tile: i64, aggregate: Aggregate, input: Input<'_>) {

@@ -111,6 +111,27 @@ impl Aggregate {
             Self::TopK { .. } => "top_k",
         }
     }
+
+    /// Whether its state is one number or two, whatever its window.
+    pub(crate) const fn is_no_cell(self) -> bool {
+        matches!(self, Self::TimeSince | Self::DecayedSum { .. })
+    }
+
+    /// What it is of no event.
+    pub(crate) const fn of_nothing(self) -> f64 {
+        match self {
+            Self::Count | Self::Sum | Self::Distinct | Self::DecayedSum { .. } => 0.0,
+            Self::Mean
+            | Self::Min
+            | Self::Max
+            | Self::First
+            | Self::Last
+            | Self::TimeSince
+            | Self::Ratio
+            | Self::Quantile { .. }
+            | Self::TopK { .. } => f64::NAN,
+        }
+    }
 }
 
 /// What of an event is aggregated.
@@ -227,6 +248,8 @@ pub(crate) struct Plan {
     pub names: Vec<String>,
     /// Where the lists begin.
     pub lists_from: usize,
+    /// The vector of an entity that nothing has happened to.
+    pub nothing: Vec<f64>,
     by_type: HashMap<String, Vec<usize>>,
     any_type: Vec<usize>,
     pub by_fingerprint: HashMap<u32, usize>,
@@ -253,7 +276,8 @@ impl Plan {
                 });
             }
         }
-        Ok(Self { entity, features, names, lists_from, by_type, any_type, by_fingerprint })
+        let nothing = features.iter().take(lists_from).map(|feature| feature.aggregate.of_nothing()).collect();
+        Ok(Self { entity, features, names, lists_from, nothing, by_type, any_type, by_fingerprint })
     }
 
     pub(crate) fn numbers(&self) -> &[Feature] {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position, Tenant};
-use rapport_features::{CustomerState, Entity, HISTORY, Replay, State, TrendState, Views, vector_at};
+use rapport_features::{CustomerState, Entity, HISTORY, Replay, State, TrendState, Vector, Views, vector_at};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -235,6 +235,48 @@ fn the_history_keeps_the_newest_and_categories_are_bounded() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_vector_from_bytes_is_that_of_the_state_to_the_bit_and_damage_is_an_error_where_it_is_one_for_the_state(
+        mut events in prop::collection::vec(any_event(), 0..120), now in 0..90 * DAY_MS,
+        visits in prop::collection::vec(prop::option::of(0..12u8), 120),
+        damaged in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+    ) {
+        let yaml = format!("{}
+  - name: visit
+    entity: session
+    features: [{{name: n, aggregate: count}}]
+  - name: further
+    entity: customer
+    features:
+      - {{name: p90, aggregate: quantile, quantile: 0.9, windows: [7d, lifetime]}}
+      - {{name: bought, aggregate: ratio, part: {{type: [purchase]}}, window: 30d}}
+      - {{name: kinds, aggregate: distinct, of: category, windows: [1d, lifetime]}}
+      - {{name: edges, aggregate: first, window: 7d}}
+      - {{name: top, aggregate: top_k, of: category, k: 2, windows: [7d, lifetime]}}
+", include_str!("../src/default_views.yaml"));
+        let views = Arc::new(Views::parse(&yaml).unwrap());
+        let mut ann = CustomerState::new(&views);
+        for (event, visit) in events.iter_mut().zip(visits) {
+            event.session_id = visit.map(|n| n.to_string());
+            ann.apply(event);
+        }
+        let now = EventTime::from_ms(now);
+        let of = |bytes: &[u8]| Vector::of_customer(&views, bytes, now);
+        let mut bytes = ann.features_to_bytes();
+        let vector = of(&bytes).unwrap();
+        prop_assert_eq!(bits(&vector.values), bits(&ann.read(now)));
+        prop_assert_eq!((&vector.lists, vector.newest, vector.events), (&ann.read_lists(now), ann.newest(), ann.version()));
+        for (at, byte) in damaged {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        match CustomerState::from_parts(&views, &bytes, &ann.history().to_bytes(), &[]) {
+            Ok(state) => prop_assert_eq!(bits(&of(&bytes).unwrap().values), bits(&state.read(now))),
+            // What stands behind the customer's own state is not looked at.
+            Err(_) => drop(of(&bytes)),
+        }
+    }
 
     #[test]
     fn a_full_history_stays_in_order_however_late_events_come(times in prop::collection::vec(0..10_000i64, 201..600)) {

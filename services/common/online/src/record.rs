@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rapport_events::{EventTime, Position};
-use rapport_features::{CustomerState, History, Views, item_hash};
+use rapport_features::{CustomerState, History, Vector, Views, item_hash};
 use redis::Value;
 
 use crate::{Error, Marker};
@@ -155,6 +155,14 @@ impl StoredCustomer {
             .map_err(|e| corrupt(&self.key, e))
     }
 
+    /// The customer's own features at a moment, as [`Self::features`] has them, without making a state.
+    ///
+    /// # Errors
+    /// Corrupt bytes, or a record that was read without its features.
+    pub fn vector(&self, views: &Views, at: EventTime) -> Result<Vector, Error> {
+        Vector::of_customer(views, self.part("f", &self.features)?, at).map_err(|e| corrupt(&self.key, e))
+    }
+
     /// Everything, to read features from or to go on folding.
     ///
     /// # Errors
@@ -273,6 +281,7 @@ mod tests {
         let (now, read) = (EventTime::from_ms(400_000), features.features(&views).unwrap());
         let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<_>>();
         assert_eq!(bits(read.read(now)), bits(state.read(now)));
+        assert_eq!(bits(features.vector(&views, now).unwrap().values), bits(state.read(now)));
         let comedy = |state: &CustomerState| bits(state.read_part(Entity::CustomerCategory, "Comedy", now));
         assert_eq!(comedy(&read), comedy(&state));
         assert_eq!((read.version(), read.newest()), (state.version(), state.newest()));

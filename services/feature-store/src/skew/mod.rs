@@ -40,8 +40,12 @@ pub(crate) fn sampler(share: f64) -> (Sampler, Receiver<Sample>) {
 }
 
 impl Sampler {
-    pub(crate) fn offer(&self, sample: impl FnOnce() -> Sample) {
-        if self.share > 0.0 && rand::random_bool(self.share.min(1.0)) && self.to.try_send(sample()).is_err() {
+    /// `None` where it cannot be made.
+    pub(crate) fn offer(&self, sample: impl FnOnce() -> Option<Sample>) {
+        let wanted = self.share > 0.0 && rand::random_bool(self.share.min(1.0));
+        if let Some(sample) = wanted.then(sample).flatten()
+            && self.to.try_send(sample).is_err()
+        {
             metrics::counter!("rapport_feature_store_skew_compared_total", "result" => "left out").increment(1);
         }
     }
