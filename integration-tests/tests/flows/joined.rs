@@ -8,10 +8,10 @@ use rapport_integration_tests::{
     events::{interaction, now_ms},
     harness::{Service, Stack, stack::TENANT, wait::check, wait_until},
 };
-use rapport_proto::{catalog::Item, collect::PutItemsRequest, events::CleanEvent, features::GetFeaturesRequest};
+use rapport_proto::{catalog::Item, collect::PutItemsRequest, features::GetFeaturesRequest};
 use serde_json::Value as Json;
 
-use crate::{doors::collect, models::in_the_log};
+use crate::{doors::collect, models::in_the_log, policies::clean};
 
 const WITHIN: Duration = Duration::from_secs(60);
 const POLICY: &str = "
@@ -36,18 +36,6 @@ async fn price(stack: &Stack, price: &str) {
     };
     let items = PutItemsRequest { items: vec![item], ..Default::default() };
     stack.collector().put_items(items).await.expect("the catalog is taken");
-}
-
-/// The clean record of an event.
-async fn clean(stack: &Stack, event_id: &str) -> CleanEvent {
-    let mut found = None;
-    wait_until(&format!("{event_id} on the clean topic"), WITHIN, async || {
-        let records = stack.broker.read_all(&stack.topics.clean);
-        found = records.into_iter().find(|record| record.header("rapport-event-id") == Some(event_id));
-        check(found.is_some(), || "not there".into())
-    })
-    .await;
-    found.unwrap().decode()
 }
 
 async fn spend(stack: &Stack, entity: &str, id: &str) -> Vec<f64> {

@@ -52,7 +52,8 @@ fn decide(stack: &Stack, customer: &str, purposes: &[(&str, bool)]) {
     producer.flush();
 }
 
-async fn clean(stack: &Stack, event_id: &str) -> CleanEvent {
+/// The clean record of an event.
+pub async fn clean(stack: &Stack, event_id: &str) -> CleanEvent {
     let mut found = None;
     wait_until(&format!("{event_id} on the clean topic"), WITHIN, async || {
         let records = stack.broker.read_all(&stack.topics.clean);

@@ -3,8 +3,9 @@
 //!
 //! [`read`] (reads and judges) -> [`look_up`] (asks Redis) -> [`write`] (transactions) -> [`read`] ...
 //!
-//! Exactly once rests on four things:
+//! Exactly once rests on five things:
 //! - Order is kept: one thread a stage, one queue between two.
+//! - One transaction is open at a time, though two producers take turns ([`producers`]).
 //! - The offsets of a transaction cover exactly the records that were written in it.
 //! - A rebalance or a zombie is fenced by the group's generation, taken before a record is read.
 //! - When anything fails, everything on the way is given up: the writer aborts (with a new producer when
