@@ -72,6 +72,8 @@ mod s3;
 mod same_features;
 #[path = "flows/secure_kafka.rs"]
 mod secure_kafka;
+#[path = "flows/segments.rs"]
+mod segments;
 #[path = "flows/served.rs"]
 mod served;
 #[path = "flows/sessions.rs"]

@@ -95,7 +95,9 @@ fn from_log(views: &Arc<Views>, log: &[LoggedEvent], entity: Entity, ids: &BTree
         .map(|id| {
             let values = match entity {
                 Entity::Customer => vector_at(views, log, &tenant, id, at),
-                Entity::Item => replay.item(&tenant, id).expect("an item of the log").read(at),
+                Entity::Item | Entity::Segment => {
+                    replay.shared(entity, &tenant, id).expect("an item of the log").read(at)
+                }
                 Entity::CustomerCategory | Entity::Session => {
                     let (customer, part) = id.split_once('|').unwrap();
                     replay.customer(&tenant, customer).expect("a customer of the log").read_part(entity, part, at)
@@ -113,8 +115,8 @@ fn ids(log: &[Event], entity: Entity) -> BTreeSet<String> {
         Entity::CustomerCategory => {
             (!event.category.is_empty()).then(|| format!("{}|{}", event.customer_id, event.category))
         }
-        // The built-in views have none of visits; the flow `sessions` has.
-        Entity::Session => None,
+        // The built-in views have none of visits and segments; the flows `sessions` and `segments` have.
+        Entity::Session | Entity::Segment => None,
     };
     log.iter().filter_map(of).collect()
 }

@@ -33,7 +33,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use self::{batch::Batch, channel::channel, look_up::Memory, producers::Producers, read::Group, rebuild::Rebuild};
 pub(crate) use self::{look_up::LookUp, read::Read, write::Write};
-use crate::{Config, Error, dedup::Dedup, redis_pipe::RedisPipe, session_store::SessionStore, steps::Steps};
+use crate::{
+    Config, Error, dedup::Dedup, redis_pipe::RedisPipe, segment_store::SegmentStore, session_store::SessionStore,
+    steps::Steps,
+};
 
 /// One is read, one is looked up, one is written, and one waits for whoever is faster.
 const BATCHES: usize = 4;
@@ -88,6 +91,7 @@ impl Stages {
         }
         let pipe = RedisPipe::new(&config.dedup.redis_url, config.dedup.redis_timeout, config.dedup.redis_replicas)?;
         let sessions = SessionStore::new(&config.dedup.key_prefix, batch);
+        let segments = SegmentStore::new(&config.dedup.key_prefix, batch);
         Ok(Self {
             read: Read {
                 consumer: Arc::clone(&consumer),
@@ -102,7 +106,7 @@ impl Stages {
             look_up: LookUp {
                 read: take_read,
                 looked_up: give_looked_up,
-                memory: Memory::new(pipe, Dedup::new(&config.dedup), sessions),
+                memory: Memory::new(pipe, Dedup::new(&config.dedup), sessions, segments),
                 rebuild: Rebuild {
                     kafka: config.kafka.clone(),
                     limit: config.dedup.dedup_rebuild,

@@ -5,8 +5,8 @@
 //! [`normalise`] (one spelling) -> [`clock`] (a believable event time) -> [`consent`] (what the
 //! customer agreed to) -> [`identity`] (somebody did it, and who that was before) -> [`bots`] and
 //! [`enrich`] (what the visit says) -> [`privacy`] (direct identifiers become keyed hashes) ->
-//! [`dedup`] (seen once) -> [`bots::rate`] and [`sessions`] (what only the order of events tells)
-//! -> clean or dead.
+//! [`dedup`] (seen once) -> [`bots::rate`], [`sessions`] and segments (what only the order of events
+//! tells) -> clean or dead.
 //!
 //! Everything up to `dedup` is pure and composed in [`steps`]; [`copy`] is the only place that talks
 //! to Kafka about events, in three stages, and its second one asks Redis what must be remembered. [`decisions`] follows what
@@ -33,6 +33,7 @@ mod raw_record;
 mod read_headers;
 mod recent_merges;
 mod redis_pipe;
+mod segment_store;
 mod session_store;
 pub mod sessions;
 mod step_counts;

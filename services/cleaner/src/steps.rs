@@ -20,7 +20,7 @@ use crate::{
     dead_letter::{self, Refusal},
     decisions::Decisions,
     decode,
-    enrich::Context,
+    enrich::{self, Context, Said},
     identity, normalise, privacy,
     step_counts::{Outcome, Step, StepCounts},
     validate::{self, Refused},
@@ -52,6 +52,7 @@ pub struct Cleaned {
     /// The anonymous visitor that this customer turned out to be.
     pub merge: Option<IdentityMerge>,
     pub session: SessionRule,
+    pub segment: Said,
     /// How many events of one customer are still a person's. `None`: nobody counts.
     pub bot_rate: Option<rapport_policy::Rate>,
 }
@@ -183,6 +184,9 @@ impl Judge<'_> {
         })?;
         // These two read addresses and user agents, which privacy cuts.
         let reasons = self.run(Step::Bots, || Ok(visit::machine(&Context::of(&event), policy)?))?;
+        // Nobody is in no segment, has no visits, and no rate either.
+        let somebody = agreed != Agreed::Stripped;
+        let segment = enrich::segment(&event, policy.enrich.segment.as_ref().filter(|_| somebody));
         let (mut visit, from_catalog) = self.run(Step::Enrich, || {
             let (outcome, read) = visit::read(&event, policy);
             let joined = settings.catalog.join(&mut event, tenant, &policy.enrich.catalog);
@@ -203,8 +207,6 @@ impl Judge<'_> {
             true => Context::of(&event).session_id().to_owned(),
             false => String::new(),
         };
-        // Nobody has no visits, and no rate either.
-        let somebody = agreed != Agreed::Stripped;
         // Large, and on its way through several hands: it is made where it stays.
         Ok(Box::new(Cleaned {
             session: SessionRule {
@@ -230,7 +232,12 @@ impl Judge<'_> {
                 },
                 observations: seen,
                 from_catalog,
+                segment: match &segment {
+                    Said::Segment(name) => name.clone(),
+                    Said::NotAsked | Said::Nothing => String::new(),
+                },
             },
+            segment,
         }))
     }
 

@@ -1,4 +1,5 @@
-//! Step 4a: a batch folded into its items and its tenants' trends, each by source partition.
+//! Step 4a: a batch folded into its items, its customers' segments, and the trends of tenants and segments, each by
+//! source partition.
 
 use std::sync::Arc;
 
@@ -14,20 +15,21 @@ use crate::{
 
 /// A partial state of either kind.
 enum Partial {
-    Item(State),
+    Shared(State),
     Trend(TrendState),
 }
 
 #[derive(Clone, Copy)]
 enum Kind {
-    Item,
+    /// Items or segments.
+    Shared(Entity),
     Trend,
 }
 
 impl Kind {
     const fn name(self) -> &'static str {
         match self {
-            Self::Item => "item",
+            Self::Shared(entity) => entity.name(),
             Self::Trend => "trend",
         }
     }
@@ -63,7 +65,7 @@ impl Aggregates {
         Ok(stored)
     }
 
-    /// Adds what new features of items missed, in what one partition has of them: to each once, if they begin
+    /// Adds what new features of items and segments missed, in what one partition has of them: to each once, if they begin
     /// after the offset that it was made for. Returns of how many they do not.
     ///
     /// # Errors
@@ -84,8 +86,8 @@ impl Aggregates {
                     left += usize::from(beginning.is_some());
                     continue;
                 }
-                let mut partial = self.decode(Kind::Item, Some(stored));
-                if let Partial::Item(state) = &mut partial {
+                let mut partial = self.decode(Kind::Shared(fill.entity()), Some(stored));
+                if let Partial::Shared(state) = &mut partial {
                     state.fill(fill);
                 }
                 let becomes = Some(Marker { generation: self.generation, begins: None });
@@ -112,12 +114,20 @@ impl Aggregates {
     /// Redis is away or late: the same call again finishes it.
     pub(crate) async fn fold(&mut self, partition: i32, batch: &[LoggedEvent]) -> Result<(), Error> {
         let keys = self.writer.keys().clone();
-        let of_items = by_key(batch.iter(), |e| e.event.item_id.as_ref().map(|i| keys.item(&e.event.tenant, i)));
-        let of_trends = by_key(batch.iter(), |e| e.event.item_id.as_ref().map(|_| keys.trends(&e.event.tenant)));
-        if self.views.keeps(Entity::Item) {
-            self.fold_kind(Kind::Item, partition, batch, of_items).await?;
+        for entity in Entity::SHARED {
+            if self.views.keeps(entity) {
+                let key = |e: &LoggedEvent| keys.shared(entity, &e.event.tenant, entity.shared_of(&e.event)?);
+                self.fold_kind(Kind::Shared(entity), partition, batch, by_key(batch.iter(), key)).await?;
+            }
         }
-        self.fold_kind(Kind::Trend, partition, batch, of_trends).await
+        let trends = |e: &LoggedEvent| e.event.item_id.as_ref().map(|_| keys.trends(&e.event.tenant, None));
+        let mut open = by_key(batch.iter(), trends);
+        // An event counts with everybody's and with those of its customer's segment.
+        open.extend(by_key(batch.iter(), |e| {
+            e.event.item_id.as_ref()?;
+            Some(keys.trends(&e.event.tenant, Some(e.event.segment.as_ref()?)))
+        }));
+        self.fold_kind(Kind::Trend, partition, batch, open).await
     }
 
     async fn fold_kind(
@@ -143,8 +153,8 @@ impl Aggregates {
                 let marked = match (kind, &stored) {
                     // Trends do not change with the views.
                     (Kind::Trend, _) => Marked::default(),
-                    (Kind::Item, Some(stored)) => self.marked(stored),
-                    (Kind::Item, None) => {
+                    (Kind::Shared(_), Some(stored)) => self.marked(stored),
+                    (Kind::Shared(_), None) => {
                         Marked { read: None, becomes: Marker::taken_over(None, None, self.generation) }
                     }
                 };
@@ -178,12 +188,12 @@ impl Aggregates {
 
     fn decode(&self, kind: Kind, stored: Option<StoredPartial>) -> Partial {
         let fresh = || match kind {
-            Kind::Item => Partial::Item(State::new(&self.views, Entity::Item)),
+            Kind::Shared(entity) => Partial::Shared(State::new(&self.views, entity)),
             Kind::Trend => Partial::Trend(TrendState::new(&self.views)),
         };
         let Some(stored) = stored else { return fresh() };
         let decoded = match kind {
-            Kind::Item => State::from_bytes(&self.views, Entity::Item, &stored.bytes).map(Partial::Item),
+            Kind::Shared(entity) => State::from_bytes(&self.views, entity, &stored.bytes).map(Partial::Shared),
             Kind::Trend => TrendState::from_bytes(&self.views, &stored.bytes).map(Partial::Trend),
         };
         decoded.unwrap_or_else(|error| {
@@ -202,14 +212,14 @@ fn corrupt(kind: Kind, error: &dyn std::error::Error) {
 impl Partial {
     fn apply(&mut self, logged: &LoggedEvent) {
         match self {
-            Self::Item(state) => state.apply(&logged.event),
+            Self::Shared(state) => state.apply(&logged.event),
             Self::Trend(trend) => trend.apply(&logged.event),
         }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Item(state) => state.to_bytes(),
+            Self::Shared(state) => state.to_bytes(),
             Self::Trend(trend) => trend.to_bytes(),
         }
     }

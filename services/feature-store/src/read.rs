@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use rapport_events::{EventTime, Tenant, check_id, pseudonym::Pseudonymiser};
-use rapport_features::{CustomerState, State, Vector, Views};
+use rapport_features::{CustomerState, Entity, State, Vector, Views};
 use rapport_online::{OnlineReader, StoredCustomer};
 use rapport_rpc::status;
 use tonic::Status;
@@ -113,14 +113,15 @@ impl Reads {
         ids.into_iter().zip(stored).map(read).collect::<Result<_, _>>().map_err(|e| unavailable(&e))
     }
 
-    /// Items, in the order of the ids.
-    pub(crate) async fn items(
+    /// Items or segments, in the order of the ids.
+    pub(crate) async fn shared(
         &self,
         views: &Views,
+        entity: Entity,
         tenant: &Tenant,
         ids: &[String],
     ) -> Result<Vec<Option<State>>, Status> {
-        self.reader.read_items(views, tenant, ids).await.map_err(|e| unavailable(&e))
+        self.reader.read_shared(views, entity, tenant, ids).await.map_err(|e| unavailable(&e))
     }
 }
 

@@ -77,9 +77,9 @@ impl FeatureService {
     ) -> Result<Vec<Option<Known>>, Status> {
         match entity {
             Entity::Customer => self.reads.vectors(views, tenant, ids, at).await,
-            Entity::Item => {
-                let items = self.reads.items(views, tenant, ids).await?;
-                Ok(items.iter().map(|state| state.as_ref().map(|s| Known::of_state(s, at))).collect())
+            Entity::Item | Entity::Segment => {
+                let shared = self.reads.shared(views, entity, tenant, ids).await?;
+                Ok(shared.iter().map(|state| state.as_ref().map(|s| Known::of_state(s, at))).collect())
             }
             Entity::CustomerCategory | Entity::Session => {
                 let (mut customers, mut parts) = (Vec::new(), Vec::new());
@@ -212,6 +212,7 @@ impl FeatureStore for FeatureService {
         let mut histories = Vec::with_capacity(customers.len());
         for (customer_id, stored) in request.customer_ids.into_iter().zip(customers) {
             let version = stored.as_ref().map_or(0, |s| s.version);
+            let segment = stored.as_ref().and_then(|s| s.segment()).unwrap_or_default().to_owned();
             let found = stored.is_some();
             let history = stored.map(|s| s.history()).transpose().map_err(|e| unavailable(&e))?.unwrap_or_default();
             let interactions = history.iter().skip(history.len().saturating_sub(limit)).map(|i| Interaction {
@@ -220,7 +221,13 @@ impl FeatureStore for FeatureService {
                 event_time: Some(i.time.to_proto()),
                 value: i.value,
             });
-            histories.push(CustomerHistory { customer_id, found, interactions: interactions.collect(), version });
+            histories.push(CustomerHistory {
+                customer_id,
+                found,
+                interactions: interactions.collect(),
+                version,
+                segment,
+            });
         }
         Ok(self.rebuilding.on(GetHistoryResponse { histories }))
     }

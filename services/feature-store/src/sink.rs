@@ -1,4 +1,4 @@
-//! Step 4: items, trends and the Parquet log, in larger batches on a thread of their own. Reports
+//! Step 4: items, segments, trends and the Parquet log, in larger batches on a thread of their own. Reports
 //! to the consumer what is done for good.
 
 use std::{
@@ -40,7 +40,7 @@ pub(crate) enum ToSink {
     TakeOver(i32),
     /// States are folded by these views from now on.
     Adopt(Arc<InForce>),
-    /// What new features of a partition's items missed, and who waits to hear how many are left.
+    /// What new features of a partition's items and segments missed, and who waits to hear how many are left.
     Fill { partition: i32, missed: Vec<Entry<State>>, left: SyncSender<Added> },
     /// Finish what these partitions have here, forget them, and say up to where each is done.
     Release(Vec<i32>, SyncSender<Vec<Position>>),
@@ -200,7 +200,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Folds a partition's events into items and trends, then hands them to the log's buffer.
+    /// Folds a partition's events into items, segments and trends, then hands them to the log's buffer.
     fn aggregate(&mut self, partition: i32, waiting: &mut Waiting) -> Result<(), Error> {
         let Some(events) = waiting.events.get(&partition) else { return Ok(()) };
         self.writer.take_over(partition)?;

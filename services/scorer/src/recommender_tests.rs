@@ -3,6 +3,7 @@
 mod cold_start;
 mod outcomes;
 mod placements;
+mod segments;
 mod trials;
 
 use std::{
@@ -25,7 +26,7 @@ use crate::{
     meters::Meters,
     models::{LiveModel, Models, Standing},
     pipeline::{Pipeline, Tag},
-    recommender::{Answer, Ask, Recommender, Rules, Served, Similar},
+    recommender::{Answer, Ask, Reason, Recommender, Rules, Served, Similar, Visit},
     shadow::{self, Trials},
     store::{Guarded, Known, SeenItems, Store, StoreError, With},
     trends::{self, Board, Trends},
@@ -37,6 +38,8 @@ struct Memory {
     customers: Mutex<HashMap<String, Known>>,
     lists: Mutex<HashMap<String, Vec<u8>>>,
     trends: Mutex<Trends>,
+    /// Of segments, by name.
+    popular: Mutex<HashMap<String, Trends>>,
     down: AtomicBool,
     hangs: AtomicBool,
     rebuilding: AtomicBool,
@@ -68,7 +71,7 @@ impl Store for Shared {
             Ok(known.map(|known| match with {
                 With::List => {
                     let list = self.0.lists.lock().unwrap().get(customer).cloned();
-                    Known { list, history: Vec::new(), ..known }
+                    Known { list, history: Vec::new(), segment: None, ..known }
                 }
                 With::History => {
                     self.0.histories.fetch_add(1, SeqCst);
@@ -94,10 +97,13 @@ impl Store for Shared {
         })
     }
 
-    fn trends<'a>(&'a self, _: &'a Tenant) -> BoxFuture<'a, Result<Trends, StoreError>> {
+    fn trends<'a>(&'a self, _: &'a Tenant, segment: Option<&'a str>) -> BoxFuture<'a, Result<Trends, StoreError>> {
         Box::pin(async move {
             self.0.there().await?;
-            Ok(self.0.trends.lock().unwrap().clone())
+            match segment {
+                Some(name) => Ok(self.0.popular.lock().unwrap().get(name).cloned().unwrap_or_default()),
+                None => Ok(self.0.trends.lock().unwrap().clone()),
+            }
         })
     }
 
@@ -183,6 +189,7 @@ impl House {
             history: items.iter().map(|i| (*i).to_owned()).collect(),
             history_times: Vec::new(),
             history_types: Vec::new(),
+            segment: None,
         };
         self.memory.customers.lock().unwrap().insert(customer.to_owned(), known);
     }

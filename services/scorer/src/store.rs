@@ -38,6 +38,8 @@ pub struct Known {
     pub history_times: Vec<EventTime>,
     /// By which type of event.
     pub history_types: Vec<String>,
+    /// By the newest event. `None` unless asked for with [`With::History`].
+    pub segment: Option<String>,
 }
 
 /// Why the store gave no answer.
@@ -73,7 +75,8 @@ pub trait Store: Send + Sync {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    fn trends<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Trends, StoreError>>;
+    /// Of everybody, or of the customers in a segment.
+    fn trends<'a>(&'a self, tenant: &'a Tenant, segment: Option<&'a str>) -> BoxFuture<'a, Result<Trends, StoreError>>;
 
     /// Whether it is being made anew from the log: it knows a part of the events.
     fn rebuilding(&self) -> BoxFuture<'_, Result<bool, StoreError>>;
@@ -110,9 +113,9 @@ impl Guarded {
 
     /// # Errors
     /// The store is down or slow.
-    pub async fn trends(&self, tenant: &Tenant) -> Result<Trends, StoreError> {
+    pub async fn trends(&self, tenant: &Tenant, segment: Option<&str>) -> Result<Trends, StoreError> {
         // A hundred times a customer's bytes, and nobody waits for it but a tenant's first stranger.
-        self.guard(self.store.trends(tenant), self.timeout * 4).await
+        self.guard(self.store.trends(tenant, segment), self.timeout * 4).await
     }
 
     /// Looks whether the store is being made anew; what it was stays while it does not answer.

@@ -1,4 +1,4 @@
-//! What is trending for each tenant, kept in memory and refreshed behind the requests, so that a
+//! What is trending for each tenant, and in segments of its customers, kept in memory and refreshed behind the requests, so that a
 //! stranger costs nothing and an outage of Redis leaves something to answer with.
 
 use std::{
@@ -13,9 +13,9 @@ use rapport_runtime::Lifecycle;
 
 use crate::{models::Models, pipeline::Candidate, store::Guarded};
 
-/// Tenants whose trends are kept. Names of tenants come from callers, so their number is bounded;
+/// Trends that are kept. Names of tenants and segments come from callers, so their number is bounded;
 /// beyond it a stranger of a further tenant costs a read.
-const TENANTS: usize = 4096;
+const KEPT: usize = 4096;
 
 /// How often a store that is down is asked whether it is back.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
@@ -37,51 +37,55 @@ impl Trends {
     }
 }
 
+/// Whose trends: a tenant's, or those of its customers in a segment.
+type Of = (Tenant, Option<String>);
+
 /// Every tenant's trends; readers take no lock.
 #[derive(Default)]
 pub struct Board {
-    tenants: ArcSwap<HashMap<Tenant, Arc<Trends>>>,
+    kept: ArcSwap<HashMap<Of, Arc<Trends>>>,
 }
 
 impl Board {
-    /// What is in memory; `None` for a tenant that nobody has asked about.
-    pub fn get(&self, tenant: &Tenant) -> Option<Arc<Trends>> {
-        self.tenants.load().get(tenant).cloned()
+    /// What is in memory; `None` for a tenant or a segment that nobody has asked about.
+    pub fn get(&self, of: &Of) -> Option<Arc<Trends>> {
+        self.kept.load().get(of).cloned()
     }
 
-    pub fn put(&self, tenant: &Tenant, trends: Arc<Trends>) {
+    pub fn put(&self, of: Of, trends: Arc<Trends>) {
         // Two writers (the refresh, and a first call) may meet: the swap is repeated, none is lost.
-        self.tenants.rcu(|all| {
+        self.kept.rcu(|all| {
             let mut all = HashMap::clone(all);
-            if all.len() < TENANTS || all.contains_key(tenant) {
-                all.insert(tenant.clone(), trends.clone());
+            if all.len() < KEPT || all.contains_key(&of) {
+                all.insert(of.clone(), trends.clone());
             }
             all
         });
     }
 
-    fn tenants(&self) -> Vec<Tenant> {
-        self.tenants.load().keys().cloned().collect()
+    fn all(&self) -> Vec<Of> {
+        self.kept.load().keys().cloned().collect()
     }
 }
 
-/// The trends to answer with: from memory, or read once for a tenant that is new here. An outage
+/// The trends to answer with: from memory, or read once for a tenant or a segment that is new here. An outage
 /// gives what is in memory, at worst nothing.
-pub async fn of(board: &Board, store: &Guarded, tenant: &Tenant) -> Arc<Trends> {
-    if let Some(known) = board.get(tenant) {
+pub async fn of(board: &Board, store: &Guarded, tenant: &Tenant, segment: Option<&str>) -> Arc<Trends> {
+    let of = (tenant.clone(), segment.map(str::to_owned));
+    if let Some(known) = board.get(&of) {
         return known;
     }
-    match store.trends(tenant).await {
+    match store.trends(tenant, segment).await {
         Ok(trends) => {
             let trends = Arc::new(trends);
             // An empty board is not kept: anyone can invent a tenant.
             if !trends.items.is_empty() {
-                board.put(tenant, trends.clone());
+                board.put(of, trends.clone());
             }
             trends
         }
         Err(error) => {
-            tracing::debug!(%tenant, %error, "trends cannot be read");
+            tracing::debug!(%tenant, ?segment, %error, "trends cannot be read");
             Arc::default()
         }
     }
@@ -111,17 +115,17 @@ pub async fn keep_fresh(
         }
         due = Instant::now() + every;
         store.look_whether_rebuilding().await;
-        let mut tenants = board.tenants();
-        tenants.extend(models.tenants());
-        tenants.push(default_tenant.clone());
-        tenants.sort_unstable();
-        tenants.dedup();
-        for tenant in tenants {
-            match store.trends(&tenant).await {
-                Ok(trends) if trends.items.is_empty() && board.get(&tenant).is_none() => {}
-                Ok(trends) => board.put(&tenant, Arc::new(trends)),
+        let mut all = board.all();
+        all.extend(models.tenants().into_iter().map(|tenant| (tenant, None)));
+        all.push((default_tenant.clone(), None));
+        all.sort_unstable();
+        all.dedup();
+        for of in all {
+            match store.trends(&of.0, of.1.as_deref()).await {
+                Ok(trends) if trends.items.is_empty() && board.get(&of).is_none() => {}
+                Ok(trends) => board.put(of, Arc::new(trends)),
                 // What is in memory stays: old trends are better than none.
-                Err(error) => tracing::debug!(%tenant, %error, "trends are not refreshed"),
+                Err(error) => tracing::debug!(tenant = %of.0, segment = ?of.1, %error, "trends are not refreshed"),
             }
         }
     }
@@ -132,14 +136,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_of_tenants_is_bounded_and_known_ones_are_still_refreshed() {
+    fn the_number_of_trends_is_bounded_and_known_ones_are_still_refreshed() {
         let board = Board::default();
-        for i in 0..TENANTS + 10 {
-            board.put(&Tenant::parse(&format!("t{i}")).unwrap(), Arc::new(Trends::of(&[("a", 1.0)])));
+        let of = |n: usize| (Tenant::parse(&format!("t{n}")).unwrap(), n.is_multiple_of(2).then(|| "pro".to_owned()));
+        for n in 0..KEPT + 10 {
+            board.put(of(n), Arc::new(Trends::of(&[("a", 1.0)])));
         }
-        assert_eq!(board.tenants().len(), TENANTS);
-        let known = board.tenants().pop().unwrap();
-        board.put(&known, Arc::new(Trends::of(&[("b", 1.0)])));
+        assert_eq!(board.all().len(), KEPT);
+        let known = board.all().pop().unwrap();
+        board.put(known.clone(), Arc::new(Trends::of(&[("b", 1.0)])));
         assert_eq!(&*board.get(&known).unwrap().items[0].item, "b");
+        let (tenant, segment) = known;
+        let other = (tenant, if segment.is_some() { None } else { Some("pro".to_owned()) });
+        assert!(board.get(&other).is_none(), "a segment's trends are not everybody's");
     }
 }

@@ -167,6 +167,7 @@ fn event(n: usize) -> CleanEvent {
         item_id: Some(format!("item-{}", mixed % 5_000)),
         category: Some(format!("category {}", mixed % 20)),
         session_id: Some(format!("visit {}", n / 10)),
+        segment: None,
         time,
         received_at: time,
         value: Some((mixed % 10_000) as f64 / 100.0),

@@ -183,6 +183,7 @@ fn state(views: &Arc<Views>, tenant: &Tenant, n: usize) -> CustomerState {
             item_id: Some(format!("item-{}", mixed % 5_000)),
             category: None,
             session_id: None,
+            segment: None,
             time,
             received_at: time,
             value: Some((mixed % 10_000) as f64 / 100.0),

@@ -12,11 +12,14 @@ use rdkafka::{consumer::ConsumerGroupMetadata, message::Headers};
 
 use crate::{
     Error, RawRecord, dead_letter,
+    enrich::Said,
     steps::{Cleaned, Verdict},
 };
 
 /// Room behind a clean event for what later steps add: a session id of 32 and a bot's reason.
 const ROOM: usize = 48;
+/// And for its customer's segment.
+const SEGMENT_ROOM: usize = 66;
 
 /// A batch, and under what circumstances it was read.
 #[derive(Default)]
@@ -73,11 +76,22 @@ pub(super) struct Clean {
     /// The pause that ends a visit, where the visit is still to be told.
     pub inactivity: Option<Duration>,
     pub rate: Option<Rate>,
+    pub segment: Segment,
     /// The dead letter that it becomes when its customer has too many events.
     pub too_many: Option<Span>,
     pub merge: Option<Merge>,
     /// Bytes that may still be added behind the value.
     room: usize,
+}
+
+/// What an event says of its customer's segment.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Segment {
+    NotAsked,
+    /// It is still to be told.
+    Untold,
+    /// It stands in the event.
+    Said(Span),
 }
 
 /// A merge of identities, as its record on the identity topic.
@@ -143,8 +157,14 @@ impl Batch {
         let too_many =
             refuses.map(|rate| self.put_message(&dead_letter::too_many(record, cleaned, rate.per_minute, now)));
         let inactivity = cleaned.session.inactivity.filter(|_| !cleaned.session.client_session);
+        let segment = match &cleaned.segment {
+            Said::NotAsked => Segment::NotAsked,
+            Said::Nothing => Segment::Untold,
+            Said::Segment(name) => Segment::Said(self.put(name.as_bytes())),
+        };
         let value = self.put_message(clean);
         let room = if inactivity.is_some() || cleaned.bot_rate.is_some() { ROOM } else { 0 };
+        let room = room + if matches!(segment, Segment::Untold) { SEGMENT_ROOM } else { 0 };
         self.bytes.resize(self.bytes.len() + room, 0);
         Record {
             at: Position { partition: record.partition, offset: record.offset },
@@ -161,6 +181,7 @@ impl Batch {
                 event_time: stamp(time),
                 inactivity,
                 rate: cleaned.bot_rate,
+                segment,
                 too_many,
                 merge,
                 room,
@@ -212,6 +233,12 @@ impl Batch {
     pub(super) fn add_session(&mut self, index: usize, session_id: &str) {
         // Field 6, of length-delimited type.
         self.add(index, &[0x32], session_id.as_bytes());
+    }
+
+    /// Adds its customer's segment to a clean event.
+    pub(super) fn add_segment(&mut self, index: usize, segment: &str) {
+        // Field 14.
+        self.add(index, &[0x72], segment.as_bytes());
     }
 
     /// Marks a clean event as one of too many: adds to the reasons of field 10.
@@ -308,6 +335,7 @@ mod tests {
                 ..IdentityMerge::default()
             }),
             session: SessionRule { inactivity: Some(Duration::from_secs(1800)), client_session: false },
+            segment: Said::Nothing,
             bot_rate: Some(Rate { per_minute: 10, action: BotAction::Refuse }),
         }
     }
@@ -321,9 +349,10 @@ mod tests {
         let visit = "0123456789abcdef0123456789abcdef";
         batch.add_session(0, visit);
         batch.add_rate_reason(0);
+        batch.add_segment(0, &"s".repeat(64));
         batch.add_session(0, visit);
         let event = |n: usize| CleanEvent::decode(batch.get(batch.records[n].value)).unwrap();
-        assert_eq!(event(0).session_id, visit);
+        assert_eq!((event(0).session_id, event(0).segment), (visit.to_owned(), "s".repeat(64)));
         assert_eq!(event(0).bot.unwrap().reasons, ["client", "rate"]);
         assert_eq!(event(1), cleaned().event, "the next record is as it was");
         let first = &batch.records[0];
@@ -348,7 +377,7 @@ mod tests {
         assert!(batch.records.is_empty() && batch.size_bytes() == 0);
         batch.clear();
         let mut plain = cleaned();
-        (plain.session, plain.bot_rate) = (SessionRule::default(), None);
+        (plain.session, plain.bot_rate, plain.segment) = (SessionRule::default(), None, Said::NotAsked);
         batch.take(&record(&headers), &Verdict::Clean(Box::new(plain.clone())), NOW);
         batch.add_session(0, "no room was asked for");
         assert_eq!(CleanEvent::decode(batch.get(batch.records[0].value)).unwrap(), plain.event);

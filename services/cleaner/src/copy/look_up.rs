@@ -2,7 +2,7 @@
 //! is judged and the one before is written.
 //!
 //! Duplicates first, since nothing else may count them; then the rates of customers, then their
-//! visits, then merges that were written already. All in the order of the records.
+//! visits and segments, then merges that were written already. All in the order of the records.
 
 use std::{
     sync::mpsc::RecvTimeoutError,
@@ -14,7 +14,7 @@ use rapport_runtime::{Component, Lifecycle};
 
 use super::{
     RETRY,
-    batch::{Batch, Clean, Fate, Record},
+    batch::{Batch, Clean, Fate, Record, Segment},
     channel::{Inbox, Outbox},
     rebuild::{Progress, Rebuild},
 };
@@ -25,6 +25,7 @@ use crate::{
     metrics,
     recent_merges::RecentMerges,
     redis_pipe::RedisPipe,
+    segment_store::SegmentStore,
     session_store::SessionStore,
 };
 
@@ -50,6 +51,7 @@ pub(super) struct Memory {
     pipe: RedisPipe,
     dedup: Dedup,
     sessions: SessionStore,
+    segments: SegmentStore,
     outliers: Outliers,
     merges: RecentMerges,
     duplicates: Vec<bool>,
@@ -131,11 +133,12 @@ impl LookUp {
 }
 
 impl Memory {
-    pub(super) fn new(pipe: RedisPipe, dedup: Dedup, sessions: SessionStore) -> Self {
+    pub(super) fn new(pipe: RedisPipe, dedup: Dedup, sessions: SessionStore, segments: SegmentStore) -> Self {
         Self {
             pipe,
             dedup,
             sessions,
+            segments,
             outliers: Outliers::default(),
             merges: RecentMerges::new(),
             duplicates: Vec::new(),
@@ -149,7 +152,7 @@ impl Memory {
     fn open(&mut self, rebuild: &Rebuild, progress: &mut dyn FnMut(Progress)) -> Result<bool, Error> {
         match self.dedup.open(&mut self.pipe)? {
             Found::Whole => Ok(true),
-            Found::Empty => rebuild.run(&mut self.pipe, &mut self.dedup, progress),
+            Found::Empty => rebuild.run(&mut self.pipe, &mut self.dedup, &mut self.segments, progress),
         }
     }
 
@@ -161,15 +164,17 @@ impl Memory {
         }
         if (batch.attempt, batch.epoch) != (self.attempt, self.epoch) {
             self.sessions.clear();
+            self.segments.clear();
         }
         (self.attempt, self.epoch) = (batch.attempt, batch.epoch);
         let began = Instant::now();
         self.dedup.turn(&mut self.pipe)?;
         self.look_up(batch)?;
         self.settle(batch);
-        // Stored before the batch is written: an event never carries the id of a visit that nobody
-        // knows after a crash.
+        // Stored before the batch is written: an event never carries the id of a visit, or a segment, that
+        // nobody knows after a crash.
         self.sessions.write(&mut self.pipe);
+        self.segments.write(&mut self.pipe);
         self.pipe.run()?;
         metrics::looked_up(began.elapsed());
         self.measure()
@@ -181,11 +186,15 @@ impl Memory {
             self.pipe.clear();
             self.dedup.begin();
             self.sessions.begin();
+            self.segments.begin();
             for record in &batch.records {
                 if let Fate::Clean(clean) = &record.fate {
                     self.dedup.ask(&mut self.pipe, batch.get(record.tenant), batch.get(clean.event_id), record.at);
                     if clean.inactivity.is_some() {
                         self.sessions.ask(&mut self.pipe, batch.get(record.key));
+                    }
+                    if !matches!(clean.segment, Segment::NotAsked) {
+                        self.segments.ask(&mut self.pipe, batch.get(record.key));
                     }
                 }
             }
@@ -200,6 +209,7 @@ impl Memory {
             if self.dedup.check(answers.get(marker..).unwrap_or_default())? == Check::Held {
                 self.dedup.duplicates(&mut self.pipe, &answers, &mut self.duplicates)?;
                 self.sessions.take(&answers);
+                self.segments.take(&answers);
                 return Ok(());
             }
         }
@@ -216,6 +226,7 @@ impl Memory {
                 batch.mark_duplicate(index);
             } else if !self.is_refused(batch, index, &clean) {
                 self.tell_visit(batch, index, &clean);
+                self.tell_segment(batch, index, &clean);
                 if let Some(merge) = clean.merge
                     && !self.merges.is_new(batch.get(merge.key), batch.get(merge.to_id))
                 {
@@ -247,6 +258,19 @@ impl Memory {
             let (tenant, customer) = (batch.text(clean.tenant), batch.text(clean.customer));
             let id = self.sessions.assign(tenant, customer, clean.event_time, inactivity);
             batch.add_session(index, &id);
+        }
+    }
+
+    fn tell_segment(&mut self, batch: &mut Batch, index: usize, clean: &Clean) {
+        let Some(key) = batch.records.get(index).map(|record| record.key) else { return };
+        match clean.segment {
+            Segment::NotAsked => {}
+            Segment::Said(segment) => self.segments.said(batch.get(key), batch.text(segment), clean.event_time),
+            Segment::Untold => {
+                if let Some(segment) = self.segments.of(batch.get(key)) {
+                    batch.add_segment(index, segment);
+                }
+            }
         }
     }
 

@@ -1,4 +1,5 @@
-//! Reads event ids back into Redis from the clean topic when Redis has lost its memory.
+//! Reads event ids, and the segments of their customers, back into Redis from the clean topic when Redis has
+//! lost its memory.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +7,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rapport_events::{Position, new_event_id};
+use prost::Message as _;
+use rapport_events::{EventTime, Position, new_event_id};
 use rapport_kafka::{KafkaArgs, headers};
 use rapport_runtime::Lifecycle;
 use rdkafka::{
@@ -18,7 +20,7 @@ use rdkafka::{
 use redis::Value;
 
 use super::CALL_TIMEOUT;
-use crate::{Error, dedup::Dedup, redis_pipe::RedisPipe};
+use crate::{Error, dedup::Dedup, redis_pipe::RedisPipe, segment_store::SegmentStore};
 
 const POLL: Duration = Duration::from_millis(100);
 /// Ids that are written in one round trip.
@@ -69,6 +71,7 @@ impl Rebuild {
         &self,
         pipe: &mut RedisPipe,
         dedup: &mut Dedup,
+        segments: &mut SegmentStore,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<bool, Error> {
         let (key, token) = (dedup.rebuild_key(), new_event_id());
@@ -77,7 +80,9 @@ impl Rebuild {
         if !matches!(pipe.run()?.first(), Some(Value::Okay)) {
             return Ok(false);
         }
-        let read = self.read(pipe, dedup, &[key.as_bytes(), token.as_bytes()], progress).and_then(|read| {
+        segments.clear();
+        let read = self.read(pipe, dedup, segments, &[key.as_bytes(), token.as_bytes()], progress);
+        let read = read.and_then(|read| {
             if read {
                 dedup.found(pipe, token.as_bytes())?;
             }
@@ -97,6 +102,7 @@ impl Rebuild {
         &self,
         pipe: &mut RedisPipe,
         dedup: &mut Dedup,
+        segments: &mut SegmentStore,
         held: &[&[u8]; 2],
         progress: &mut dyn FnMut(Progress),
     ) -> Result<bool, Error> {
@@ -136,14 +142,19 @@ impl Rebuild {
                     if let Some((tenant, id, source)) = sight(&message) {
                         dedup.put(pipe, tenant, id, source);
                     }
+                    if let Some((customer, segment, at)) = segment(&message) {
+                        segments.said(customer, &segment, at);
+                    }
                     read += 1;
                     if read % CHUNK == 0 {
+                        segments.write(pipe);
                         flush(pipe, held)?;
                         progress(Progress { read, of });
                     }
                 }
             }
         }
+        segments.write(pipe);
         flush(pipe, held)?;
         progress(Progress { read, of: read });
         tracing::info!(records = read, "event ids are remembered again");
@@ -215,6 +226,28 @@ fn sight<'m>(message: &'m BorrowedMessage<'_>) -> Option<(&'m [u8], &'m [u8], Po
     Some((headers::get(all, headers::TENANT)?, headers::get(all, headers::EVENT_ID)?, source))
 }
 
+/// What is read of a clean event: its time, and its customer's segment.
+#[derive(prost::Message)]
+struct Segmented {
+    #[prost(message, optional, tag = "1")]
+    event: Option<Timed>,
+    #[prost(string, tag = "14")]
+    segment: String,
+}
+
+#[derive(prost::Message)]
+struct Timed {
+    #[prost(message, optional, tag = "7")]
+    event_time: Option<prost_types::Timestamp>,
+}
+
+/// A clean record's key (`tenant/customer`), the segment that it carries, and when that was.
+fn segment<'m>(message: &'m BorrowedMessage<'_>) -> Option<(&'m [u8], String, EventTime)> {
+    let Segmented { event, segment } = Segmented::decode(message.payload()?).ok()?;
+    let at = EventTime::from_proto(&event?.event_time?)?;
+    (!segment.is_empty()).then_some((message.key()?, segment, at))
+}
+
 /// `partition:offset`.
 fn parse_source(text: &str) -> Option<Position> {
     let (partition, offset) = text.split_once(':')?;
@@ -231,6 +264,23 @@ mod tests {
         for wrong in ["", "3", "3:", "a:1", "3:42:1"] {
             assert_eq!(parse_source(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn time_and_segment_of_a_clean_event_are_read_where_they_stand() {
+        let clean = rapport_proto::events::CleanEvent {
+            event: Some(rapport_proto::events::Event {
+                event_id: "e".into(),
+                event_time: Some(EventTime::from_ms(5).to_proto()),
+                ..Default::default()
+            }),
+            tenant: "demo".into(),
+            segment: "pro".into(),
+            ..Default::default()
+        };
+        let read = Segmented::decode(clean.encode_to_vec().as_slice()).unwrap();
+        let at = read.event.and_then(|event| event.event_time).and_then(|time| EventTime::from_proto(&time));
+        assert_eq!((read.segment.as_str(), at), ("pro", Some(EventTime::from_ms(5))));
     }
 
     #[test]

@@ -181,6 +181,19 @@ fn what_the_visit_says_is_found_before_privacy_and_normalising_remove_it() {
 }
 
 #[test]
+fn a_segment_is_read_before_privacy_takes_the_field_away() {
+    let policy = "enrich: {segment: {from: traits.plan, values: [free, pro]}}\nprivacy: {fields: {traits.plan: drop}}";
+    let mut event = view(json!({}));
+    event.traits = Some(json::to_struct("traits", json!({"plan": "Pro"})).unwrap());
+    let cleaned = clean(&by(policy), &event);
+    assert_eq!((cleaned.event.segment.as_str(), cleaned.segment), ("pro", Said::Segment("pro".to_owned())));
+    assert!(!format!("{:?}", cleaned.event.event).contains("Pro"));
+    event.traits = None;
+    assert_eq!(clean(&by(policy), &event).segment, Said::Nothing);
+    assert_eq!(clean(&steps(), &event).segment, Said::NotAsked);
+}
+
+#[test]
 fn every_step_counts_what_it_did_and_a_change_of_rules_holds_from_the_next_batch() {
     let steps = by("bots: {action: refuse}");
     let none = OwnedHeaders::new();

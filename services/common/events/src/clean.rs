@@ -22,6 +22,8 @@ pub struct CleanEvent {
     pub category: Option<String>,
     /// The visit that it belongs to: the client's own id of it, or one by inactivity.
     pub session_id: Option<String>,
+    /// The customer's segment at that time, where the tenant's policy declares some.
+    pub segment: Option<String>,
     /// When it happened: event time rules everywhere.
     pub time: EventTime,
     /// When the mesh first had it: a guard against leakage, never a feature.
@@ -70,6 +72,7 @@ impl TryFrom<proto::CleanEvent> for CleanEvent {
             item_id: some(event.item_id),
             category: some(event.category),
             session_id: some(clean.session_id),
+            segment: some(clean.segment),
             value: event.value,
         })
     }

@@ -9,6 +9,8 @@ pub const EVENT_ID_BYTES: usize = 128;
 pub const ID_BYTES: usize = 128;
 /// An event's type.
 pub const TYPE_BYTES: usize = 64;
+/// A segment's name.
+pub const SEGMENT_BYTES: usize = 64;
 /// How deep `properties` and `traits` may nest.
 pub const DEPTH: usize = 16;
 /// A tenant's name.

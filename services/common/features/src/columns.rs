@@ -46,12 +46,13 @@ impl Views {
 
     /// The features of an entity that are computed when they are read.
     pub fn on_demand(&self, entity: Entity) -> &[OnDemand] {
-        let [customer, item, category, session] = &self.on_demand;
+        let [customer, item, category, session, segment] = &self.on_demand;
         match entity {
             Entity::Customer => customer,
             Entity::Item => item,
             Entity::CustomerCategory => category,
             Entity::Session => session,
+            Entity::Segment => segment,
         }
     }
 

@@ -26,6 +26,8 @@ pub struct CustomerState {
     history: History,
     /// Sorted [`item_hash`]es.
     seen: Vec<u64>,
+    /// As the newest event has it. `None` while no event had one; then `""` for none.
+    segment: Option<String>,
 }
 
 impl PartialEq for CustomerState {
@@ -35,6 +37,7 @@ impl PartialEq for CustomerState {
             && self.sessions == other.sessions
             && self.history == other.history
             && self.seen == other.seen
+            && self.segment() == other.segment()
     }
 }
 
@@ -53,11 +56,22 @@ impl CustomerState {
             sessions: Parts::new(views, Entity::Session),
             history: History::default(),
             seen: Vec::new(),
+            segment: None,
         }
+    }
+
+    /// The same customer, whose segment was stored as [`Self::segment_to_bytes`] says.
+    pub fn in_segment(self, stored: Option<&[u8]>) -> Self {
+        Self { segment: stored.map(|name| String::from_utf8_lossy(name).into_owned()), ..self }
     }
 
     /// Folds one of the customer's events in. That it is this customer's is the caller's business.
     pub fn apply(&mut self, event: &CleanEvent) {
+        if (event.segment.is_some() || self.segment.is_some())
+            && self.newest().is_none_or(|newest| event.time >= newest)
+        {
+            self.segment = Some(event.segment.clone().unwrap_or_default());
+        }
         self.features.apply(event);
         self.categories.apply(event);
         self.sessions.apply(event);
@@ -86,6 +100,16 @@ impl CustomerState {
         self.features.events()
     }
 
+    /// The customer's segment, by the newest event.
+    pub fn segment(&self) -> Option<&str> {
+        self.segment.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// The segment's name (the `g` field in Redis), empty for none; `None` where there never was one.
+    pub fn segment_to_bytes(&self) -> Option<Vec<u8>> {
+        self.segment.as_ref().map(|name| name.clone().into_bytes())
+    }
+
     /// The time of the newest event.
     pub fn newest(&self) -> Option<EventTime> {
         self.features.newest()
@@ -110,7 +134,7 @@ impl CustomerState {
         match entity {
             Entity::CustomerCategory => Some(&self.categories),
             Entity::Session => Some(&self.sessions),
-            Entity::Customer | Entity::Item => None,
+            Entity::Customer | Entity::Item | Entity::Segment => None,
         }
     }
 
@@ -204,10 +228,11 @@ impl CustomerState {
             sessions,
             history: History::from_bytes(history)?,
             seen: Self::seen_from_bytes(seen)?,
+            segment: None,
         })
     }
 
-    /// All parts in one piece.
+    /// All parts in one piece, but for the segment.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         wire::put_bytes(&mut out, &self.features_to_bytes());

@@ -168,7 +168,7 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
         }
     }
     canonical.push_str(&format!("seen {seen:?}\n"));
-    let [customer, item, category, session] = compiled;
+    let [customer, item, category, session, segment] = compiled;
     let plan = |entity, (features, names)| Plan::new(entity, features, names).map(Arc::new);
     Ok(Views {
         views,
@@ -176,6 +176,7 @@ pub(crate) fn parse(yaml: &str) -> Result<Views, Error> {
         item: plan(Entity::Item, item)?,
         category: plan(Entity::CustomerCategory, category)?,
         session: plan(Entity::Session, session)?,
+        segment: plan(Entity::Segment, segment)?,
         on_demand,
         request_values,
         seen,
@@ -324,9 +325,10 @@ fn measure(at: &str, entity: Entity, aggregate: Aggregate, of: Option<&str>) -> 
         (Aggregate::Distinct, Entity::Customer) => &[Item, Category, Session],
         (Aggregate::Distinct | Aggregate::TopK { .. }, Entity::Session) => &[Item, Category],
         (Aggregate::Distinct, Entity::Item) => &[Customer, Category],
+        (Aggregate::Distinct, Entity::Segment) => &[Customer, Item, Category],
         (Aggregate::Distinct, Entity::CustomerCategory) => &[Item],
-        (Aggregate::TopK { .. }, Entity::Customer) => &[Category, Item],
-        // Not customers: an item's state outlives what is known of one of them.
+        (Aggregate::TopK { .. }, Entity::Customer | Entity::Segment) => &[Category, Item],
+        // Not customers: what they share outlives what is known of one of them.
         (Aggregate::TopK { .. }, Entity::Item) => &[Category],
         (Aggregate::TopK { .. }, Entity::CustomerCategory) => &[Item],
         _ => &[Value],

@@ -139,6 +139,7 @@ impl Views {
             item: plan(Entity::Item)?,
             category: plan(Entity::CustomerCategory)?,
             session: plan(Entity::Session)?,
+            segment: plan(Entity::Segment)?,
             on_demand: self.on_demand.clone(),
             request_values: self.request_values.clone(),
             seen: self.seen.clone(),
@@ -242,6 +243,7 @@ views:
             category: Some(format!("c{category}")),
             // Fewer than a customer keeps: which of more have to go depends on the order.
             session_id: (category > 0).then(|| format!("s{}", category % 6)),
+            segment: None,
             time: EventTime::from_ms(ms),
             received_at: EventTime::from_ms(0),
             value: Some(value),

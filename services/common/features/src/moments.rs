@@ -110,6 +110,7 @@ mod tests {
             item_id: Some(format!("i{}", offset % 5)),
             category: Some(format!("k{}", offset % 2)),
             session_id: None,
+            segment: None,
             time: EventTime::from_ms(time),
             received_at: EventTime::from_ms(time + late),
             // Sums that round show the order of the fold in the last bit.

@@ -38,7 +38,7 @@ impl Parts {
     const fn most(&self) -> usize {
         match self.entity {
             Entity::Session => SESSIONS,
-            Entity::Customer | Entity::Item | Entity::CustomerCategory => CATEGORIES,
+            Entity::Customer | Entity::Item | Entity::CustomerCategory | Entity::Segment => CATEGORIES,
         }
     }
 

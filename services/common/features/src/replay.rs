@@ -15,23 +15,24 @@ use crate::{CustomerState, Entity, State, Views};
 pub struct Replay {
     views: Arc<Views>,
     customers: HashMap<(Tenant, String), CustomerState>,
-    /// By source partition, as online: partial states sum up at the read.
-    items: HashMap<(Tenant, String), BTreeMap<i32, State>>,
+    /// Items and segments, by source partition, as online: partial states sum up at the read.
+    shared: HashMap<(Entity, Tenant, String), BTreeMap<i32, State>>,
 }
 
 impl Replay {
     pub fn new(views: &Arc<Views>) -> Self {
-        Self { views: Arc::clone(views), customers: HashMap::new(), items: HashMap::new() }
+        Self { views: Arc::clone(views), customers: HashMap::new(), shared: HashMap::new() }
     }
 
     pub fn apply(&mut self, logged: &LoggedEvent) {
         let event = &logged.event;
         let customer = (event.tenant.clone(), event.customer_id.clone());
         self.customers.entry(customer).or_insert_with(|| CustomerState::new(&self.views)).apply(event);
-        if let Some(item_id) = &event.item_id {
-            let item = self.items.entry((event.tenant.clone(), item_id.clone())).or_default();
-            let partial = item.entry(logged.position.partition);
-            partial.or_insert_with(|| State::new(&self.views, Entity::Item)).apply(event);
+        for entity in Entity::SHARED {
+            let Some(id) = entity.shared_of(event) else { continue };
+            let partials = self.shared.entry((entity, event.tenant.clone(), id.to_owned())).or_default();
+            let partial = partials.entry(logged.position.partition);
+            partial.or_insert_with(|| State::new(&self.views, entity)).apply(event);
         }
     }
 
@@ -41,15 +42,20 @@ impl Replay {
 
     /// The item's state over all partitions.
     pub fn item(&self, tenant: &Tenant, item_id: &str) -> Option<State> {
-        let partials = self.items.get(&(tenant.clone(), item_id.to_owned()))?;
-        merged(&self.views, partials.values())
+        self.shared(Entity::Item, tenant, item_id)
+    }
+
+    /// The state of one of the entities that customers share, over all partitions.
+    pub fn shared(&self, entity: Entity, tenant: &Tenant, id: &str) -> Option<State> {
+        let partials = self.shared.get(&(entity, tenant.clone(), id.to_owned()))?;
+        merged(&self.views, entity, partials.values())
     }
 }
 
-/// Partial states of an item in ascending order of their partition, summed up. `None` when there is none.
-pub fn merged<'a>(views: &Views, partials: impl Iterator<Item = &'a State>) -> Option<State> {
+/// Partial states of an item or a segment in ascending order of their partition, summed up. `None` when there is none.
+pub fn merged<'a>(views: &Views, entity: Entity, partials: impl Iterator<Item = &'a State>) -> Option<State> {
     partials.fold(None, |sum, partial| {
-        let mut sum = sum.unwrap_or_else(|| State::new(views, Entity::Item));
+        let mut sum = sum.unwrap_or_else(|| State::new(views, entity));
         sum.merge(partial);
         Some(sum)
     })

@@ -67,6 +67,11 @@ impl State {
         self.events
     }
 
+    /// What it is the state of.
+    pub fn entity(&self) -> Entity {
+        self.plan.entity
+    }
+
     /// The time of the newest event.
     pub fn newest(&self) -> Option<EventTime> {
         self.newest

@@ -27,12 +27,16 @@ pub enum Entity {
     CustomerCategory,
     /// One visit of a customer.
     Session,
+    /// All customers of a segment that the tenant's policy declares.
+    Segment,
 }
 
 impl Entity {
-    pub const ALL: [Self; 4] = [Self::Customer, Self::Item, Self::CustomerCategory, Self::Session];
+    pub const ALL: [Self; 5] = [Self::Customer, Self::Item, Self::CustomerCategory, Self::Session, Self::Segment];
+    /// Those that customers share: each source partition keeps its part of one, and a read adds them up.
+    pub const SHARED: [Self; 2] = [Self::Item, Self::Segment];
     /// Their names, for a refusal.
-    pub const NAMES: &'static str = "customer, item, customer_category or session";
+    pub const NAMES: &'static str = "customer, item, customer_category, session or segment";
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -40,6 +44,16 @@ impl Entity {
             Self::Item => "item",
             Self::CustomerCategory => "customer_category",
             Self::Session => "session",
+            Self::Segment => "segment",
+        }
+    }
+
+    /// Which one of them an event is about, of an entity that customers share.
+    pub fn shared_of(self, event: &CleanEvent) -> Option<&str> {
+        match self {
+            Self::Item => event.item_id.as_deref(),
+            Self::Segment => event.segment.as_deref(),
+            Self::Customer | Self::CustomerCategory | Self::Session => None,
         }
     }
 
@@ -52,7 +66,7 @@ impl Entity {
         match self {
             Self::CustomerCategory => event.category.as_deref(),
             Self::Session => event.session_id.as_deref(),
-            Self::Customer | Self::Item => None,
+            Self::Customer | Self::Item | Self::Segment => None,
         }
     }
 }
@@ -347,6 +361,7 @@ pub struct Views {
     pub(crate) item: Arc<Plan>,
     pub(crate) category: Arc<Plan>,
     pub(crate) session: Arc<Plan>,
+    pub(crate) segment: Arc<Plan>,
     /// By entity.
     pub(crate) on_demand: [Vec<OnDemand>; Entity::ALL.len()],
     pub(crate) request_values: BTreeMap<String, Wanted>,
@@ -381,12 +396,13 @@ impl Views {
             Entity::Item => &self.item,
             Entity::CustomerCategory => &self.category,
             Entity::Session => &self.session,
+            Entity::Segment => &self.segment,
         }
     }
 
     /// The views of a customer that an event of this type changes.
     pub fn changed_by<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a str> {
-        let views = self.views.iter().filter(|view| view.entity != Entity::Item);
+        let views = self.views.iter().filter(|view| !Entity::SHARED.contains(&view.entity));
         views.filter(move |view| view.types.as_ref().is_none_or(|t| t.contains(kind))).map(|view| view.name.as_str())
     }
 

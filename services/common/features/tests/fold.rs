@@ -22,10 +22,33 @@ fn event(time_ms: i64, kind: &str, item: &str, value: Option<f64>) -> CleanEvent
         item_id: Some(item.into()),
         category: Some(format!("c{}", item.len())),
         session_id: None,
+        segment: None,
         time: EventTime::from_ms(time_ms),
         received_at: EventTime::from_ms(time_ms),
         value,
     }
+}
+
+#[test]
+fn a_customer_is_in_the_segment_of_the_newest_event_whatever_the_order_they_came_in() {
+    let views = views();
+    let said = |ms: i64, segment: &str| CleanEvent {
+        segment: Some(segment.to_owned()).filter(|name| !name.is_empty()),
+        ..event(ms, "view", "a", None)
+    };
+    let of = |events: &[CleanEvent]| {
+        let mut state = CustomerState::new(&views);
+        events.iter().for_each(|event| state.apply(event));
+        let read = CustomerState::from_bytes(&views, &state.to_bytes()).unwrap();
+        let read = read.in_segment(state.segment_to_bytes().as_deref());
+        assert_eq!(read, state);
+        (state.segment().map(str::to_owned), state.segment_to_bytes().is_some())
+    };
+    let name = |name: &str| Some(name.to_owned());
+    assert_eq!(of(&[said(1, "free"), said(3, "pro"), said(2, "free")]), (name("pro"), true), "one came late");
+    assert_eq!(of(&[said(2, "free"), said(2, "pro")]), (name("pro"), true), "of one moment the later one");
+    assert_eq!(of(&[said(1, "free"), said(2, "")]), (None, true), "left, and that is stored");
+    assert_eq!(of(&[said(1, ""), said(2, "")]), (None, false), "never in one: nothing is stored");
 }
 
 fn value_of(views: &Views, state: &CustomerState, name: &str, now: i64) -> f64 {

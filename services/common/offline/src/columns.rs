@@ -35,8 +35,9 @@ fn schema() -> SchemaRef {
         // Where the event stands on the clean topic: the order of the fold.
         Field::new("partition", DataType::Int32, false),
         Field::new("offset", DataType::Int64, false),
-        // Files of before there was one have none: it reads as null.
+        // Files of before there were these have none: they read as null.
         Field::new("session_id", DataType::Utf8, true),
+        Field::new("segment", DataType::Utf8, true),
     ]))
 }
 
@@ -65,6 +66,7 @@ pub(crate) fn pack(events: &[&LoggedEvent]) -> Result<Vec<u8>, Error> {
         Arc::new(Int32Array::from_iter_values(events.iter().map(|e| e.position.partition))),
         Arc::new(Int64Array::from_iter_values(events.iter().map(|e| e.position.offset))),
         maybe(|e| e.session_id.as_deref()),
+        maybe(|e| e.segment.as_deref()),
     ];
     write(schema(), columns)
 }
@@ -119,6 +121,7 @@ pub(crate) fn unpack(path: &Path, bytes: Bytes, events: &mut Vec<LoggedEvent>) -
         let (tenants, ids, kinds, customers) =
             (text("tenant")?, text("event_id")?, text("type")?, text("customer_id")?);
         let (items, categories, sessions) = (text("item_id")?, text("category")?, text("session_id")?);
+        let segments = text("segment")?;
         let (times, received) = (time("event_time")?, time("received_at")?);
         let values: &Float64Array = column(path, &batch, "value")?;
         let partitions: &Int32Array = column(path, &batch, "partition")?;
@@ -140,6 +143,7 @@ pub(crate) fn unpack(path: &Path, bytes: Bytes, events: &mut Vec<LoggedEvent>) -
                     item_id: maybe(items, i),
                     category: maybe(categories, i),
                     session_id: maybe(sessions, i),
+                    segment: maybe(segments, i),
                     time: EventTime::from_ms(times.value(i)),
                     received_at: EventTime::from_ms(received.value(i)),
                     value: values.is_valid(i).then(|| values.value(i)),

@@ -30,6 +30,7 @@ fn event(partition: i32, offset: i64) -> LoggedEvent {
             item_id: (offset % 4 != 0).then(|| format!("i{offset}")),
             category: None,
             session_id: None,
+            segment: None,
             time: EventTime::from_ms(875_000_000_000 + offset * 40_000_000),
             received_at: EventTime::from_ms(1_700_000_000_123),
             value: (offset % 2 == 0).then_some(3.5),
@@ -288,7 +289,7 @@ proptest! {
         let mut event = event(3, 1);
         event.position.offset = offset;
         event.event = CleanEvent {
-            event_id: ids.0, kind: ids.1, customer_id: ids.2, item_id: item, category: category.clone(), session_id: category,
+            event_id: ids.0, kind: ids.1, customer_id: ids.2, item_id: item, category: category.clone(), session_id: category.clone(), segment: category,
             time: EventTime::from_ms(time), value, ..event.event
         };
         writer.append(event.clone()).unwrap();

@@ -12,7 +12,7 @@ use crate::{Error, Keys, OnlineArgs, StoredCustomer, StoredPartial};
 /// Keys in one pipeline of a batch read.
 const CHUNK: usize = 100;
 
-/// Reads customers, items and trends. Cheap to clone; clones share one
+/// Reads customers, items, segments and trends. Cheap to clone; clones share one
 /// connection that mends itself.
 #[derive(Clone)]
 pub struct OnlineReader {
@@ -99,19 +99,22 @@ impl OnlineReader {
         Ok(customers)
     }
 
-    /// Many items, each summed up over its source partitions, in the order of the ids.
+    /// Many items or segments, each summed up over its source partitions, in the order of the ids. Of an entity
+    /// that customers do not share there are none.
     ///
     /// # Errors
     /// Redis is away or late, or a state is corrupt.
-    pub async fn read_items(
+    pub async fn read_shared(
         &self,
         views: &Views,
+        entity: Entity,
         tenant: &Tenant,
-        item_ids: &[impl AsRef<str>],
+        ids: &[impl AsRef<str>],
     ) -> Result<Vec<Option<State>>, Error> {
-        let mut items = Vec::with_capacity(item_ids.len());
-        for chunk in item_ids.chunks(CHUNK) {
-            let keys: Vec<String> = chunk.iter().map(|id| self.keys.item(tenant, id.as_ref())).collect();
+        let mut states = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(CHUNK) {
+            let keys: Vec<String> =
+                chunk.iter().filter_map(|id| self.keys.shared(entity, tenant, id.as_ref())).collect();
             let mut pipeline = redis::pipe();
             keys.iter().for_each(|key| {
                 pipeline.cmd("HGETALL").arg(key);
@@ -119,14 +122,14 @@ impl OnlineReader {
             for (key, answer) in keys.into_iter().zip(self.run(&pipeline).await?) {
                 let mut sum: Option<State> = None;
                 for bytes in StoredPartial::all_from_answer(&key, answer)? {
-                    let partial = State::from_bytes(views, Entity::Item, &bytes)
+                    let partial = State::from_bytes(views, entity, &bytes)
                         .map_err(|e| Error::Corrupt { key: key.clone(), reason: e.to_string() })?;
-                    sum.get_or_insert_with(|| State::new(views, Entity::Item)).merge(&partial);
+                    sum.get_or_insert_with(|| State::new(views, entity)).merge(&partial);
                 }
-                items.push(sum);
+                states.push(sum);
             }
         }
-        Ok(items)
+        Ok(states)
     }
 
     /// What share of the events is in again while the store is being made anew from the log; `None` while it
@@ -148,12 +151,17 @@ impl OnlineReader {
         Ok((of > 0.0).then(|| done / of))
     }
 
-    /// What is trending with a tenant, over all source partitions. Empty when nothing is known.
+    /// What is trending with a tenant, or with its customers in a segment, over all source partitions. Empty when nothing is known.
     ///
     /// # Errors
     /// Redis is away or late, or a trend is corrupt.
-    pub async fn read_trends(&self, views: &Arc<Views>, tenant: &Tenant) -> Result<TrendState, Error> {
-        let key = self.keys.trends(tenant);
+    pub async fn read_trends(
+        &self,
+        views: &Arc<Views>,
+        tenant: &Tenant,
+        segment: Option<&str>,
+    ) -> Result<TrendState, Error> {
+        let key = self.keys.trends(tenant, segment);
         let mut pipeline = redis::pipe();
         pipeline.cmd("HGETALL").arg(&key);
         let answer = self.run(&pipeline).await?.into_iter().next().unwrap_or_default();

@@ -33,6 +33,7 @@ pub struct StoredCustomer {
     seen: Vec<u8>,
     features: Option<Vec<u8>>,
     history: Option<Vec<u8>>,
+    segment: Option<Vec<u8>>,
     /// Which views it is whole by, for who writes it.
     pub marker: Option<Marker>,
 }
@@ -70,12 +71,12 @@ pub(crate) fn values(key: &str, answer: Value) -> Result<Vec<Value>, Error> {
 
 impl StoredCustomer {
     /// What a reader needs.
-    pub(crate) const FIELDS: [&'static str; 6] = ["o", "v", "t", "x", "f", "h"];
+    pub(crate) const FIELDS: [&'static str; 7] = ["o", "v", "t", "x", "f", "h", "g"];
     /// What a reader of features needs: a field that no customer has stands for the seen items, which are as many
     /// bytes again, and the history is not asked for.
     pub(crate) const FEATURE_FIELDS: [&'static str; 5] = ["o", "v", "t", "-", "f"];
     /// What a writer needs.
-    pub(crate) const ALL_FIELDS: [&'static str; 7] = ["o", "v", "t", "x", "f", "h", MARKER];
+    pub(crate) const ALL_FIELDS: [&'static str; 8] = ["o", "v", "t", "x", "f", "h", "g", MARKER];
 
     /// From the answer to `HMGET key` with [`Self::FIELDS`] or [`Self::ALL_FIELDS`].
     pub(crate) fn from_answer(key: String, answer: Value) -> Result<Option<Self>, Error> {
@@ -93,7 +94,7 @@ impl StoredCustomer {
         if seen.len() % 8 != 0 {
             return Err(corrupt(&key, "field x ends in the middle of a hash"));
         }
-        let (features, history, marker) = (next(), next(), next());
+        let (features, history, segment, marker) = (next(), next(), next(), next());
         Ok(Some(Self {
             marker: marker_of(&key, marker)?,
             fence,
@@ -102,19 +103,28 @@ impl StoredCustomer {
             seen,
             features,
             history,
+            segment,
             key,
         }))
     }
 
     /// What a state is stored as.
     pub(crate) fn fields_of(state: &CustomerState) -> Vec<(&'static str, Vec<u8>)> {
-        vec![
+        let mut fields = vec![
             ("v", state.version().to_string().into_bytes()),
             ("t", state.newest().map_or(i64::MIN, EventTime::as_ms).to_string().into_bytes()),
             ("x", state.seen_to_bytes()),
             ("f", state.features_to_bytes()),
             ("h", state.history().to_bytes()),
-        ]
+        ];
+        fields.extend(state.segment_to_bytes().map(|segment| ("g", segment)));
+        fields
+    }
+
+    /// The customer's segment, of a record that was read with everything.
+    pub fn segment(&self) -> Option<&str> {
+        let name = std::str::from_utf8(self.segment.as_deref()?).ok()?;
+        Some(name).filter(|name| !name.is_empty())
     }
 
     /// Whether the customer has the item: a binary search in the stored bytes.
@@ -169,11 +179,13 @@ impl StoredCustomer {
     /// Corrupt bytes, or a record that was read without its features.
     pub fn state(&self, views: &Arc<Views>) -> Result<CustomerState, Error> {
         let (features, history) = (self.part("f", &self.features)?, self.part("h", &self.history)?);
-        CustomerState::from_parts(views, features, history, &self.seen).map_err(|e| corrupt(&self.key, e))
+        let state =
+            CustomerState::from_parts(views, features, history, &self.seen).map_err(|e| corrupt(&self.key, e))?;
+        Ok(state.in_segment(self.segment.as_deref()))
     }
 }
 
-/// What one source partition has of an item or of a trend.
+/// What one source partition has of an item, of a segment or of a trend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPartial {
     pub fence: Position,
@@ -261,6 +273,7 @@ mod tests {
                 item_id: Some(format!("m{n}")),
                 category: Some("Comedy".into()),
                 session_id: None,
+                segment: (n > 100).then(|| "pro".to_owned()),
                 time: EventTime::from_ms(n * 1000),
                 received_at: EventTime::from_ms(0),
                 value: Some(4.0),
@@ -272,6 +285,7 @@ mod tests {
         assert!(read.has_seen("m0") && read.has_seen("m299") && !read.has_seen("m300"));
         assert_eq!(read.state(&views).unwrap(), state);
         assert_eq!(read.history().unwrap().len(), 200);
+        assert_eq!((read.segment(), read.state(&views).unwrap().segment()), (Some("pro"), Some("pro")));
 
         // Read for its features alone, it says the same of them and nothing of the rest.
         let Value::Array(mut fields) = stored(&state) else { panic!("a list of fields") };
@@ -291,7 +305,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_answer_of_redis_makes_the_reader_panic(
-            fields in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..24)), 0..7),
+            fields in prop::collection::vec(prop::option::of(prop::collection::vec(any::<u8>(), 0..24)), 0..8),
         ) {
             let views = Arc::new(Views::built_in().unwrap());
             let values = fields.into_iter().map(|f| f.map_or(Value::Nil, Value::BulkString)).collect();

@@ -88,7 +88,7 @@ impl Write {
         Self { key, fence_field, expected, fence, marker_field, expected_marker: marked.read, fields }
     }
 
-    /// A partial of an item or a trend; `key` from [`Keys::item`] or [`Keys::trends`].
+    /// A partial of an item, a segment or a trend; `key` from [`Keys::shared`] or [`Keys::trends`].
     pub fn partial(key: String, expected: Option<Position>, fence: Position, marked: Marked, bytes: Vec<u8>) -> Self {
         let [fence_field, state_field, marker_field] = partial_fields(fence.partition);
         Self::of(key, [fence_field, marker_field], expected, fence, marked, vec![(state_field, bytes)])

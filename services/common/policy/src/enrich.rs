@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rapport_events::EventType;
+use rapport_events::{EventType, limits::SEGMENT_BYTES};
 use serde::Deserialize;
 
 /// The section `enrich`.
@@ -15,6 +15,7 @@ use serde::Deserialize;
 ///   internal_hosts: [shop.example, pay.example]
 ///   sessions: {inactivity: 30m, client_ids: true}   # inactivity: none switches them off
 ///   catalog: {category: true, value: {purchase: price}}   # of the item, where the event says none
+///   segment: {from: traits.plan, values: [free, pro]}     # of the customer, until another event says otherwise
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +28,7 @@ pub struct Enrich {
     pub internal_hosts: Vec<String>,
     pub sessions: Sessions,
     pub catalog: FromCatalog,
+    pub segment: Option<Segment>,
 }
 
 impl Default for Enrich {
@@ -38,6 +40,7 @@ impl Default for Enrich {
             internal_hosts: Vec::new(),
             sessions: Sessions::default(),
             catalog: FromCatalog::default(),
+            segment: None,
         }
     }
 }
@@ -51,6 +54,48 @@ pub struct FromCatalog {
     pub category: bool,
     /// By type of event the attribute, a number, that is its value.
     pub value: BTreeMap<String, String>,
+}
+
+/// Where events say to which segment their customer belongs. A customer stays in it until another event says
+/// otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Segment {
+    /// A path into the event: `traits.plan`, `properties.context.traits.plan`.
+    pub from: String,
+    /// The segments that there are. Whoever is said to be in another one is in none of them.
+    pub values: Vec<String>,
+}
+
+impl Segment {
+    /// The declared name of what an event says, in whatever case it says it.
+    pub fn known(&self, said: &str) -> Option<&str> {
+        self.values.iter().find(|name| name.eq_ignore_ascii_case(said.trim())).map(String::as_str)
+    }
+
+    fn check(&self) -> Vec<(String, String)> {
+        let mut mistakes = Vec::new();
+        let mut steps = self.from.split('.');
+        let begins = matches!(steps.next(), Some("traits" | "properties"));
+        if !begins || steps.clone().next().is_none() || steps.any(str::is_empty) || self.from.len() > PATH_BYTES {
+            let reason = format!("must be a path like traits.plan or properties.tier, of at most {PATH_BYTES} bytes");
+            mistakes.push(("segment.from".to_owned(), format!("{reason}; is {:?}", self.from)));
+        }
+        if self.values.is_empty() || self.values.len() > SEGMENTS {
+            let reason = format!("must name 1 to {SEGMENTS} segments, names {}", self.values.len());
+            mistakes.push(("segment.values".to_owned(), reason));
+        }
+        for (i, name) in self.values.iter().enumerate() {
+            let place = || format!("segment.values[{i}]");
+            let good = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '.' | ':' | '-');
+            if name.is_empty() || name.len() > SEGMENT_BYTES || !name.chars().all(good) {
+                mistakes.push((place(), format!("must be 1 to {SEGMENT_BYTES} of a-z, 0-9 and _.:-, is {name:?}")));
+            } else if self.values.iter().take(i).any(|before| before == name) {
+                mistakes.push((place(), format!("{name:?} is named twice")));
+            }
+        }
+        mistakes
+    }
 }
 
 /// How visits are told apart.
@@ -73,6 +118,9 @@ impl Default for Sessions {
 }
 
 const ATTRIBUTE_BYTES: usize = 64;
+/// Each has trends and features of its own.
+const SEGMENTS: usize = 32;
+const PATH_BYTES: usize = 256;
 /// A day is the longest pause that anybody calls one visit; it also bounds the state.
 const INACTIVITY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3_600);
 
@@ -108,6 +156,7 @@ impl Enrich {
                 mistakes.push((format!("catalog.value.{kind}"), reason));
             }
         }
+        mistakes.extend(self.segment.iter().flat_map(Segment::check));
         mistakes
     }
 }
@@ -135,5 +184,21 @@ mod tests {
         );
         let places: Vec<String> = rules.check().into_iter().map(|(place, _)| place).collect();
         assert_eq!(places, ["internal_hosts[1]", "internal_hosts[2]", "internal_hosts[3]", "sessions.inactivity"]);
+    }
+
+    #[test]
+    fn segments_are_few_and_declared_and_their_place_is_a_path() {
+        let rules = enrich("{segment: {from: traits.plan, values: [free, pro]}}");
+        assert!(rules.check().is_empty());
+        let segment = rules.segment.unwrap();
+        assert_eq!((segment.known(" PRO "), segment.known("gold")), (Some("pro"), None));
+        let wrong = |yaml: &str| enrich(yaml).check().into_iter().map(|(place, _)| place).collect::<Vec<_>>();
+        for path in ["plan", "traits", "traits.", "context.plan", "traits..plan"] {
+            let yaml = format!("{{segment: {{from: '{path}', values: [a]}}}}");
+            assert_eq!(wrong(&yaml), ["segment.from"], "{path}");
+        }
+        assert_eq!(wrong("{segment: {from: traits.p, values: []}}"), ["segment.values"]);
+        let places = wrong("{segment: {from: traits.p, values: [a, Gold, a, 'x/y']}}");
+        assert_eq!(places, ["segment.values[1]", "segment.values[2]", "segment.values[3]"]);
     }
 }

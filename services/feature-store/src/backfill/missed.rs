@@ -1,4 +1,4 @@
-//! One pass over a partition's log: the new features of its share of customers and items.
+//! One pass over a partition's log: the new features of its share of customers, items and segments.
 
 use std::collections::HashMap;
 
@@ -43,12 +43,13 @@ pub(super) struct Missed<'a> {
     pass: Pass,
     missing: &'a Views,
     customers: HashMap<String, Fold<CustomerFill>>,
-    items: HashMap<String, Fold<State>>,
+    /// Items and segments.
+    shared: HashMap<String, Fold<State>>,
 }
 
 impl<'a> Missed<'a> {
     pub(super) fn new(pass: Pass, missing: &'a Views) -> Self {
-        Self { pass, missing, customers: HashMap::new(), items: HashMap::new() }
+        Self { pass, missing, customers: HashMap::new(), shared: HashMap::new() }
     }
 
     /// Folds events of the partition, in their order; asks Redis for the states that were not met before.
@@ -58,10 +59,10 @@ impl<'a> Missed<'a> {
     pub(super) async fn fold(&mut self, online: &mut OnlineWriter, events: &[LoggedEvent]) -> Result<(), Error> {
         let keys = online.keys().clone();
         let of_customers = self.features_of(&[Entity::Customer, Entity::CustomerCategory, Entity::Session]);
-        let of_items = self.features_of(&[Entity::Item]);
+        let shared: Vec<Entity> = Entity::SHARED.into_iter().filter(|entity| self.missing.keeps(*entity)).collect();
         let customer_of = |logged: &LoggedEvent| keys.customer(&logged.event.tenant, &logged.event.customer_id);
-        let item_of = |logged: &LoggedEvent| {
-            logged.event.item_id.as_ref().map(|item_id| keys.item(&logged.event.tenant, item_id))
+        let shared_of = |entity: Entity, logged: &LoggedEvent| {
+            keys.shared(entity, &logged.event.tenant, entity.shared_of(&logged.event)?)
         };
         let customers = events.iter().filter(|_| of_customers).map(customer_of);
         let unknown = unmet(customers.filter(|key| self.pass.has(key)), &self.customers);
@@ -69,11 +70,13 @@ impl<'a> Missed<'a> {
             let begins = self.pass.begins(standing);
             self.customers.insert(key.clone(), begins.map(|begins| (begins, CustomerFill::new(self.missing))));
         }
-        let items = events.iter().filter(|_| of_items).filter_map(item_of);
-        let unknown = unmet(items.filter(|key| self.pass.has(key)), &self.items);
-        for (key, standing) in unknown.iter().zip(online.partials_stand(&unknown, self.pass.partition).await?) {
-            let begins = self.pass.begins(standing);
-            self.items.insert(key.clone(), begins.map(|begins| (begins, State::new(self.missing, Entity::Item))));
+        for &entity in &shared {
+            let keys = events.iter().filter_map(|logged| shared_of(entity, logged));
+            let unknown = unmet(keys.filter(|key| self.pass.has(key)), &self.shared);
+            for (key, standing) in unknown.iter().zip(online.partials_stand(&unknown, self.pass.partition).await?) {
+                let begins = self.pass.begins(standing);
+                self.shared.insert(key.clone(), begins.map(|begins| (begins, State::new(self.missing, entity))));
+            }
         }
         for logged in events {
             let offset = logged.position.offset;
@@ -82,11 +85,13 @@ impl<'a> Missed<'a> {
             {
                 fold.apply(&logged.event);
             }
-            if let Some(item) = item_of(logged)
-                && let Some(Some((begins, fold))) = self.items.get_mut(&item)
-                && offset <= *begins
-            {
-                fold.apply(&logged.event);
+            for &entity in &shared {
+                if let Some(key) = shared_of(entity, logged)
+                    && let Some(Some((begins, fold))) = self.shared.get_mut(&key)
+                    && offset <= *begins
+                {
+                    fold.apply(&logged.event);
+                }
             }
         }
         Ok(())
@@ -96,9 +101,9 @@ impl<'a> Missed<'a> {
         entities.iter().any(|entity| self.missing.keeps(*entity))
     }
 
-    /// What is to be added, to customers and to items.
+    /// What is to be added, to customers, and to items and segments.
     pub(super) fn into_entries(self) -> (Vec<Entry<CustomerFill>>, Vec<Entry<State>>) {
-        (entries(self.customers), entries(self.items))
+        (entries(self.customers), entries(self.shared))
     }
 }
 

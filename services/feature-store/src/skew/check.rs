@@ -257,6 +257,7 @@ mod tests {
                 item_id: Some(format!("i{offset}")),
                 category: Some(format!("k{}", offset % 3)),
                 session_id: Some(format!("s{}", offset / 4)),
+                segment: None,
                 time: EventTime::from_ms(offset * 1_000),
                 received_at: EventTime::from_ms(offset * 1_000),
                 value: Some(offset as f64 + 0.1),

@@ -166,6 +166,7 @@ mod tests {
                 item_id: Some("i".into()),
                 category: None,
                 session_id: None,
+                segment: None,
                 time: EventTime::from_ms(n * 1_000),
                 received_at: EventTime::from_ms(n * 1_000),
                 value: None,

@@ -39,6 +39,7 @@ impl History {
             || {
                 json!({
                     "customer_id": self.customer, "found": history.found, "version": history.version,
+                    "segment": history.segment,
                     "interactions": history.interactions.iter().map(interaction).collect::<Vec<_>>(),
                 })
             },
@@ -59,7 +60,14 @@ impl History {
                     ]);
                 }
                 page.table(&table);
-                page.line(format!("newest first; {} events applied in all", output::thousands(history.version)));
+                let segment = match history.segment.as_str() {
+                    "" => String::new(),
+                    segment => format!("; in the segment {segment}"),
+                };
+                page.line(format!(
+                    "newest first; {} events applied in all{segment}",
+                    output::thousands(history.version)
+                ));
             },
         );
         Ok(())

@@ -308,6 +308,13 @@ fn enrich(policy: &Policy) -> String {
         None if enrich.sessions.client_ids => adds.push("the client's own session ids".to_owned()),
         None => {}
     }
+    let catalog = &enrich.catalog;
+    if catalog.category || !catalog.value.is_empty() {
+        adds.push("what the catalog says of the item".to_owned());
+    }
+    if let Some(segment) = &enrich.segment {
+        adds.push(format!("the customer's segment of {} by {}", segment.values.join(", "), segment.from));
+    }
     if adds.is_empty() { "nothing".to_owned() } else { adds.join(", ") }
 }
 

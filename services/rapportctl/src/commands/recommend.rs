@@ -30,6 +30,9 @@ pub struct Recommend {
     /// The type of event to recommend for, a purchase for example, where the model was trained to be told
     #[arg(long, default_value = "", value_name = "TYPE")]
     outcome: String,
+    /// The segment to recommend for [default: that of the customer's newest event]
+    #[arg(long, default_value = "")]
+    segment: String,
     /// The list is only looked at: the feedback loop does not count it as shown
     #[arg(long)]
     not_shown: bool,
@@ -52,6 +55,7 @@ impl Recommend {
             placement: self.placement,
             outcome: self.outcome,
             not_shown: self.not_shown,
+            segment: self.segment,
         };
         let answer = ask(context, request).await?;
         context.output.answer(

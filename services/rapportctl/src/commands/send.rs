@@ -44,6 +44,9 @@ pub struct Send {
     /// Anything else, as a JSON object
     #[arg(long)]
     properties: Option<String>,
+    /// What is known of the customer, as a JSON object
+    #[arg(long)]
+    traits: Option<String>,
 }
 
 impl Send {
@@ -65,6 +68,7 @@ impl Send {
             value: self.value,
             currency: self.currency,
             properties,
+            traits: self.traits.as_deref().map(traits).transpose()?,
             ..Event::default()
         };
         let started = std::time::Instant::now();
@@ -92,6 +96,12 @@ fn properties(text: Option<&str>, session: Option<String>) -> anyhow::Result<Opt
         context.insert("sessionId".to_owned(), Value::String(session));
     }
     Ok(Some(rapport_events::json::to_struct("properties", json).map_err(|e| wrong(e.to_string()))?))
+}
+
+fn traits(text: &str) -> anyhow::Result<prost_types::Struct> {
+    let wrong = |why: String| Usage(format!("--traits is no JSON object: {why}"));
+    let json = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+    Ok(rapport_events::json::to_struct("traits", json).map_err(|e| wrong(e.to_string()))?)
 }
 
 /// Sends events through `CollectBatch` until every one is accepted. Each must have an id: that

@@ -74,6 +74,7 @@ pub fn append(vectors: &mut [Vectors], views: &Views, keys: &[Key], requested: &
             Entity::Item => key.item.is_some(),
             Entity::CustomerCategory => key.customer.is_some() && key.category.is_some(),
             Entity::Session => key.customer.is_some(),
+            Entity::Segment => key.segment.is_some(),
         };
         let column = |feature: &OnDemand| {
             let value = |(row, key): (usize, &Key)| match named(key) {
@@ -135,6 +136,7 @@ views:
             item: None,
             category: None,
             session: None,
+            segment: None,
             at,
         };
         let mut vectors = [Vectors {

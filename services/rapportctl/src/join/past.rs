@@ -41,7 +41,7 @@ pub struct Vectors {
 #[derive(Debug, Default)]
 pub struct Joined {
     pub vectors: Vec<Vectors>,
-    /// Events of the log that the rows are made of, once for a customer and once for an item, and how often the
+    /// Events of the log that the rows are made of, once for a customer, an item and a segment each, and how often the
     /// log was read for them.
     pub events: u64,
     pub passes: u32,
@@ -49,11 +49,24 @@ pub struct Joined {
     pub newest: Option<EventTime>,
 }
 
-/// Customers and items are apart, though their ids may be the same.
+/// Customers, items and segments are apart, though their ids may be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Customer,
-    Item,
+    /// Items or segments.
+    Shared(Entity),
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Customer, Self::Shared(Entity::Item), Self::Shared(Entity::Segment)];
+
+    /// Which one an event is about.
+    fn id_of(self, event: &CleanEvent) -> Option<&str> {
+        match self {
+            Self::Customer => Some(&event.customer_id),
+            Self::Shared(entity) => entity.shared_of(event),
+        }
+    }
 }
 
 /// The rows that want one entity.
@@ -61,6 +74,7 @@ enum Kind {
 struct Wanted<'a> {
     customers: HashMap<&'a str, Vec<usize>>,
     items: HashMap<&'a str, Vec<usize>>,
+    segments: HashMap<&'a str, Vec<usize>>,
 }
 
 /// A share of the entities: those whose hash lies in it.
@@ -100,10 +114,10 @@ impl Past<'_> {
                 progress(read);
                 for logged in of_file.into_iter().map(Arc::new) {
                     joined.newest = joined.newest.max(Some(logged.event.time));
-                    let customer = wanted.id(Kind::Customer, &logged.event.customer_id).map(|id| (Kind::Customer, id));
-                    let item = logged.event.item_id.as_deref();
-                    let item = item.and_then(|id| wanted.id(Kind::Item, id)).map(|id| (Kind::Item, id));
-                    for entity in [customer, item].into_iter().flatten().filter(|(_, id)| share.has(item_hash(id))) {
+                    let about = Kind::ALL
+                        .into_iter()
+                        .filter_map(|kind| Some((kind, wanted.id(kind, kind.id_of(&logged.event)?)?)));
+                    for entity in about.filter(|(_, id)| share.has(item_hash(id))) {
                         kept.entry(entity).or_default().push(Arc::clone(&logged));
                         events += 1;
                     }
@@ -116,7 +130,7 @@ impl Past<'_> {
                 Ok::<(), anyhow::Error>(())
             })?;
             joined.events += events as u64;
-            for kind in [Kind::Customer, Kind::Item] {
+            for kind in Kind::ALL {
                 for (id, rows) in wanted.of_kind(kind).iter().filter(|(id, _)| share.has(item_hash(id))) {
                     let mut events = kept.remove(&(kind, *id)).unwrap_or_default();
                     events.sort_unstable_by_key(|logged| logged.position);
@@ -138,6 +152,7 @@ impl Past<'_> {
                 Entity::Item => key.item.is_some(),
                 Entity::CustomerCategory => key.customer.is_some() && key.category.is_some(),
                 Entity::Session => key.customer.is_some(),
+                Entity::Segment => key.segment.is_some(),
             })
         };
         let of = |entity| {
@@ -182,7 +197,7 @@ impl Past<'_> {
                             Entity::CustomerCategory => key.category.as_deref(),
                             // A row that names no visit is about the newest one.
                             Entity::Session => Some(key.session.as_deref().unwrap_or_default()),
-                            Entity::Item => None,
+                            Entity::Item | Entity::Segment => None,
                         };
                         if let Some(name) = name {
                             let lists = state.part(entity, name).map(|state| state.read_lists(at));
@@ -191,12 +206,12 @@ impl Past<'_> {
                     }
                 }
             }
-            Kind::Item => {
+            Kind::Shared(entity) => {
                 let mut partitions: BTreeMap<i32, Vec<&CleanEvent>> = BTreeMap::new();
                 for logged in events {
                     partitions.entry(logged.position.partition).or_default().push(&logged.event);
                 }
-                let empty = State::new(self.views, Entity::Item);
+                let empty = State::new(self.views, entity);
                 let mut partials: Vec<_> =
                     partitions.into_values().map(|events| Moments::new(empty.clone(), events, self.known)).collect();
                 for (at, row) in rows {
@@ -207,9 +222,9 @@ impl Past<'_> {
                         .map(|partial| partial.at(until))
                         .filter(|state| state.events() > 0)
                         .collect();
-                    let sum = merged(self.views, by_then.into_iter());
+                    let sum = merged(self.views, entity, by_then.into_iter());
                     let state = sum.as_ref().unwrap_or(&empty);
-                    for vectors in vectors.iter_mut().filter(|vectors| vectors.entity == Entity::Item) {
+                    for vectors in vectors.iter_mut().filter(|vectors| vectors.entity == entity) {
                         vectors.put(row, state.read(at), state.read_lists(at));
                     }
                 }
@@ -251,6 +266,9 @@ impl<'a> Wanted<'a> {
             if let Some(id) = &key.item {
                 wanted.items.entry(id).or_default().push(n);
             }
+            if let Some(id) = &key.segment {
+                wanted.segments.entry(id).or_default().push(n);
+            }
         }
         wanted
     }
@@ -258,7 +276,8 @@ impl<'a> Wanted<'a> {
     const fn of_kind(&self, kind: Kind) -> &HashMap<&'a str, Vec<usize>> {
         match kind {
             Kind::Customer => &self.customers,
-            Kind::Item => &self.items,
+            Kind::Shared(Entity::Segment) => &self.segments,
+            Kind::Shared(_) => &self.items,
         }
     }
 
@@ -292,6 +311,7 @@ mod tests {
                 item_id: rng.random_bool(0.9).then(|| format!("{}", rng.random_range(0..20))),
                 category: rng.random_bool(0.8).then(|| format!("k{}", rng.random_range(0..4))),
                 session_id: rng.random_bool(0.8).then(|| format!("s{}", n / 100)),
+                segment: rng.random_bool(0.6).then(|| ["free", "pro"][rng.random_range(0..2)].to_owned()),
                 time: EventTime::from_ms(n * 60_000 - rng.random_range(0..3_600_000)),
                 received_at: EventTime::from_ms(n * 60_000),
                 value: rng.random_bool(0.7).then(|| rng.random_range(-1e6..1e6) / 3.0),
@@ -321,12 +341,15 @@ mod tests {
         values.into_iter().map(f64::to_bits).collect()
     }
 
-    /// The built-in views, and one of visits.
-    fn with_visits() -> String {
+    /// The built-in views, one of visits and one of segments.
+    fn with_visits_and_segments() -> String {
         let visit = "
   - name: visit
     entity: session
     features: [{name: events, aggregate: count}, {name: spend, aggregate: sum, window: 1h}, {name: kinds, aggregate: top_k, k: 2, of: category}]
+  - name: plan
+    entity: segment
+    features: [{name: events, aggregate: count, window: 7d}, {name: members, aggregate: distinct, of: customer}, {name: hits, aggregate: top_k, k: 3, of: item}]
 ";
         format!("{}{visit}", include_str!("../../../common/features/src/default_views.yaml"))
     }
@@ -337,7 +360,7 @@ mod tests {
         let events: Vec<_> = (0..3_000).map(|n| event(&mut rng, n)).collect();
         let (_folder, log) = written(&events);
         let tenant = Tenant::parse("demo").unwrap();
-        let views = Arc::new(Views::parse(&with_visits()).unwrap());
+        let views = Arc::new(Views::parse(&with_visits_and_segments()).unwrap());
         let keys: Vec<Key> = (0..300)
             .map(|_| Key {
                 // Some whom nobody knows, and some rows without the one or the other.
@@ -345,6 +368,7 @@ mod tests {
                 item: rng.random_bool(0.5).then(|| format!("{}", rng.random_range(0..22))),
                 category: rng.random_bool(0.5).then(|| format!("k{}", rng.random_range(0..5))),
                 session: rng.random_bool(0.5).then(|| format!("s{}", rng.random_range(0..31))),
+                segment: rng.random_bool(0.5).then(|| ["free", "pro", "gold"][rng.random_range(0..3)].to_owned()),
                 at: EventTime::from_ms(rng.random_range(-60_000..3_100 * 60_000)),
             })
             .collect();
@@ -380,6 +404,10 @@ mod tests {
                         let state = replay.customer(&tenant, customer).unwrap_or(&nobody);
                         state.read_part(Entity::Session, key.session.as_deref().unwrap_or_default(), key.at)
                     }
+                    (Entity::Segment, ..) if let Some(segment) = &key.segment => {
+                        let nobody = || State::new(&views, Entity::Segment);
+                        replay.shared(Entity::Segment, &tenant, segment).unwrap_or_else(nobody).read(key.at)
+                    }
                     _ => nothing(),
                 });
             }
@@ -410,6 +438,7 @@ mod tests {
             item: None,
             category: None,
             session: None,
+            segment: None,
             at: logged.event.time,
         };
         let keys: Vec<Key> = events.iter().map(key).collect();

@@ -30,6 +30,7 @@ pub struct Columns {
     pub item: String,
     pub category: String,
     pub session: String,
+    pub segment: String,
     pub at: String,
 }
 
@@ -40,6 +41,7 @@ pub struct Key {
     pub item: Option<String>,
     pub category: Option<String>,
     pub session: Option<String>,
+    pub segment: Option<String>,
     pub at: EventTime,
 }
 
@@ -172,12 +174,13 @@ fn typed<'a>(values: impl Iterator<Item = Option<&'a Value>> + Clone) -> ArrayRe
 fn keys(table: &RecordBatch, columns: &Columns) -> anyhow::Result<Vec<Key>> {
     let at = table.column_by_name(&columns.at);
     let at = at.ok_or_else(|| Usage(format!("has no column {:?}; name the moments with --at-column", columns.at)))?;
-    let [customers, items, categories, sessions] =
-        [&columns.customer, &columns.item, &columns.category, &columns.session].map(|name| table.column_by_name(name));
-    if customers.is_none() && items.is_none() {
-        let (customer, item) = (&columns.customer, &columns.item);
+    let Columns { customer, item, category, session, segment, .. } = columns;
+    let [customers, items, categories, sessions, segments] =
+        [customer, item, category, session, segment].map(|name| table.column_by_name(name));
+    if [customers, items, segments].iter().all(Option::is_none) {
         return Err(Usage(format!(
-            "has neither a column {customer:?} nor {item:?}; name the one it has with --customer-column or --item-column"
+            "has neither a column {customer:?} nor {item:?} nor {segment:?}; name the one it has with \
+             --customer-column, --item-column or --segment-column"
         ))
         .into());
     }
@@ -193,7 +196,14 @@ fn keys(table: &RecordBatch, columns: &Columns) -> anyhow::Result<Vec<Key>> {
                 ))
             })?;
             let id = |column: Option<&ArrayRef>| column.and_then(|column| text(&cell::json(column.as_ref(), row)));
-            Ok(Key { customer: id(customers), item: id(items), category: id(categories), session: id(sessions), at })
+            Ok(Key {
+                customer: id(customers),
+                item: id(items),
+                category: id(categories),
+                session: id(sessions),
+                segment: id(segments),
+                at,
+            })
         })
         .collect()
 }
@@ -239,6 +249,7 @@ mod tests {
             item: name("item_id"),
             category: name("category"),
             session: name("session"),
+            segment: name("segment"),
             at: name("at"),
         }
     }
@@ -259,6 +270,7 @@ mod tests {
             item: item.map(str::to_owned),
             category: None,
             session: None,
+            segment: None,
             at,
         };
         let second = EventTime::from_ms(1_761_955_200_000);

@@ -1,21 +1,22 @@
 use std::sync::Arc;
 
 /// A source, in the order of trust: the model's own order first, then what resembles the last
-/// items, then what everybody likes, then new items that the model does not know, then the order in which
+/// items, then what customers of the segment like, then what everybody likes, then new items that the model does not know, then the order in which
 /// the caller gave them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tag {
     Sequence,
     Ridge,
     Similar,
+    PopularIn,
     Trending,
     ColdStart,
     Caller,
 }
 
 impl Tag {
-    pub const ALL: [Self; 6] =
-        [Self::Sequence, Self::Ridge, Self::Similar, Self::Trending, Self::ColdStart, Self::Caller];
+    pub const ALL: [Self; 7] =
+        [Self::Sequence, Self::Ridge, Self::Similar, Self::PopularIn, Self::Trending, Self::ColdStart, Self::Caller];
 
     /// The name on the wire and on metrics.
     pub const fn name(self) -> &'static str {
@@ -23,6 +24,7 @@ impl Tag {
             Self::Sequence => "sequence",
             Self::Ridge => "ridge",
             Self::Similar => "similar",
+            Self::PopularIn => "popular_in",
             Self::Trending => "trending",
             Self::ColdStart => "cold_start",
             Self::Caller => "caller",
@@ -38,6 +40,7 @@ impl Tag {
             Self::Trending => 1 << 3,
             Self::Caller => 1 << 4,
             Self::ColdStart => 1 << 5,
+            Self::PopularIn => 1 << 6,
         }
     }
 }
@@ -54,7 +57,7 @@ impl SourceSet {
     /// Bits that no source of this build has are dropped, so that a list which a newer build wrote
     /// can be read.
     pub const fn from_bits(bits: u8) -> Self {
-        Self(bits & 0b11_1111)
+        Self(bits & 0b111_1111)
     }
 
     pub const fn bits(self) -> u8 {
@@ -110,6 +113,6 @@ mod tests {
         assert_eq!(SourceSet::from_bits(set.bits()), set);
         let both = SourceSet::of(Tag::Caller).with(Tag::ColdStart);
         assert_eq!((both.names(), both.bits()), (vec!["cold_start".to_owned(), "caller".to_owned()], 0b11_0000));
-        assert_eq!(SourceSet::from_bits(0b1100_0000), SourceSet::default(), "bits of a newer build are ignored");
+        assert_eq!(SourceSet::from_bits(0b1000_0000), SourceSet::default(), "bits of a newer build are ignored");
     }
 }

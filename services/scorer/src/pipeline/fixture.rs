@@ -33,6 +33,8 @@ pub fn query() -> Query {
         model: None,
         catalog: Arc::default(),
         trends: Arc::default(),
+        segment: None,
+        segment_trends: Arc::default(),
         new_items: Arc::default(),
         deadline: Instant::now() + Duration::from_secs(10),
     }

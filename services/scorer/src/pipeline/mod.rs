@@ -76,6 +76,7 @@ impl Pipeline {
             vec![
                 (Box::new(sources::sequence::SequenceModel), model_budget),
                 (Box::new(sources::similar::Similar), in_memory),
+                (Box::new(sources::popular_in::PopularIn), in_memory),
                 (Box::new(sources::trending::Trending), in_memory),
                 (Box::new(sources::cold_start::ColdStart), in_memory),
                 (Box::new(sources::caller::Caller), in_memory),

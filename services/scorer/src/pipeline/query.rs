@@ -4,7 +4,13 @@ use rapport_events::{EventTime, Tenant};
 use rapport_inference::Asked;
 use rapport_placements::Placement;
 
-use crate::{catalog::TenantCatalog, cold_start::NewItems, models::LiveModel, store::SeenItems, trends::Trends};
+use crate::{
+    catalog::TenantCatalog,
+    cold_start::NewItems,
+    models::LiveModel,
+    store::{Known, SeenItems},
+    trends::Trends,
+};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +48,10 @@ pub struct Query {
     pub model: Option<Arc<LiveModel>>,
     pub catalog: Arc<TenantCatalog>,
     pub trends: Arc<Trends>,
+    /// The customer's segment: the caller's word for it, else the stored one.
+    pub segment: Option<String>,
+    /// What is trending in it.
+    pub segment_trends: Arc<Trends>,
     /// Items of the catalog that the live model does not know.
     pub new_items: Arc<NewItems>,
     /// When the caller stops waiting.
@@ -49,6 +59,17 @@ pub struct Query {
 }
 
 impl Query {
+    /// Takes in what the store knows of the customer.
+    pub fn know(&mut self, known: Known) {
+        self.history = known.history;
+        self.history_times = known.history_times;
+        self.history_types = known.history_types;
+        self.seen = known.seen;
+        if self.segment.is_none() {
+            self.segment = known.segment;
+        }
+    }
+
     /// What `model` is asked about the history.
     pub fn asked(&self, model: &LiveModel, now: EventTime) -> Asked {
         let asked = model.asked(&self.history, &self.history_times, &self.history_types, now);

@@ -21,6 +21,8 @@ pub struct Ask {
     pub placement: Option<Resolved>,
     /// The type of event to recommend for; the model's own when `None`.
     pub outcome: Option<String>,
+    /// The segment to recommend for; the customer's own when `None`.
+    pub segment: Option<String>,
 }
 
 impl Ask {
@@ -65,6 +67,7 @@ impl Query {
         self.excluded.clone_from(&ask.excluded);
         self.category.clone_from(&ask.category);
         self.placement = ask.placement.as_ref().map(|of| Arc::clone(&of.placement));
+        self.segment.clone_from(&ask.segment);
         let known = |name: &&String| self.model.as_ref().is_some_and(|model| model.type_number(name) > 0);
         self.outcome = ask.outcome.as_ref().filter(known).cloned();
     }

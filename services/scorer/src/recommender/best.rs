@@ -60,8 +60,9 @@ impl Recommender {
             true => decision.with_news(header, query.new_items.news, ask.fresh, EventTime::now()),
             false => decision,
         };
-        // What is cached was made for the model's own outcome.
-        let usable = !ask.include_seen && query.outcome.is_none() && decision_serves(decision);
+        // What is cached was made for the model's own outcome, and for the customer's own segment.
+        let usual = query.outcome.is_none() && query.segment.is_none();
+        let usable = !ask.include_seen && usual && decision_serves(decision);
         if let (true, Some(list)) = (usable, &list)
             && let admission = Admission::new(&query, self.pipeline.filters())
             && let Some(items) = pick(list, &admission, ask.limit, ask.most())
@@ -88,16 +89,13 @@ impl Recommender {
         if let Decision::Compute(why) = decision {
             self.meters.computed(why);
         }
-        let (plain, most) = (ask.plain() && query.outcome.is_none(), ask.most());
+        let (plain, most) = (ask.plain() && usual, ask.most());
         let customer: Customer = (tenant.clone(), ask.customer);
         // The history is read only now: the cached path has no use for its kilobytes.
         match self.hydrate(tenant, &customer.1, With::History).await {
             Hydrated::Known(known) => {
                 let facts = Facts { version: known.version, newest: known.newest, ..facts };
-                query.history = known.history;
-                query.history_times = known.history_times;
-                query.history_types = known.history_types;
-                query.seen = known.seen;
+                query.know(known);
                 // A list for the cache is longer than what was asked for: its tail is the reserve.
                 let cacheable = plain && ask.limit <= self.rules.list_length && !decision_serves(decision);
                 let make = if cacheable { self.rules.list_length.max(most) } else { most };

@@ -24,7 +24,7 @@ use crate::{
     models::LiveModel,
     pipeline::{Query, RESERVE, StageAccount, Tag, filters::Admission},
     store::With,
-    trends,
+    trends::Trends,
 };
 
 /// Items that are explained when the caller names none.
@@ -70,6 +70,8 @@ pub enum Reason {
     ColdStart { item: String, cosine: f32 },
     /// Its place among what is trending, from 1.
     Trending { place: usize },
+    /// Its place among what is trending in the customer's segment, from 1.
+    PopularIn { segment: String, place: usize },
     /// Standard deviations that the placement's rules add.
     Boost { by: f32 },
 }
@@ -82,14 +84,14 @@ impl Recommender {
         query.narrow(&ask);
         let mut facts = match self.hydrate(tenant, &ask.customer, With::History).await {
             Hydrated::Known(known) => {
-                (query.history, query.seen) = (known.history, known.seen);
-                (query.history_times, query.history_types) = (known.history_times, known.history_types);
-                Facts { version: known.version, newest: known.newest, degraded: Degraded::default() }
+                let facts = Facts { version: known.version, newest: known.newest, degraded: Degraded::default() };
+                query.know(known);
+                facts
             }
             Hydrated::Stranger => Facts::default(),
             Hydrated::Down => Facts::features_down(),
         };
-        query.trends = trends::of(&self.trends, &self.store, tenant).await;
+        self.add_trends(&mut query).await;
         let ranked = self.pipeline.run(&query, self.rules.list_length.max(ask.most())).await;
         facts.degraded.merge(ranked.degraded);
         facts.degraded.merge(self.standing_degraded(&standing));
@@ -170,6 +172,11 @@ fn explained(
     if placed.is_some_and(|placed| placed.pick.sources.holds(Tag::ColdStart)) {
         reasons.extend(texts_like(query, &item));
     }
+    if let Some(segment) = &query.segment
+        && let Some(at) = place_in(&query.segment_trends, &item)
+    {
+        reasons.push(Reason::PopularIn { segment: segment.clone(), place: at + 1 });
+    }
     reasons.extend(trending.filter(|at| *at < TRENDING).map(|at| Reason::Trending { place: at + 1 }));
     reasons.extend(placed.filter(|placed| placed.boost != 0.0).map(|placed| Reason::Boost { by: placed.boost }));
     let left_out_by = placed.is_none().then(|| {
@@ -185,6 +192,11 @@ fn explained(
         reasons,
         left_out_by,
     }
+}
+
+/// Where an item stands among trending ones, where that says something.
+fn place_in(trends: &Trends, item: &str) -> Option<usize> {
+    trends.items.iter().take(TRENDING).position(|candidate| *candidate.item == *item)
 }
 
 /// The items of the history that are nearest to this one.

@@ -12,7 +12,7 @@ use crate::{
     models::Standing,
     pipeline::{Purpose, Query, Ranked, Scored},
     store::{Known, SeenItems, With},
-    trends::{self, Trends},
+    trends,
 };
 
 /// What one read of the store said about a customer.
@@ -91,8 +91,18 @@ impl Recommender {
             model: standing.model.clone(),
             catalog: self.catalog.of(tenant),
             trends: Arc::default(),
+            segment: None,
+            segment_trends: Arc::default(),
             new_items: self.new_items.get(tenant),
             deadline,
+        }
+    }
+
+    /// What is trending, with everybody and in the customer's segment.
+    pub(super) async fn add_trends(&self, query: &mut Query) {
+        query.trends = trends::of(&self.trends, &self.store, &query.tenant, None).await;
+        if let Some(segment) = &query.segment {
+            query.segment_trends = trends::of(&self.trends, &self.store, &query.tenant, Some(segment)).await;
         }
     }
 
@@ -105,8 +115,7 @@ impl Recommender {
         standing: &Standing,
         facts: Facts,
     ) -> (Answer, Option<Ranked>) {
-        let trends: Arc<Trends> = trends::of(&self.trends, &self.store, &query.tenant).await;
-        query.trends = trends;
+        self.add_trends(&mut query).await;
         let ranked = self.pipeline.run(&query, limit).await;
         let mut degraded = facts.degraded;
         degraded.merge(ranked.degraded);

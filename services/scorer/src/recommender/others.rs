@@ -17,11 +17,9 @@ impl Recommender {
         let mut query = self.query(tenant, &standing, deadline);
         let facts = match self.hydrate(tenant, customer, With::History).await {
             Hydrated::Known(known) => {
-                query.history = known.history;
-                query.history_times = known.history_times;
-                query.history_types = known.history_types;
-                query.seen = known.seen;
-                Facts { version: known.version, newest: known.newest, degraded: Degraded::default() }
+                let facts = Facts { version: known.version, newest: known.newest, degraded: Degraded::default() };
+                query.know(known);
+                facts
             }
             Hydrated::Stranger => Facts::default(),
             Hydrated::Down => Facts::features_down(),

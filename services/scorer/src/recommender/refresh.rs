@@ -28,11 +28,8 @@ impl Recommender {
         let model = Arc::clone(standing.model.as_ref()?);
         let Hydrated::Known(known) = self.hydrate(tenant, id, With::History).await else { return None };
         let mut query = self.query(tenant, &standing, Instant::now() + self.rules.refresh_budget);
-        query.history = known.history;
-        query.history_times = known.history_times;
-        query.history_types = known.history_types;
-        query.seen = known.seen;
         let facts = Facts { version: known.version, newest: known.newest, degraded: Degraded::default() };
+        query.know(known);
         let tried = self.beside(&query, &standing);
         let (answer, list) = self.compute(query, self.rules.list_length, &standing, facts).await;
         let list = list?;
@@ -62,6 +59,7 @@ impl Recommender {
         same.history_times.clone_from(&query.history_times);
         same.history_types.clone_from(&query.history_types);
         same.seen.clone_from(&query.seen);
+        same.segment.clone_from(&query.segment);
         Some(same)
     }
 }

@@ -72,6 +72,7 @@ pub fn recommend(request: RecommendRequest, around: &Around<'_>) -> Result<Ask, 
         .map(|()| request.exclude_item_ids.into_iter().collect::<HashSet<String>>())?;
     let category = category(request.category)?;
     check_id("outcome", &request.outcome, limits::TYPE_BYTES)?;
+    let segment = segment(request.segment)?;
     Ok(Ask {
         customer,
         limit,
@@ -81,6 +82,7 @@ pub fn recommend(request: RecommendRequest, around: &Around<'_>) -> Result<Ask, 
         fresh: request.fresh,
         placement,
         outcome: Some(request.outcome).filter(|outcome| !outcome.is_empty()),
+        segment,
     })
 }
 
@@ -129,6 +131,7 @@ pub fn session(request: SessionRecommendRequest, around: &Around<'_>) -> Result<
     let ask = Ask {
         limit: limit(request.limit)?,
         category: category(request.category)?,
+        segment: segment(request.segment)?,
         include_seen: request.include_seen,
         excluded: request.exclude_item_ids.into_iter().collect(),
         // Nobody is known here whom an experiment could count.
@@ -205,6 +208,12 @@ fn category(category: String) -> Result<Option<String>, FieldError> {
     Ok(Some(category).filter(|category| !category.is_empty()))
 }
 
+/// A segment, where one is named.
+fn segment(segment: String) -> Result<Option<String>, FieldError> {
+    check_id("segment", &segment, limits::SEGMENT_BYTES)?;
+    Ok(Some(segment).filter(|segment| !segment.is_empty()))
+}
+
 fn limit(limit: u32) -> Result<usize, FieldError> {
     match usize::try_from(limit).unwrap_or(usize::MAX) {
         0 => Ok(DEFAULT_LIMIT),
@@ -268,6 +277,8 @@ mod tests {
         assert_eq!(error(category), "category: may have 128 bytes, has 200");
         let outcome = RecommendRequest { outcome: "o".repeat(65), ..plain() };
         assert_eq!(error(outcome), "outcome: may have 64 bytes, has 65");
+        let segment = RecommendRequest { segment: "s".repeat(65), ..plain() };
+        assert_eq!(error(segment), "segment: may have 64 bytes, has 65");
     }
 
     #[test]

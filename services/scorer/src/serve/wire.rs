@@ -119,6 +119,9 @@ fn wire_reason(reason: Reason, catalog: &TenantCatalog) -> WireReason {
         Reason::Trending { place } => {
             plain(Kind::Trending, place as f64, format!("number {place} of what everybody likes now"))
         }
+        Reason::PopularIn { segment, place } => {
+            plain(Kind::PopularIn, place as f64, format!("number {place} of what customers in {segment} like now"))
+        }
         Reason::Boost { by } => {
             let how = if by > 0.0 { "lifted" } else { "lowered" };
             plain(Kind::Boost, by.into(), format!("{how} by a rule of the placement"))
@@ -201,6 +204,8 @@ mod tests {
             "new, and its text is close to that of The a"
         );
         assert_eq!(text(Reason::Trending { place: 3 }), "number 3 of what everybody likes now");
+        let popular = Reason::PopularIn { segment: "pro".into(), place: 2 };
+        assert_eq!(text(popular), "number 2 of what customers in pro like now");
         assert_eq!(text(Reason::Boost { by: -1.0 }), "lowered by a rule of the placement");
     }
 

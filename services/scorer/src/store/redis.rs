@@ -69,8 +69,8 @@ impl RedisStore {
     }
 }
 
-/// Fields of a customer's HASH: fence, version, newest event, seen set; then the history.
-const FIELDS: [&str; 5] = ["o", "v", "t", "x", "h"];
+/// Fields of a customer's HASH: fence, version, newest event, seen set; then the history and the segment.
+const FIELDS: [&str; 6] = ["o", "v", "t", "x", "h", "g"];
 const LIGHT: usize = 4;
 
 /// HMGET's answer.
@@ -122,9 +122,9 @@ impl Store for RedisStore {
         })
     }
 
-    fn trends<'a>(&'a self, tenant: &'a Tenant) -> BoxFuture<'a, Result<Trends, StoreError>> {
+    fn trends<'a>(&'a self, tenant: &'a Tenant, segment: Option<&'a str>) -> BoxFuture<'a, Result<Trends, StoreError>> {
         Box::pin(async move {
-            let state = self.reader.read_trends(&self.views, tenant).await.map_err(|error| match error {
+            let state = self.reader.read_trends(&self.views, tenant, segment).await.map_err(|error| match error {
                 rapport_online::Error::Corrupt { .. } => StoreError::Corrupt(error.to_string()),
                 rapport_online::Error::Redis(_)
                 | rapport_online::Error::Timeout(_)
@@ -175,6 +175,7 @@ fn known(fields: Fields, list: Option<Vec<u8>>) -> Result<Option<Known>, StoreEr
             told.map(|interaction| (interaction.item_id.clone(), interaction.time, interaction.kind.clone())).collect()
         }
     };
+    let segment = next().and_then(|name| String::from_utf8(name).ok()).filter(|name| !name.is_empty());
     Ok(Some(Known {
         version: u64::try_from(version).unwrap_or(0),
         newest: (newest != i64::MIN).then(|| EventTime::from_ms(newest)),
@@ -183,6 +184,7 @@ fn known(fields: Fields, list: Option<Vec<u8>>) -> Result<Option<Known>, StoreEr
         history,
         history_times,
         history_types,
+        segment,
     }))
 }
 
@@ -213,7 +215,11 @@ mod tests {
         let fields = vec![text("0:1"), text(7), text(i64::MIN), None];
         let known = known(fields, None).unwrap().unwrap();
         assert_eq!((known.version, known.newest), (7, None));
-        assert!(known.seen.is_empty() && known.history.is_empty());
+        assert!(known.seen.is_empty() && known.history.is_empty() && known.segment.is_none());
+        let history = History::default().to_bytes();
+        let fields = |segment: &str| vec![text("0:1"), text(7), text(1), None, Some(history.clone()), text(segment)];
+        let segment = |name: &str| super::known(fields(name), None).unwrap().unwrap().segment;
+        assert_eq!((segment("pro").as_deref(), segment("")), (Some("pro"), None));
     }
 
     #[test]
@@ -235,7 +241,7 @@ mod tests {
 
         #[test]
         fn no_answer_of_redis_panics(
-            fields in proptest::collection::vec(proptest::option::of(any::<Vec<u8>>()), 0..6),
+            fields in proptest::collection::vec(proptest::option::of(any::<Vec<u8>>()), 0..7),
         ) {
             let stranger = fields.first().is_none_or(Option::is_none);
             let known = known(fields, None);

@@ -33,6 +33,7 @@ pub fn days(days: std::ops::Range<i64>, change: impl Fn(&mut CleanEvent, &mut Ch
                 item_id: Some(item),
                 category: None,
                 session_id: None,
+                segment: None,
                 time,
                 received_at: time,
                 value: None,

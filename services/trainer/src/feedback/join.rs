@@ -131,6 +131,7 @@ pub(super) mod tests {
                 item_id: Some(item.into()),
                 category: None,
                 session_id: None,
+                segment: None,
                 time: EventTime::from_ms(at),
                 received_at: EventTime::from_ms(at),
                 value: Some(2.0),

@@ -26,6 +26,7 @@ fn event(offset: i64, (customer, item, time): (u8, u8, i64)) -> LoggedEvent {
             item_id: Some(format!("i{item}")),
             category: None,
             session_id: None,
+            segment: None,
             time: EventTime::from_ms(time),
             received_at: EventTime::from_ms(time),
             value: None,

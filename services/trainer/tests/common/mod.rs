@@ -38,6 +38,7 @@ pub fn event(customer: &str, item: &str, time_ms: i64, offset: i64) -> LoggedEve
             item_id: Some(item.into()),
             category: None,
             session_id: None,
+            segment: None,
             time,
             received_at: time,
             value: Some(4.0),

@@ -45,6 +45,7 @@ fn event(partition: i32, offset: i64) -> LoggedEvent {
             item_id: (offset % 4 != 0).then(|| format!("i{offset}")),
             category: (offset % 3 == 0).then(|| "shoes".into()),
             session_id: None,
+            segment: None,
             time: EventTime::from_ms(875_000_000_000 + offset * 4_000_000),
             received_at: EventTime::from_ms(1_700_000_000_123),
             value: (offset % 2 == 0).then_some(offset as f64 / 3.0),

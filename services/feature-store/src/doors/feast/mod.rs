@@ -2,7 +2,8 @@
 //! means in our views, [`grpc`] and [`http`] take it in and hand the answer out ([`wire`]: its JSON).
 //!
 //! A view of ours is a feature view, a reference is `<view>:<feature>`, an entity is a feature service with
-//! all its features, and ids stand in the columns `customer_id`, `item_id`, `category` and `session_id`.
+//! all its features, and ids stand in the columns `customer_id`, `item_id`, `category`, `session_id`
+//! and `segment`.
 
 mod entities;
 pub(crate) mod grpc;
@@ -13,7 +14,7 @@ mod wire;
 use std::sync::Arc;
 
 use rapport_events::{EventTime, Tenant};
-use rapport_features::{CustomerState, Entity};
+use rapport_features::{CustomerState, Entity, State};
 use rapport_proto::feast::serving::{GetOnlineFeaturesRequest, GetOnlineFeaturesResponse};
 use rapport_rpc::{status, tls::off_the_worker};
 use tonic::Status;
@@ -61,9 +62,10 @@ impl FeastDoor {
     ) -> Result<GetOnlineFeaturesResponse, Unanswered> {
         let views = self.reads.views();
         let plan = Plan::of(&views, question)?;
-        let (customers, items) = tokio::try_join!(
+        let (customers, items, segments) = tokio::try_join!(
             self.reads.customers(&views, tenant, plan.customers.ids()),
-            self.reads.items(&views, tenant, plan.items.ids())
+            self.reads.shared(&views, Entity::Item, tenant, plan.items.ids()),
+            self.reads.shared(&views, Entity::Segment, tenant, plan.segments.ids())
         )?;
         let at = EventTime::now();
         let many = plan.values() > VALUES_AT_ONCE;
@@ -73,7 +75,9 @@ impl FeastDoor {
                 let known = |state: &Option<CustomerState>| state.as_ref().map(|s| Known::of_customer(s, at));
                 found.customers = customers.iter().map(known).collect();
             }
-            found.items = items.iter().map(|state| state.as_ref().map(|s| Known::of_state(s, at))).collect();
+            let known = |state: &Option<State>| state.as_ref().map(|s| Known::of_state(s, at));
+            found.items = items.iter().map(known).collect();
+            found.segments = segments.iter().map(known).collect();
             let part = |customer: &Option<CustomerState>, entity, name: &str| {
                 customer.as_ref().and_then(|c| c.part(entity, name)).map(|s| Known::of_state(s, at))
             };

@@ -32,7 +32,8 @@ const CUSTOMER_ID: &str = "customer_id";
 const ITEM_ID: &str = "item_id";
 const CATEGORY: &str = "category";
 const SESSION_ID: &str = "session_id";
-pub(super) const JOIN_KEYS: [&str; 4] = [CUSTOMER_ID, ITEM_ID, CATEGORY, SESSION_ID];
+const SEGMENT: &str = "segment";
+pub(super) const JOIN_KEYS: [&str; 5] = [CUSTOMER_ID, ITEM_ID, CATEGORY, SESSION_ID, SEGMENT];
 
 /// What kind of thing is wrong: Feast's clients have an exception for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +101,12 @@ struct Column {
     max_age_ms: Option<u64>,
 }
 
-/// What was found: of customers and items for each distinct id, of customers' categories and visits for each row.
+/// What was found: of customers, items and segments for each distinct id, of customers' categories and visits for each row.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub customers: Vec<Option<Known>>,
     pub items: Vec<Option<Known>>,
+    pub segments: Vec<Option<Known>>,
     pub categories: Vec<Option<Known>>,
     pub sessions: Vec<Option<Known>>,
 }
@@ -114,6 +116,7 @@ pub(super) struct Found {
 pub(super) struct Plan {
     pub customers: Distinct,
     pub items: Distinct,
+    pub segments: Distinct,
     categories: Vec<String>,
     sessions: Vec<String>,
     rows: usize,
@@ -173,6 +176,7 @@ impl Plan {
         let of_customers = [Entity::Customer, Entity::CustomerCategory, Entity::Session].into_iter().any(reads);
         let customers = column(CUSTOMER_ID, of_customers);
         let items = column(ITEM_ID, reads(Entity::Item));
+        let segments = column(SEGMENT, reads(Entity::Segment));
         let categories = column(CATEGORY, reads(Entity::CustomerCategory));
         let mut sessions = column(SESSION_ID, reads(Entity::Session));
         if reads(Entity::Session) {
@@ -183,6 +187,7 @@ impl Plan {
         let mut plan = Self {
             customers: Distinct::of(&customers),
             items: Distinct::of(&items),
+            segments: Distinct::of(&segments),
             categories,
             sessions,
             rows,
@@ -247,6 +252,7 @@ impl Plan {
                 let known = match column.entity {
                     Entity::Customer => self.customers.of_row.get(row).and_then(|&id| found.customers.get(id)),
                     Entity::Item => self.items.of_row.get(row).and_then(|&id| found.items.get(id)),
+                    Entity::Segment => self.segments.of_row.get(row).and_then(|&id| found.segments.get(id)),
                     Entity::CustomerCategory => found.categories.get(row),
                     Entity::Session => found.sessions.get(row),
                 };
@@ -328,6 +334,7 @@ fn join_keys(entity: Entity) -> &'static [&'static str] {
     match entity {
         Entity::Customer | Entity::Session => &[CUSTOMER_ID],
         Entity::Item => &[ITEM_ID],
+        Entity::Segment => &[SEGMENT],
         Entity::CustomerCategory => &[CUSTOMER_ID, CATEGORY],
     }
 }

@@ -56,6 +56,8 @@ pub struct Join {
     category_column: String,
     #[arg(long, default_value = "session_id")]
     session_column: String,
+    #[arg(long, default_value = "segment")]
+    segment_column: String,
     #[arg(long, default_value = "event_timestamp")]
     at_column: String,
     /// From when on an event is known
@@ -116,6 +118,7 @@ impl Join {
             item: self.item_column,
             category: self.category_column,
             session: self.session_column,
+            segment: self.segment_column,
             at: self.at_column,
         };
         let mut spine = Spine::read(&self.spine, format, &columns)?;

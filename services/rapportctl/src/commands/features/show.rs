@@ -9,13 +9,13 @@ use crate::{context::Context, error::Usage, output};
 
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The customer's id; with --entity an item's, <customer>|<category>, <customer>|<session>, or
-    /// <customer>| for the newest session
+    /// The customer's id; with --entity an item's, <customer>|<category>, <customer>|<session>,
+    /// <customer>| for the newest session, or a segment's name
     id: String,
     /// Only these views
     #[arg(long, value_delimiter = ',')]
     views: Vec<String>,
-    /// Whose features: customer, item, customer_category or session
+    /// Whose features: customer, item, customer_category, session or segment
     #[arg(long, default_value = "customer")]
     entity: String,
     /// The moment that windows end at, for example 1998-04-01T00:00:00Z [default: now]

@@ -32,7 +32,7 @@ pub enum ViewsCommand {
     /// How far the newest views are; waits until reads have them
     Backfill(Backfill),
     /// Training rows: what was known of customers and items at the moments of a file, from the offline log
-    Join(super::join::Join),
+    Join(Box<super::join::Join>),
     /// Write into a view file what its features are normalised by, from training rows
     Fit(super::fit::Fit),
     /// How features are spread where something happens, how far that is from where a model learned, and whether

@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod cold_start;
+pub mod popular_in;
 pub mod sequence;
 pub mod similar;
 pub mod trending;

@@ -85,6 +85,7 @@ fn features_of_every_entity_come_in_the_order_asked_for_each_for_its_row() {
         items: vec![known(&[10.0], 0), None, known(&[30.0], 0)],
         categories: vec![known(&[0.5], 0), known(&[0.25], 0), None],
         sessions: Vec::new(),
+        segments: Vec::new(),
     };
     let answer = plan.answer(&found, NOW);
     assert_eq!(names(&answer), ["category", "customer_id", "item_id", "events", "count", "weight"]);
@@ -159,7 +160,7 @@ fn a_feature_service_is_everything_of_an_entity() {
     assert_eq!(unknown.kind, Wrong::NoSuchService);
     assert_eq!(
         unknown.to_string(),
-        "feature_service: must be customer, item, customer_category or session, is \"driver\""
+        "feature_service: must be customer, item, customer_category, session or segment, is \"driver\""
     );
 }
 
@@ -308,7 +309,7 @@ fn a_refusal_names_the_field_and_what_would_be_right() {
         (
             question(&["buys:count"], &[("driver_id", &["1"])]),
             Wrong::NoSuchEntity,
-            "entities.driver_id: is no join key and no request value; join keys are customer_id, item_id, category, session_id",
+            "entities.driver_id: is no join key and no request value; join keys are customer_id, item_id, category, session_id, segment",
         ),
         (
             question(&["buys:count"], &[("customer_id", &["ann"]), ("item_id", &["a", "b"])]),
@@ -334,7 +335,7 @@ fn what_is_too_much_is_refused_with_the_limit() {
     assert_eq!(rows.to_string(), "entities.customer_id: may have 1000 entries, has 1001");
     let features = vec!["buys:count"; FEATURES + 1];
     let features = refusal(question(&features, &[("customer_id", &["ann"])]));
-    assert_eq!(features.to_string(), "features: may have 2048 entries, has 2049");
+    assert_eq!(features.to_string(), "features: may have 2560 entries, has 2561");
     let long = "x".repeat(200);
     let id = refusal(question(&["buys:count"], &[("customer_id", &[&long])]));
     assert_eq!(id.to_string(), "entities.customer_id[0]: may have 128 bytes, has 200");
