@@ -7,12 +7,14 @@
 mod experiment;
 mod folder;
 mod read;
+mod stages;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use experiment::{Arm, Experiment, GuardRail, Judged, Metric};
 pub use folder::{Folder, Placements, WatchError, Watched, watch};
 pub use read::{Mistake, Mistakes};
+pub use stages::{FILTERS, SOURCES, Stages};
 
 /// What one tenant declared.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,6 +27,8 @@ pub struct TenantPlacements {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Placement {
     pub name: String,
+    /// Where candidates come from, and what leaves them out.
+    pub stages: Stages,
     /// So many of the best items are arranged; what is behind them does not come up.
     pub candidates: usize,
     /// Only items with one of these categories; empty: all.
@@ -113,6 +117,18 @@ impl Resolved {
         std::iter::once(self.placement.as_ref()).chain(against)
     }
 
+    /// The two that draft together, each as if it stood alone, where one list of candidates does not serve both:
+    /// their stages differ.
+    pub fn sides(&self) -> Option<[Self; 2]> {
+        let against = &self.draft.as_ref().filter(|draft| draft.against.stages != self.placement.stages)?.against;
+        let alone = |placement: &Arc<Placement>| Self {
+            placement: Arc::clone(placement),
+            experiment: self.experiment.clone(),
+            draft: None,
+        };
+        Some([alone(&self.placement), alone(against)])
+    }
+
     /// The same rules, outside of any experiment.
     pub fn without_experiment(self) -> Self {
         Self { experiment: None, draft: None, ..self }
@@ -172,5 +188,10 @@ impl Placement {
     /// Whether its rules leave items out: then a list that was made without them may run short.
     pub fn narrows(&self) -> bool {
         !self.only_categories.is_empty() || !self.never_categories.is_empty()
+    }
+
+    /// Whether a list that was made by its rules is one that every placement can be served from.
+    pub fn shares_lists(&self) -> bool {
+        !self.narrows() && self.stages.all_on()
     }
 }

@@ -2,6 +2,7 @@
 
 mod experiment;
 mod placement;
+mod stages;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -128,7 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{GuardRail, INTERLEAVED, Judged, Match, Metric, NewItems, Placement};
+    use crate::{GuardRail, INTERLEAVED, Judged, Match, Metric, NewItems, Placement, SOURCES};
 
     const EXAMPLE: &str = include_str!("../../../../deploy/placements/example.yaml");
 
@@ -145,6 +146,7 @@ mod tests {
         assert!(all.iter().any(|p| p.explore.is_some()) && all.iter().any(|p| p.diversity.mmr.is_some()));
         assert!(all.iter().any(|p| p.narrows()) && all.iter().any(|p| p.boosts.len() == 4));
         assert!(all.iter().any(|p| p.new_items.as_ref().is_some_and(|of| of.within.is_some())));
+        assert!(all.iter().any(|p| !p.stages.all_on()) && all.iter().any(|p| !p.stages.budgets.is_empty()));
         assert!(home.experiment.is_some(), "all customers take part");
         assert_eq!(read.resolve("nowhere", "ann", |_, _| false), None);
     }
@@ -279,6 +281,70 @@ mod tests {
             assert!(found[0].starts_with(&format!("t.yaml: placements.p.new_items.{named}")), "{found:?}");
         }
         assert!(mistakes(&text("within: 14d"))[0].contains("missing field `every`"));
+    }
+
+    #[test]
+    fn stages_are_switched_by_their_names_and_a_switch_that_leaves_no_source_is_refused() {
+        let text = |rules: &str| format!("placements: {{p: {{{rules}}}}}");
+        let of = |rules: &str| placements("t.yaml", &text(rules)).unwrap().placements().next().unwrap().stages.clone();
+        let some = of("sources: {without: [cold_start, trending]}, filters: {without: [seen]}, budgets: {model: 8ms}");
+        assert_eq!(
+            (some.without_sources.as_slice(), some.without_filters.as_slice()),
+            (&["trending", "cold_start"][..], &["seen"][..])
+        );
+        assert_eq!((some.asks("model"), some.asks("trending"), some.applies("seen")), (true, false, false));
+        assert_eq!((some.budget("model"), some.budget("similar")), (Some(Duration::from_millis(8)), None));
+        let only = of("sources: {only: [trending]}");
+        assert!(SOURCES.iter().all(|source| only.asks(source) == (*source == "trending")));
+        assert!(of("").all_on());
+        let known = SOURCES.join(", ");
+        for (wrong, told) in [
+            ("sources: {without: [trendin]}", format!("sources.without: \"trendin\" is no source; there are: {known}")),
+            ("sources: {only: [caller]}", format!("sources.only: \"caller\" is no source; there are: {known}")),
+            ("sources: {only: []}", format!("sources: leaves none; at least one must stay of: {known}")),
+            (
+                &format!("sources: {{without: [{known}]}}"),
+                format!("sources: leaves none; at least one must stay of: {known}"),
+            ),
+            ("sources: {}", "sources: needs exactly one of only and without".to_owned()),
+            ("sources: {only: [model], without: [model]}", "sources: needs exactly one of only and without".to_owned()),
+            (
+                "filters: {without: [category]}",
+                "filters.without: \"category\" is no filter that can be off; there are: seen, unavailable".to_owned(),
+            ),
+            ("budgets: {modl: 8ms}", format!("budgets.modl: \"modl\" is no source; there are: {known}")),
+            ("budgets: {model: 0s}", "budgets.model: must be 1ms to 1 minute, is 0ns".to_owned()),
+            (
+                "sources: {only: [trending]}, budgets: {model: 8ms}",
+                "budgets.model: the source is off at this placement".to_owned(),
+            ),
+            (
+                "sources: {without: [cold_start]}, new_items: {every: 5}",
+                "new_items: keeps places for what the source cold_start finds, which is off at this placement"
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(mistakes(&text(wrong)), [format!("t.yaml: placements.p.{told}")], "{wrong}");
+        }
+        assert!(mistakes(&text("budgets: {model: soon}"))[0].starts_with("t.yaml: placements.p.budgets.model: "));
+        assert!(mistakes(&text("filters: {only: [seen]}"))[0].contains("placements.p.filters"));
+    }
+
+    #[test]
+    fn arms_that_draft_together_have_lists_of_their_own_where_their_stages_differ() {
+        let text = |stages: &str| {
+            format!(
+                "placements: {{p: {{}}, q: {{{stages}}}}}\nexperiments: {{e: {{placement: p, interleaved: true, arms: \
+                 [{{name: a, placement: p}}, {{name: b, placement: q}}]}}}}"
+            )
+        };
+        let sides = |stages: &str| {
+            placements("t.yaml", &text(stages)).unwrap().resolve("p", "ann", |_, _| false).unwrap().sides()
+        };
+        assert_eq!(sides("diversity: {mmr: 0.5}"), None);
+        let [one, other] = sides("sources: {without: [trending]}").unwrap();
+        assert_eq!((one.placement.name.as_str(), other.placement.name.as_str()), ("p", "q"));
+        assert!(one.draft.is_none() && other.draft.is_none());
     }
 
     #[test]

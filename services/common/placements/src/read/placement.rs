@@ -5,8 +5,11 @@ use std::time::Duration;
 use rapport_runtime::parse_duration;
 use serde::Deserialize;
 
-use super::Check;
-use crate::{Boost, Diversity, Explore, Match, NewItems, Placement};
+use super::{
+    Check,
+    stages::{WrittenBudgets, WrittenFilters, WrittenSources, stages},
+};
+use crate::{Boost, Diversity, Explore, Match, NewItems, Placement, stages::COLD_START};
 
 /// What is arranged when the file does not say.
 const CANDIDATES: usize = 60;
@@ -29,6 +32,9 @@ pub(super) struct WrittenPlacement {
     diversity: WrittenDiversity,
     new_items: Option<WrittenNewItems>,
     explore: Option<WrittenExplore>,
+    sources: Option<WrittenSources>,
+    filters: Option<WrittenFilters>,
+    budgets: WrittenBudgets,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,6 +76,7 @@ fn one() -> f32 {
 pub(super) fn placement(check: &mut Check<'_>, name: String, written: WrittenPlacement) -> Placement {
     let at = format!("placements.{name}");
     check.name(&at, &name);
+    let stages = stages(check, &at, written.sources, written.filters, written.budgets);
     let candidates = written.candidates.unwrap_or(CANDIDATES);
     check.that((1..=MOST_CANDIDATES).contains(&candidates), &format!("{at}.candidates"), || {
         format!("must be 1 to {MOST_CANDIDATES}, is {candidates}")
@@ -101,6 +108,9 @@ pub(super) fn placement(check: &mut Check<'_>, name: String, written: WrittenPla
     });
     let new_items = written.new_items.map(|WrittenNewItems { every, within }| {
         let at = format!("{at}.new_items");
+        check.that(stages.asks(COLD_START), &at, || {
+            format!("keeps places for what the source {COLD_START} finds, which is off at this placement")
+        });
         check.that((LEAST_EVERY..=MOST_CANDIDATES).contains(&every), &format!("{at}.every"), || {
             format!("must be {LEAST_EVERY} to {MOST_CANDIDATES}, is {every}")
         });
@@ -117,6 +127,7 @@ pub(super) fn placement(check: &mut Check<'_>, name: String, written: WrittenPla
     }
     Placement {
         name,
+        stages,
         candidates,
         only_categories: written.only_categories,
         never_categories: written.never_categories,
