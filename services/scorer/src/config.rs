@@ -103,6 +103,11 @@ pub struct AnswerArgs {
     #[arg(long, env = "RAPPORT_ANSWER_TIMEOUT", default_value = "2s", value_parser = parse_duration)]
     pub answer_timeout: Duration,
 
+    /// How long an answer waits for a source of candidates that looks into memory (similar items, trends, new
+    /// items) before it does without; for the model there is --model-timeout. A placement may allow less
+    #[arg(long, env = "RAPPORT_SOURCE_TIMEOUT", default_value = "50ms", value_parser = parse_duration)]
+    pub source_timeout: Duration,
+
     /// How often trends are read again
     #[arg(long, env = "RAPPORT_TRENDS_EVERY", default_value = "1s", value_parser = parse_duration)]
     pub trends_every: Duration,
@@ -197,6 +202,7 @@ impl ServiceConfig for Config {
         for (flag, time) in [
             ("--answer-timeout", self.answers.answer_timeout),
             ("--model-timeout", self.models.model_timeout),
+            ("--source-timeout", self.answers.source_timeout),
             ("--trends-every", self.answers.trends_every),
         ] {
             if !(Duration::from_millis(1)..=Duration::from_secs(60)).contains(&time) {
@@ -248,6 +254,7 @@ mod tests {
         let refused = |args: &[&str]| parsed(args).check().unwrap_err();
         assert!(refused(&["--hash-key", "short"]).contains("--hash-key"));
         assert!(refused(&["--answer-timeout", "2m"]).contains("--answer-timeout"));
+        assert!(refused(&["--source-timeout", "0s"]).contains("--source-timeout"));
         assert!(refused(&["--redis-read-timeout-ms", "2000"]).contains("--redis-read-timeout-ms"));
         assert!(refused(&["--list-ttl", "1s"]).contains("--list-ttl"));
         assert!(refused(&["--model-name", "a/b"]).contains("--model-name"));

@@ -69,7 +69,7 @@ pub async fn run(config: Config, lifecycle: Lifecycle) -> Result<(), Error> {
         catalog: catalog.clone(),
         trends: board.clone(),
         new_items: new_items.clone(),
-        pipeline: pipeline::Pipeline::new(config.models.model_timeout),
+        pipeline: pipeline::Pipeline::new(config.models.model_timeout, config.answers.source_timeout),
         rules: recommender::Rules {
             max_stale_events: config.answers.max_stale_events,
             list_length: config.answers.list_length.into(),

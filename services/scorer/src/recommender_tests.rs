@@ -4,6 +4,7 @@ mod cold_start;
 mod outcomes;
 mod placements;
 mod segments;
+mod stages;
 mod trials;
 
 use std::{
@@ -159,7 +160,7 @@ impl House {
             catalog: Arc::new(catalog),
             trends: Arc::new(Board::default()),
             new_items: Arc::default(),
-            pipeline: Pipeline::new(Duration::from_millis(500)),
+            pipeline: Pipeline::new(Duration::from_millis(500), Duration::from_millis(50)),
             rules: Rules { max_stale_events: 2, list_length, swap_grace, refresh_budget: Duration::from_secs(1) },
             meters: Meters::default(),
             keep,

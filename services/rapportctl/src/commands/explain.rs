@@ -69,6 +69,7 @@ fn why(item: &Explanation) -> String {
     let out = match item.left_out_by.as_str() {
         "" => None,
         "rank" => Some("not in the list: others are better".to_owned()),
+        "source" => Some("not in the list: the sources that know it are off at this placement".to_owned()),
         "unknown" => Some("not in the list: neither model, trends nor catalog know it".to_owned()),
         filter => Some(format!("not in the list: left out by the filter {filter:?}")),
     };
@@ -111,6 +112,7 @@ mod tests {
         let out = |left_out_by: &str| why(&Explanation { left_out_by: left_out_by.into(), ..Explanation::default() });
         assert_eq!(out("seen"), "not in the list: left out by the filter \"seen\"");
         assert_eq!(out("rank"), "not in the list: others are better");
+        assert_eq!(out("source"), "not in the list: the sources that know it are off at this placement");
         let plain = Explanation { sources: vec!["sequence".into(), "trending".into()], ..Explanation::default() };
         assert_eq!(why(&plain), "from sequence and trending");
         let reason = |text: &str| Reason { text: text.into(), ..Reason::default() };

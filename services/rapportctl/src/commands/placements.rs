@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
-use rapport_placements::{Boost, Match, Mistake, Mistakes, NewItems, Placement, TenantPlacements};
+use rapport_placements::{Boost, Match, Mistake, Mistakes, NewItems, Placement, SOURCES, Stages, TenantPlacements};
 use serde_json::{Value, json};
 
 use crate::{
@@ -123,7 +123,8 @@ fn show(page: &mut Page, file: &str, of: &TenantPlacements) {
 
 /// What a placement does, one rule a line.
 fn rules(placement: &Placement) -> Vec<String> {
-    let mut lines = vec![format!("arranges the {} best", placement.candidates)];
+    let mut lines = stages(&placement.stages);
+    lines.push(format!("arranges the {} best", placement.candidates));
     let listed = |what: &str, categories: &[String]| {
         (!categories.is_empty()).then(|| format!("{what} {}", categories.join(", ")))
     };
@@ -156,6 +157,28 @@ fn rules(placement: &Placement) -> Vec<String> {
     lines
 }
 
+/// What is off, and who has less time than the scorer allows.
+fn stages(stages: &Stages) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !stages.without_sources.is_empty() {
+        let on: Vec<&str> = SOURCES.iter().copied().filter(|source| stages.asks(source)).collect();
+        lines.push(format!("candidates from {}; off: {}", on.join(", "), stages.without_sources.join(", ")));
+    }
+    if !stages.asks("trending") {
+        lines.push("whom nothing is known of gets an empty list, and so does everybody while Redis is away".to_owned());
+    }
+    lines.extend(stages.without_filters.iter().map(|filter| match *filter {
+        "seen" => "shows what the customer has too (the filter seen is off)".to_owned(),
+        "unavailable" => "shows what is sold out too (the filter unavailable is off)".to_owned(),
+        other => format!("the filter {other} is off"),
+    }));
+    let waits = |(source, budget): &(&str, std::time::Duration)| {
+        format!("waits for the source {source} {} at most", humantime::format_duration(*budget))
+    };
+    lines.extend(stages.budgets.iter().map(waits));
+    lines
+}
+
 fn percent(share: f64) -> String {
     format!("{:.4}", share * 100.0).trim_end_matches('0').trim_end_matches('.').to_owned() + " %"
 }
@@ -179,6 +202,27 @@ fn file_json(file: &str, of: &TenantPlacements) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_off_is_told_with_what_that_means() {
+        let text = "placements: {p: {sources: {only: [model, similar]}, filters: {without: [seen, unavailable]}, \
+                    budgets: {model: 8ms}}, q: {sources: {without: [similar]}}}";
+        let read = TenantPlacements::from_yaml("t.yaml", text).unwrap();
+        let told: Vec<Vec<String>> = read.placements().map(|placement| stages(&placement.stages)).collect();
+        let others = |these: &[&str]| {
+            SOURCES.iter().copied().filter(|source| !these.contains(source)).collect::<Vec<_>>().join(", ")
+        };
+        let off = format!("candidates from model, similar; off: {}", others(&["model", "similar"]));
+        let expected = [
+            off.as_str(),
+            "whom nothing is known of gets an empty list, and so does everybody while Redis is away",
+            "shows what the customer has too (the filter seen is off)",
+            "shows what is sold out too (the filter unavailable is off)",
+            "waits for the source model 8ms at most",
+        ];
+        assert_eq!(told[0], expected);
+        assert_eq!(told[1], [format!("candidates from {}; off: similar", others(&["similar"]))]);
+    }
 
     #[test]
     fn a_placement_is_told_in_plain_words() {

@@ -74,19 +74,30 @@ pub struct Arranged {
     pub stages: Vec<Done>,
 }
 
-/// The first `limit` places of `best`, by the rules that stand for this customer: those of a placement, or of
-/// two that draft together.
+/// What a list is chosen from: the best, and new items behind them.
+#[derive(Debug, Clone, Default)]
+pub struct Candidates {
+    pub best: Vec<Pick>,
+    pub reserve: Vec<Pick>,
+}
+
+/// The first `limit` places of what there is to choose from, by the rules that stand for this customer: those of a
+/// placement, or of two that draft together. `against`: what the other side has for itself, where it is not the same.
 pub fn by_rules(
     of: &Resolved,
-    best: Vec<Pick>,
-    reserve: Vec<Pick>,
+    from: Candidates,
+    against: Option<Candidates>,
     limit: usize,
     world: &World<'_>,
     dice: &mut impl Rng,
 ) -> Vec<Placed> {
-    let Some(draft) = &of.draft else { return arrange(&of.placement, best, reserve, limit, world, dice).items };
-    let one = arrange(&of.placement, best.clone(), reserve.clone(), limit, world, dice).items;
-    let other = arrange(&draft.against, best, reserve, limit, world, dice).items;
+    let side = |placement: &Placement, Candidates { best, reserve }: Candidates, dice: &mut _| {
+        arrange(placement, best, reserve, limit, world, dice).items
+    };
+    let Some(draft) = &of.draft else { return side(&of.placement, from, dice) };
+    let against = against.unwrap_or_else(|| from.clone());
+    let one = side(&of.placement, from, dice);
+    let other = side(&draft.against, against, dice);
     draft::draft(one, other, limit, dice)
 }
 

@@ -7,7 +7,7 @@ pub mod decide;
 pub mod keeper;
 pub mod list;
 
-use crate::pipeline::{RESERVE, SourceSet, Tag, filters::Admission};
+use crate::pipeline::{RESERVE, SourceSet, Tag, filters::Admission, switches::InPlace};
 
 /// An item of an answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,26 +17,32 @@ pub struct Pick {
     pub sources: SourceSet,
 }
 
-/// The first items of a list that pass the filters, `most` of them or as many as there are; `None` when
-/// those are less than `least`, unless nothing more could come in anyway.
+/// The first items of a list that pass the filters, `most` of them or as many as there are, as the sources would put them
+/// that are on where they will stand; `None` when those are less than `least`, unless nothing more could come in anyway.
 pub fn pick(list: &list::List<'_>, admission: &Admission<'_>, least: usize, most: usize) -> Option<Vec<Pick>> {
     let mut picks = Vec::with_capacity(most.min(64));
     let mut items = list.items();
+    let mut places = InPlace::of(admission.query());
     while picks.len() < most {
         let Some(listed) = items.next() else { break };
-        if admission.admits(listed.item) {
-            picks.push(Pick { item: listed.item.to_owned(), score: listed.score, sources: listed.sources });
+        if admission.admits(listed.item)
+            && let Some(sources) = places.look(listed.sources)
+        {
+            picks.push(Pick { item: listed.item.to_owned(), score: listed.score, sources });
         }
     }
-    (picks.len() >= least || (list.header.complete && items.whole())).then_some(picks)
+    let all = list.header.complete && items.whole() && places.all_known();
+    (picks.len() >= least || all).then_some(picks)
 }
 
 /// The new items of a list that pass the filters and are not among those that were picked.
 pub fn new_items(list: &list::List<'_>, admission: &Admission<'_>, picked: &[Pick]) -> Vec<Pick> {
-    let new = list.items().filter(|listed| listed.sources.holds(Tag::ColdStart));
-    let others = new.filter(|listed| picked.iter().all(|pick| pick.item != listed.item));
-    let admitted = others.filter(|listed| admission.admits(listed.item)).take(RESERVE);
-    admitted.map(|listed| Pick { item: listed.item.to_owned(), score: listed.score, sources: listed.sources }).collect()
+    let places = InPlace::of(admission.query());
+    let named = list.items().filter_map(|listed| Some((listed, places.on(listed.sources)?)));
+    let new = named.filter(|(_, sources)| sources.holds(Tag::ColdStart));
+    let others = new.filter(|(listed, _)| picked.iter().all(|pick| pick.item != listed.item));
+    let admitted = others.filter(|(listed, _)| admission.admits(listed.item)).take(RESERVE);
+    admitted.map(|(listed, sources)| Pick { item: listed.item.to_owned(), score: listed.score, sources }).collect()
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use crate::{catalog::TenantCatalog, pipeline::select};
 /// 100K a memory of 100 items found no more, one of 10 less.
 const FADING: f32 = 0.95;
 pub const LAST: usize = 30;
+/// Words of items that are added up in one go: some tens of microseconds.
+const STEP: usize = 16_384;
 /// No list takes longer to be made.
 const ON_THEIR_WAY_MS: i64 = 2_000;
 
@@ -67,6 +69,13 @@ impl NewItems {
     /// to the items of the history, added up, the newest counting most. What has no word in common is not
     /// among them.
     pub fn near(&self, history: &[Vector], limit: usize, admits: impl Fn(&str) -> bool) -> Vec<(&Arc<str>, f32)> {
+        let mut search = self.search(history);
+        while search.goes_on() {}
+        search.best(limit, admits)
+    }
+
+    /// The same in steps, for who must give way to others in between.
+    pub fn search(&self, history: &[Vector]) -> Search<'_> {
         let mut interest: HashMap<u32, f32> = HashMap::new();
         let mut weight = 1.0;
         for text in history.iter().rev().take(LAST) {
@@ -78,17 +87,41 @@ impl NewItems {
         // Sums must not hang on the order of a map: every scorer gives the same list.
         let mut interest: Vec<(u32, f32)> = interest.into_iter().collect();
         interest.sort_unstable_by_key(|(term, _)| *term);
-        let mut scores = vec![0.0_f32; self.items.len()];
-        for (term, of_term) in interest {
-            for (index, weight) in self.having.get(&term).into_iter().flatten() {
-                if let Some(score) = scores.get_mut(*index as usize) {
+        Search { among: self, interest: interest.into_iter(), scores: vec![0.0; self.items.len()] }
+    }
+}
+
+/// A search among new items that is under way.
+pub struct Search<'a> {
+    among: &'a NewItems,
+    /// What has not been added up yet.
+    interest: std::vec::IntoIter<(u32, f32)>,
+    scores: Vec<f32>,
+}
+
+impl<'a> Search<'a> {
+    /// One step; false when it was the last.
+    pub fn goes_on(&mut self) -> bool {
+        let mut added = 0;
+        while added < STEP {
+            let Some((term, of_term)) = self.interest.next() else { return false };
+            let having = self.among.having.get(&term).map(Vec::as_slice).unwrap_or_default();
+            for (index, weight) in having {
+                if let Some(score) = self.scores.get_mut(*index as usize) {
                     *score += of_term * weight;
                 }
             }
+            added += having.len();
         }
-        let item = |index: usize| self.items.get(index);
-        let has_some = |index: usize| scores.get(index).is_some_and(|score| *score > 0.0);
-        let best = select::top(&scores, limit, |index| has_some(index) && item(index).is_some_and(|item| admits(item)));
+        true
+    }
+
+    /// The `limit` best of what was added up.
+    pub fn best(self, limit: usize, admits: impl Fn(&str) -> bool) -> Vec<(&'a Arc<str>, f32)> {
+        let item = |index: usize| self.among.items.get(index);
+        let has_some = |index: usize| self.scores.get(index).is_some_and(|score| *score > 0.0);
+        let admitted = |index| has_some(index) && item(index).is_some_and(|item| admits(item));
+        let best = select::top(&self.scores, limit, admitted);
         best.into_iter().filter_map(|(index, score)| Some((item(index)?, score))).collect()
     }
 }

@@ -12,6 +12,7 @@ mod query;
 mod score;
 pub mod select;
 pub mod sources;
+pub mod switches;
 
 use std::time::{Duration, Instant};
 
@@ -58,20 +59,19 @@ pub struct Ranked {
 /// What one stage did for one query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StageAccount {
-    /// `source:model`, `filter:seen`.
+    /// `source:model`, `filter:seen`, `merge`.
     pub name: String,
-    /// Candidates that a source gave, items that a filter left out.
+    /// Candidates that a source gave, items that a filter left out, different items that came together.
     pub items: usize,
     /// Zero for a filter: it is asked on the way.
     pub took: Duration,
-    /// "ok", "late", "failed", "off".
+    /// "ok", "late", "failed"; "off" where the placement has switched it off.
     pub outcome: &'static str,
 }
 
 impl Pipeline {
-    /// `model_budget` bounds the model; other sources look into memory.
-    pub fn new(model_budget: Duration) -> Self {
-        let in_memory = Duration::from_millis(50);
+    /// How long the model may take, and each of the other sources, which look into memory.
+    pub fn new(model_budget: Duration, in_memory: Duration) -> Self {
         Self::of(
             vec![
                 (Box::new(sources::sequence::SequenceModel), model_budget),
@@ -100,8 +100,18 @@ impl Pipeline {
 
     /// At most `limit` items for the query.
     pub async fn run(&self, query: &Query, limit: usize) -> Ranked {
-        let admission = Admission::new(query, &self.filters);
-        let asked: Vec<&SourceStage> = self.sources.iter().filter(|stage| stage.source.enabled(query)).collect();
+        self.stages(query, limit, Admission::new(query, &self.filters)).await
+    }
+
+    /// The same for who asks why: an item that several sources named and a filter left out counts once.
+    pub async fn account(&self, query: &Query, limit: usize) -> Ranked {
+        self.stages(query, limit, Admission::counting_items(query, &self.filters)).await
+    }
+
+    async fn stages(&self, query: &Query, limit: usize, admission: Admission<'_>) -> Ranked {
+        let (on, off): (Vec<&SourceStage>, Vec<_>) =
+            self.sources.iter().partition(|stage| query.asks(stage.source.name()));
+        let asked: Vec<&SourceStage> = on.into_iter().filter(|stage| stage.source.enabled(query)).collect();
         let answers = join_all(asked.iter().map(|stage| stage.ask(query, &admission, limit))).await;
 
         let started = Instant::now();
@@ -109,7 +119,7 @@ impl Pipeline {
         let mut batches = Vec::with_capacity(answers.len());
         let mut complete = true;
         let mut by_model = false;
-        let mut stages = Vec::with_capacity(asked.len());
+        let mut stages = Vec::with_capacity(self.sources.len() + self.filters.len());
         for (stage, (answer, took)) in asked.iter().zip(answers) {
             stages.push(StageAccount::of_source(stage.source.name(), &answer, took));
             match answer {
@@ -124,18 +134,34 @@ impl Pipeline {
                 }
             }
         }
+        for stage in off {
+            let name = stage.source.name();
+            metrics::counter!("rapport_scorer_stage_total", "stage" => name, "outcome" => OFF).increment(1);
+            stages.push(StageAccount::off("source", name));
+        }
         let mut merged = merge::merge(batches);
         merged.retain(|candidate| admission.admits(&candidate.item));
         complete &= merged.len() <= limit;
+        let together = merged.len();
         let mut items = score::order(merged);
         let behind = items.split_off(limit.min(items.len())).into_iter();
         let reserve = behind.filter(|scored| scored.sources.holds(Tag::ColdStart)).take(RESERVE).collect();
-        for (filter, dropped) in admission.dropped().filter(|(_, dropped)| *dropped > 0) {
-            metrics::counter!("rapport_scorer_filtered_total", "filter" => filter).increment(dropped.into());
+        for (filter, dropped) in admission.dropped() {
+            if dropped > 0 {
+                metrics::counter!("rapport_scorer_filtered_total", "filter" => filter).increment(dropped.into());
+            }
             stages.push(StageAccount::of_filter(filter, dropped));
         }
-        self.merging.record(started.elapsed());
+        stages.extend(query.filters_off().iter().map(|filter| StageAccount::off("filter", filter)));
+        let took = started.elapsed();
+        self.merging.record(took);
+        stages.push(StageAccount { name: "merge".to_owned(), items: together, took, outcome: OK });
         Ranked { items, reserve, complete, by_model, degraded, stages }
+    }
+
+    /// The names of the sources.
+    pub fn sources(&self) -> impl Iterator<Item = &'static str> {
+        self.sources.iter().map(|stage| stage.source.name())
     }
 
     /// The filters, for lists that were made earlier.
@@ -147,7 +173,8 @@ impl Pipeline {
 impl SourceStage {
     async fn ask(&self, query: &Query, admission: &Admission<'_>, limit: usize) -> (Answered, Duration) {
         let started = Instant::now();
-        let left = query.deadline.saturating_duration_since(started).min(self.budget);
+        let budget = query.budget(self.source.name()).map_or(self.budget, |budget| budget.min(self.budget));
+        let left = query.deadline.saturating_duration_since(started).min(budget);
         let answer = match tokio::time::timeout(left, self.source.candidates(query, admission, limit)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(SourceError::late(left)),
@@ -164,12 +191,15 @@ impl SourceStage {
     }
 }
 
+const OK: &str = "ok";
+const OFF: &str = "off";
+
 /// What a source gave.
 type Answered = Result<(Tag, Vec<Candidate>), SourceError>;
 
 fn outcome_of(answer: &Answered) -> &'static str {
     match answer {
-        Ok(_) => "ok",
+        Ok(_) => OK,
         Err(SourceError::Late { .. }) => "late",
         Err(SourceError::Failed(_)) => "failed",
     }
@@ -183,7 +213,11 @@ impl StageAccount {
 
     fn of_filter(name: &str, dropped: u32) -> Self {
         let items = usize::try_from(dropped).unwrap_or(usize::MAX);
-        Self { name: format!("filter:{name}"), items, took: Duration::ZERO, outcome: "ok" }
+        Self { name: format!("filter:{name}"), items, took: Duration::ZERO, outcome: OK }
+    }
+
+    fn off(kind: &str, name: &str) -> Self {
+        Self { name: format!("{kind}:{name}"), items: 0, took: Duration::ZERO, outcome: OFF }
     }
 }
 
@@ -192,6 +226,7 @@ mod tests {
     use std::sync::Arc;
 
     use futures::future::BoxFuture;
+    use rapport_placements::{Placement, Stages};
 
     use super::*;
     use crate::{degraded::Part, models::LiveModel, trends::Trends};
@@ -211,6 +246,29 @@ mod tests {
             _: usize,
         ) -> BoxFuture<'a, Result<(Tag, Vec<Candidate>), SourceError>> {
             Box::pin(async { Err(SourceError::Failed("out of memory".into())) })
+        }
+    }
+
+    /// Looks through memory without end, giving way in between.
+    struct Endless;
+    impl Source for Endless {
+        fn name(&self) -> &'static str {
+            "endless"
+        }
+        fn part(&self) -> Part {
+            Part::Catalog
+        }
+        fn candidates<'a>(
+            &'a self,
+            _: &'a Query,
+            _: &'a Admission<'a>,
+            _: usize,
+        ) -> BoxFuture<'a, Result<(Tag, Vec<Candidate>), SourceError>> {
+            Box::pin(async {
+                loop {
+                    tokio::task::yield_now().await;
+                }
+            })
         }
     }
 
@@ -237,8 +295,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_source_that_fails_or_hangs_is_left_out_and_named() {
-        for source in [Box::new(Broken) as Box<dyn Source>, Box::new(Hanging)] {
+    async fn a_source_that_fails_or_hangs_or_finds_no_end_is_left_out_and_named() {
+        for source in [Box::new(Broken) as Box<dyn Source>, Box::new(Hanging), Box::new(Endless)] {
             let pipeline = Pipeline::of(
                 vec![
                     (source, Duration::from_millis(5)),
@@ -250,9 +308,47 @@ mod tests {
             query.trends = Arc::new(Trends::of(&[("a", 3.0), ("b", 2.0)]));
             let ranked = pipeline.run(&query, 10).await;
             assert_eq!(items(&ranked), ["a", "b"]);
-            assert_eq!(ranked.degraded.names(), ["model"]);
-            assert!(!ranked.complete && !ranked.by_model);
+            assert!(ranked.degraded.parts().count() == 1 && !ranked.complete && !ranked.by_model);
         }
+    }
+
+    #[tokio::test]
+    async fn a_placement_may_give_a_source_less_time_than_the_scorer_does_and_never_more() {
+        let hour = Duration::from_secs(3600);
+        for (scorers, placements) in [(hour, Duration::from_millis(5)), (Duration::from_millis(5), hour)] {
+            let pipeline = Pipeline::of(vec![(Box::new(Hanging), scorers)], filters::all());
+            let stages = Stages { budgets: vec![("hanging", placements)], ..Stages::default() };
+            let placement = Some(Arc::new(Placement { stages, ..Placement::default() }));
+            let mut query = Query { placement, ..fixture::query() };
+            query.deadline = Instant::now() + hour;
+            let ranked = tokio::time::timeout(Duration::from_secs(30), pipeline.run(&query, 10)).await.unwrap();
+            let [source] = ranked.stages.iter().filter(|stage| stage.name == "source:hanging").collect::<Vec<_>>()[..]
+            else {
+                panic!("{:?}", ranked.stages)
+            };
+            assert_eq!((source.outcome, ranked.degraded.names()), ("late", vec!["model".to_owned()]));
+            assert!(source.took >= Duration::from_millis(5));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_off_is_not_asked_and_nothing_is_missing_for_it() {
+        let pipeline = Pipeline::of(
+            vec![
+                (Box::new(Hanging) as Box<dyn Source>, Duration::from_secs(3600)),
+                (Box::new(sources::trending::Trending), Duration::from_millis(50)),
+            ],
+            filters::all(),
+        );
+        let stages = Stages { without_sources: vec!["hanging"], ..Stages::default() };
+        let mut query = fixture::query();
+        query.placement = Some(Arc::new(Placement { stages, ..Placement::default() }));
+        query.trends = Arc::new(Trends::of(&[("a", 3.0), ("b", 2.0)]));
+        let ranked = pipeline.run(&query, 10).await;
+        assert_eq!((items(&ranked), ranked.degraded.is_empty()), (vec!["a", "b"], true));
+        let told: Vec<_> =
+            ranked.stages.iter().map(|stage| (stage.name.as_str(), stage.items, stage.outcome)).collect();
+        assert_eq!(told, [("source:trending", 2, "ok"), ("source:hanging", 0, "off"), ("merge", 2, "ok")]);
     }
 
     #[tokio::test]
@@ -263,12 +359,12 @@ mod tests {
         query.history = vec!["c".into()];
         query.seen = fixture::seen(&["c"]);
         query.trends = Arc::new(Trends::of(&[("new", 50.0), ("a", 2.0), ("c", 1.0)]));
-        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, 10).await;
+        let ranked = Pipeline::new(Duration::from_secs(1), Duration::from_secs(1)).run(&query, 10).await;
         assert_eq!(items(&ranked), ["b", "a", "new"]);
         assert_eq!(ranked.items[1].sources.names(), ["sequence", "trending"]);
         assert!(ranked.complete && ranked.by_model && ranked.degraded.is_empty());
 
-        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, 2).await;
+        let ranked = Pipeline::new(Duration::from_secs(1), Duration::from_secs(1)).run(&query, 2).await;
         assert_eq!(items(&ranked), ["b", "a"]);
         assert!(!ranked.complete, "there was more");
     }
@@ -282,7 +378,7 @@ mod tests {
         let asked = ["zz", "a", "b", "yy"];
         query.purpose = Purpose::Order(asked.iter().map(|i| Arc::from(*i)).collect());
         query.wanted = asked.iter().map(|i| Arc::from(*i)).collect();
-        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, asked.len()).await;
+        let ranked = Pipeline::new(Duration::from_secs(1), Duration::from_secs(1)).run(&query, asked.len()).await;
         assert_eq!(items(&ranked), ["b", "a", "zz", "yy"]);
         assert_eq!(ranked.items[2].sources.names(), ["caller"]);
     }
@@ -295,7 +391,7 @@ mod tests {
         query.model = Some(Arc::new(model));
         query.purpose = Purpose::SimilarTo("a".into());
         query.trends = Arc::new(Trends::of(&[("hit", 50.0)]));
-        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, 10).await;
+        let ranked = Pipeline::new(Duration::from_secs(1), Duration::from_secs(1)).run(&query, 10).await;
         assert_eq!(items(&ranked), ["b", "c"], "no trending among what goes with a known item");
     }
 }

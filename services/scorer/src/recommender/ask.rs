@@ -5,7 +5,10 @@ use std::{collections::HashSet, sync::Arc};
 use rapport_events::EventTime;
 use rapport_placements::Resolved;
 
-use crate::pipeline::Query;
+use crate::pipeline::{
+    Query,
+    switches::{SEEN, UNAVAILABLE},
+};
 
 /// A question about one customer, checked.
 #[derive(Debug, Clone, Default)]
@@ -39,8 +42,13 @@ impl Ask {
 
     /// Whether a list that was made without more ado answers it.
     pub(super) fn plain(&self) -> bool {
-        let narrows = self.placement.as_ref().is_some_and(|of| of.placement.narrows());
-        !self.include_seen && self.excluded.is_empty() && self.category.is_none() && !narrows
+        let shares = self.placement.as_ref().is_none_or(|of| of.placement.shares_lists());
+        !self.include_seen && self.excluded.is_empty() && self.category.is_none() && shares
+    }
+
+    /// Whether a source may have less time for its list than for those that are made behind the answers.
+    pub(super) fn hurries(&self) -> bool {
+        self.placement.as_ref().is_some_and(|of| !of.placement.stages.budgets.is_empty())
     }
 }
 
@@ -63,12 +71,23 @@ pub struct Similar {
 
 impl Query {
     pub(super) fn narrow(&mut self, ask: &Ask) {
-        self.include_seen = ask.include_seen;
         self.excluded.clone_from(&ask.excluded);
         self.category.clone_from(&ask.category);
         self.placement = ask.placement.as_ref().map(|of| Arc::clone(&of.placement));
         self.segment.clone_from(&ask.segment);
+        self.include_seen = ask.include_seen || !self.applies(SEEN);
         let known = |name: &&String| self.model.as_ref().is_some_and(|model| model.type_number(name) > 0);
         self.outcome = ask.outcome.as_ref().filter(known).cloned();
+    }
+
+    /// Whether it may be answered from a list that was made without more ado: one without what the customer has and
+    /// what is sold out, for the model's own outcome and the customer's own segment.
+    pub(super) fn takes_cached(&self) -> bool {
+        !self.include_seen && self.applies(UNAVAILABLE) && self.is_usual()
+    }
+
+    /// Whether the caller asks for nothing but what every list is made for.
+    pub(super) fn is_usual(&self) -> bool {
+        self.outcome.is_none() && self.segment.is_none()
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         new_items, pick,
     },
     degraded::Degraded,
-    pipeline::filters::Admission,
+    pipeline::{filters::Admission, sources::sequence},
     shadow::Tried,
     store::With,
 };
@@ -60,9 +60,7 @@ impl Recommender {
             true => decision.with_news(header, query.new_items.news, ask.fresh, EventTime::now()),
             false => decision,
         };
-        // What is cached was made for the model's own outcome, and for the customer's own segment.
-        let usual = query.outcome.is_none() && query.segment.is_none();
-        let usable = !ask.include_seen && usual && decision_serves(decision);
+        let usable = query.takes_cached() && decision_serves(decision);
         if let (true, Some(list)) = (usable, &list)
             && let admission = Admission::new(&query, self.pipeline.filters())
             && let Some(items) = pick(list, &admission, ask.limit, ask.most())
@@ -89,7 +87,8 @@ impl Recommender {
         if let Decision::Compute(why) = decision {
             self.meters.computed(why);
         }
-        let (plain, most) = (ask.plain() && usual, ask.most());
+        let (plain, most) = (ask.plain() && query.is_usual(), ask.most());
+        let (by_model, hurries) = (standing.model.is_some() && query.asks(sequence::NAME), ask.hurries());
         let customer: Customer = (tenant.clone(), ask.customer);
         // The history is read only now: the cached path has no use for its kilobytes.
         match self.hydrate(tenant, &customer.1, With::History).await {
@@ -106,8 +105,9 @@ impl Recommender {
                         self.trials.ask(Tried::new(customer.1.clone(), query, model, &list));
                     }
                     self.keep.store(customer, packed(&list, model.stamp, &answer));
-                } else if !plain && !decision_serves(decision) && standing.model.is_some() {
-                    // A variant does not make the list that others are served from.
+                } else if (!plain || hurries) && !decision_serves(decision) && by_model {
+                    // A variant does not make the list that others are served from, nor does one that did not wait
+                    // for it. Where the model is off, nobody has asked for what it would say.
                     self.keep.refresh(customer);
                 }
                 answer.shorten(most);

@@ -5,7 +5,11 @@
 //! (occlusion; Zeiler and Fergus, 2014). That costs one run of the model for each item that is left out,
 //! in one batch.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use rapport_events::{EventTime, Tenant};
@@ -22,7 +26,7 @@ use crate::{
     cold_start::{index::LAST, text::cosine},
     degraded::Degraded,
     models::LiveModel,
-    pipeline::{Query, RESERVE, StageAccount, Tag, filters::Admission},
+    pipeline::{Query, RESERVE, Ranked, StageAccount, Tag, filters::Admission, sources::sequence},
     store::With,
     trends::Trends,
 };
@@ -56,7 +60,7 @@ pub struct ItemExplained {
     pub place: Option<(usize, Pick)>,
     /// Strongest first, the history's before others.
     pub reasons: Vec<Reason>,
-    /// The filter that keeps it out, "rank", or "unknown".
+    /// The filter that keeps it out, "source" where those that know it are off, "rank", or "unknown".
     pub left_out_by: Option<&'static str>,
 }
 
@@ -92,7 +96,7 @@ impl Recommender {
             Hydrated::Down => Facts::features_down(),
         };
         self.add_trends(&mut query).await;
-        let ranked = self.pipeline.run(&query, self.rules.list_length.max(ask.most())).await;
+        let ranked = self.pipeline.account(&query, self.rules.list_length.max(ask.most())).await;
         facts.degraded.merge(ranked.degraded);
         facts.degraded.merge(self.standing_degraded(&standing));
 
@@ -100,18 +104,26 @@ impl Recommender {
         let behind = ranked.items.iter().skip(ask.most()).chain(&ranked.reserve);
         let new = behind.filter(|scored| scored.sources.holds(Tag::ColdStart)).take(RESERVE);
         let reserve: Vec<Pick> = new.map(picked).collect();
+        let chosen_from = best.len();
         let list = self.settled(&query, best, reserve, ask.placement.as_ref(), ask.limit);
         let named = match named.is_empty() {
             true => list.items.iter().take(FIRST).map(|placed| placed.pick.item.clone()).collect(),
             false => named,
         };
         let shares = match &query.model {
-            Some(model) => shares(model, &query, &named).await,
-            None => HashMap::new(),
+            Some(model) if query.asks(sequence::NAME) => shares(model, &query, &named).await,
+            _ => HashMap::new(),
         };
         let admission = Admission::new(&query, self.pipeline.filters());
-        let items = named.into_iter().map(|item| explained(item, &query, &list, &shares, &admission)).collect();
+        let explained = |item| explained(item, &query, &ranked, &list, &shares, &admission);
+        let items = named.into_iter().map(explained).collect();
         let mut stages = ranked.stages;
+        stages.push(StageAccount {
+            name: "select".to_owned(),
+            items: chosen_from,
+            took: Duration::ZERO,
+            outcome: "ok",
+        });
         stages.extend(list.stages.iter().map(|done| StageAccount {
             name: format!("arrange:{}", done.stage),
             items: done.items,
@@ -156,6 +168,7 @@ impl Recommender {
 fn explained(
     item: String,
     query: &Query,
+    ranked: &Ranked,
     list: &Arranged,
     shares: &HashMap<String, Vec<(String, f32)>>,
     admission: &Admission<'_>,
@@ -166,25 +179,29 @@ fn explained(
     let mut reasons: Vec<Reason> =
         history.map(|(item, share)| Reason::History { item: item.clone(), share: *share }).collect();
     let trending = query.trends.items.iter().position(|candidate| *candidate.item == *item);
-    if reasons.is_empty() {
+    if reasons.is_empty() && query.asks(Tag::Similar.name()) {
         reasons.extend(resembling(query, &item));
     }
     if placed.is_some_and(|placed| placed.pick.sources.holds(Tag::ColdStart)) {
         reasons.extend(texts_like(query, &item));
     }
-    if let Some(segment) = &query.segment
+    if let Some(segment) = query.segment.as_ref().filter(|_| query.asks(Tag::PopularIn.name()))
         && let Some(at) = place_in(&query.segment_trends, &item)
     {
         reasons.push(Reason::PopularIn { segment: segment.clone(), place: at + 1 });
     }
-    reasons.extend(trending.filter(|at| *at < TRENDING).map(|at| Reason::Trending { place: at + 1 }));
+    let told = trending.filter(|at| *at < TRENDING && query.asks(Tag::Trending.name()));
+    reasons.extend(told.map(|at| Reason::Trending { place: at + 1 }));
     reasons.extend(placed.filter(|placed| placed.boost != 0.0).map(|placed| Reason::Boost { by: placed.boost }));
     let left_out_by = placed.is_none().then(|| {
-        let known = query.model.as_ref().is_some_and(|model| model.knows(&item))
-            || trending.is_some()
-            || query.catalog.look(&item, |entry| entry.is_some());
-        let otherwise = if known { "rank" } else { "unknown" };
-        admission.left_out_by(&item).unwrap_or(otherwise)
+        let listed = || ranked.items.iter().any(|scored| *scored.item == *item);
+        admission.left_out_by(&item).unwrap_or_else(|| {
+            match who_may_know(query, &item, trending.is_some()).as_slice() {
+                [] => "unknown",
+                sources if sources.iter().any(|source| query.asks(source)) || listed() => "rank",
+                _ => "source",
+            }
+        })
     });
     ItemExplained {
         place: at.zip(placed).map(|(at, placed)| (at + 1, placed.pick.clone())),
@@ -197,6 +214,20 @@ fn explained(
 /// Where an item stands among trending ones, where that says something.
 fn place_in(trends: &Trends, item: &str) -> Option<usize> {
     trends.items.iter().take(TRENDING).position(|candidate| *candidate.item == *item)
+}
+
+/// The sources that could name an item.
+fn who_may_know(query: &Query, item: &str, trending: bool) -> Vec<&'static str> {
+    let in_model = query.model.as_ref().is_some_and(|model| model.knows(item));
+    let new = !in_model && query.catalog.look(item, |entry| entry.is_some());
+    let of = [
+        (sequence::NAME, in_model),
+        (Tag::Similar.name(), in_model),
+        (Tag::PopularIn.name(), place_in(&query.segment_trends, item).is_some()),
+        (Tag::Trending.name(), trending),
+        (Tag::ColdStart.name(), new),
+    ];
+    of.into_iter().filter(|(_, may)| *may).map(|(source, _)| source).collect()
 }
 
 /// The items of the history that are nearest to this one.

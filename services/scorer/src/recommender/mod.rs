@@ -20,7 +20,7 @@ use rapport_events::{EventTime, Tenant};
 use rapport_placements::Resolved;
 
 use crate::{
-    arrange::{self, Placed, World},
+    arrange::{self, Candidates, Placed, World},
     cache::{Pick, keeper::Keeper},
     catalog::Catalog,
     cold_start,
@@ -95,6 +95,26 @@ impl Answer {
         let new = behind.filter(|pick| pick.sources.holds(Tag::ColdStart));
         self.reserve = new.chain(std::mem::take(&mut self.reserve)).take(RESERVE).collect();
     }
+
+    /// Takes out what a placement chooses from.
+    fn candidates(&mut self) -> Candidates {
+        let best = std::mem::take(&mut self.items).into_iter().map(|placed| placed.pick).collect();
+        Candidates { best, reserve: std::mem::take(&mut self.reserve) }
+    }
+
+    /// Tells of two lists, which one answer is drafted from, what is true of both.
+    fn with(&mut self, other: &Self) {
+        self.degraded.merge(other.degraded);
+        self.newest = self.newest.zip(other.newest).map(|(one, other)| one.min(other));
+        self.list_version = self.list_version.min(other.list_version);
+        // A drafted list is no fresher than its older half, and took as long as its slower one.
+        self.served = match (self.served, other.served) {
+            (Served::Stale, _) | (_, Served::Stale) => Served::Stale,
+            (Served::Miss, _) | (_, Served::Miss) => Served::Miss,
+            (Served::Hit, Served::Hit) => Served::Hit,
+        };
+        self.made_by = self.made_by.take().or_else(|| other.made_by.clone());
+    }
 }
 
 impl Recommender {
@@ -105,7 +125,15 @@ impl Recommender {
     /// A list for a customer.
     pub async fn recommend(&self, tenant: &Tenant, ask: Ask, deadline: Instant) -> Answer {
         let (placement, limit) = (ask.placement.clone(), ask.limit);
-        self.arranged(tenant, self.best(tenant, ask, deadline).await, placement, limit)
+        let Some(sides) = placement.as_ref().and_then(Resolved::sides) else {
+            return self.arranged(tenant, self.best(tenant, ask, deadline).await, None, placement, limit);
+        };
+        let of = |side| Ask { placement: Some(side), ..ask.clone() };
+        let lists = sides.map(|side| Box::pin(self.best(tenant, of(side), deadline)));
+        let [one, other] = lists;
+        let (mut answer, mut other) = tokio::join!(one, other);
+        answer.with(&other);
+        self.arranged(tenant, answer, Some(other.candidates()), placement, limit)
     }
 
     /// The next items of a visit: nothing is looked up.
@@ -117,17 +145,23 @@ impl Recommender {
         (query.history, query.history_times) = (visit.items, visit.times);
         let facts = Facts { newest: query.history_times.last().copied(), ..Facts::default() };
         let answer = self.compute(query, ask.most(), &standing, facts).await.0;
-        self.arranged(tenant, answer, ask.placement, ask.limit)
+        self.arranged(tenant, answer, None, ask.placement, ask.limit)
     }
 
-    /// The answer by the rules of its placement.
-    fn arranged(&self, tenant: &Tenant, mut answer: Answer, placement: Option<Resolved>, limit: usize) -> Answer {
+    /// The answer by the rules of its placement. `against`: what another side that drafts has for itself.
+    fn arranged(
+        &self,
+        tenant: &Tenant,
+        mut answer: Answer,
+        against: Option<Candidates>,
+        placement: Option<Resolved>,
+        limit: usize,
+    ) -> Answer {
         if let Some(of) = &placement {
             let catalog = self.catalog.of(tenant);
+            let from = answer.candidates();
             let world = World { catalog: &catalog, model: answer.model.as_deref(), now: EventTime::now() };
-            let best = answer.items.into_iter().map(|placed| placed.pick).collect();
-            let reserve = std::mem::take(&mut answer.reserve);
-            answer.items = arrange::by_rules(of, best, reserve, limit, &world, &mut rand::rng());
+            answer.items = arrange::by_rules(of, from, against, limit, &world, &mut rand::rng());
         }
         answer.items.truncate(limit);
         answer.placement = placement;

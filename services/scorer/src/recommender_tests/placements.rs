@@ -15,28 +15,27 @@ fn at(placement: &str, limit: usize) -> Ask {
 }
 
 /// A house whose tenant has a catalog of its own.
-fn house() -> House {
+pub fn house() -> House {
     let house = House::new(10);
-    let item = |id: &str, category: &str| {
-        use prost::Message as _;
-        let item = rapport_proto::catalog::Item {
-            item_id: id.into(),
-            title: format!("The {id}"),
-            categories: vec![category.into()],
-            available: true,
-            ..Default::default()
-        };
-        (format!("acme/{id}"), item.encode_to_vec())
-    };
-    for (key, value) in [("a", "x"), ("b", "x"), ("c", "x"), ("d", "y"), ("e", "offers"), ("f", "x"), ("hit", "z")]
-        .map(|(i, c)| item(i, c))
-    {
-        house.recommender.catalog.apply(key.as_bytes(), Some(&value)).unwrap();
+    for (id, category) in [("a", "x"), ("b", "x"), ("c", "x"), ("d", "y"), ("e", "offers"), ("f", "x"), ("hit", "z")] {
+        put(&house, id, category, true);
     }
     house
 }
 
-async fn explain(house: &House, ask: Ask, items: &[&str]) -> Explained {
+pub fn put(house: &House, id: &str, category: &str, available: bool) {
+    use prost::Message as _;
+    let item = rapport_proto::catalog::Item {
+        item_id: id.into(),
+        title: format!("The {id}"),
+        categories: vec![category.into()],
+        available,
+        ..Default::default()
+    };
+    house.recommender.catalog.apply(format!("acme/{id}").as_bytes(), Some(&item.encode_to_vec())).unwrap();
+}
+
+pub async fn explain(house: &House, ask: Ask, items: &[&str]) -> Explained {
     let named = items.iter().map(|item| (*item).to_owned()).collect();
     house.recommender.explain(&house.tenant, ask, named, Instant::now() + Duration::from_secs(5)).await
 }

@@ -8,7 +8,13 @@ mod placement;
 mod seen;
 mod wanted;
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::{
+    collections::HashSet,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
 
 use super::Query;
 
@@ -28,6 +34,7 @@ pub fn all() -> Vec<Box<dyn Filter>> {
         Box::new(excluded::Excluded),
         Box::new(seen::Seen),
         Box::new(available::Available),
+        Box::new(available::Removed),
         Box::new(category::Category),
         Box::new(placement::OfPlacement),
     ]
@@ -38,18 +45,32 @@ pub fn all() -> Vec<Box<dyn Filter>> {
 pub struct Admission<'q> {
     query: &'q Query,
     filters: Vec<(&'q dyn Filter, AtomicU32)>,
+    /// What was left out, where each item counts once.
+    left_out: Option<Mutex<HashSet<String>>>,
 }
 
 impl<'q> Admission<'q> {
     pub fn new(query: &'q Query, filters: &'q [Box<dyn Filter>]) -> Self {
         let enabled = filters.iter().filter(|f| f.enabled(query)).map(|f| (&**f, AtomicU32::new(0))).collect();
-        Self { query, filters: enabled }
+        Self { query, filters: enabled, left_out: None }
+    }
+
+    /// One that counts items and not questions: several sources may ask about the same one.
+    pub fn counting_items(query: &'q Query, filters: &'q [Box<dyn Filter>]) -> Self {
+        Self { left_out: Some(Mutex::default()), ..Self::new(query, filters) }
+    }
+
+    /// The question that the items are for.
+    pub fn query(&self) -> &'q Query {
+        self.query
     }
 
     pub fn admits(&self, item: &str) -> bool {
         match self.filters.iter().find(|(filter, _)| !filter.keeps(self.query, item)) {
             Some((_, dropped)) => {
-                dropped.fetch_add(1, Relaxed);
+                if self.left_out.as_ref().is_none_or(|left_out| first_time(left_out, item)) {
+                    dropped.fetch_add(1, Relaxed);
+                }
                 false
             }
             None => true,
@@ -61,10 +82,14 @@ impl<'q> Admission<'q> {
         self.filters.iter().find(|(filter, _)| !filter.keeps(self.query, item)).map(|(filter, _)| filter.name())
     }
 
-    /// How many items each filter left out so far, of those that it was asked about.
+    /// How many items each filter that is on left out so far, of those that it was asked about.
     pub fn dropped(&self) -> impl Iterator<Item = (&'static str, u32)> + '_ {
         self.filters.iter().map(|(filter, dropped)| (filter.name(), dropped.load(Relaxed)))
     }
+}
+
+fn first_time(left_out: &Mutex<HashSet<String>>, item: &str) -> bool {
+    left_out.lock().unwrap_or_else(PoisonError::into_inner).insert(item.to_owned())
 }
 
 #[cfg(test)]
@@ -97,6 +122,15 @@ mod tests {
         assert_eq!(admitted(&query, &["a", "b"]), ["a", "b"], "no catalog: nothing to say");
         query.catalog = fixture::catalog(&[("a", true, &["news"]), ("b", false, &["news"])]);
         assert_eq!(admitted(&query, &["a", "b", "removed"]), ["a"]);
+    }
+
+    #[test]
+    fn where_a_placement_shows_what_is_sold_out_what_was_removed_is_gone_all_the_same() {
+        let mut query = fixture::query();
+        query.catalog = fixture::catalog(&[("a", true, &["news"]), ("b", false, &["news"])]);
+        let stages = rapport_placements::Stages { without_filters: vec!["unavailable"], ..Default::default() };
+        query.placement = Some(Arc::new(rapport_placements::Placement { stages, ..Default::default() }));
+        assert_eq!(admitted(&query, &["a", "b", "removed"]), ["a", "b"]);
     }
 
     #[test]
@@ -154,6 +188,21 @@ mod tests {
         let mut dropped: Vec<_> = admission.dropped().filter(|(_, n)| *n > 0).collect();
         dropped.sort_unstable();
         assert_eq!(dropped, [("excluded", 1), ("seen", 1)]);
+    }
+
+    #[test]
+    fn who_asks_why_hears_of_items_and_not_of_questions() {
+        let mut query = fixture::query();
+        query.seen = fixture::seen(&["a", "b"]);
+        let filters = all();
+        let left_out = |admission: &Admission<'_>| {
+            for item in ["a", "b", "a"] {
+                admission.admits(item);
+            }
+            admission.dropped().map(|(_, dropped)| dropped).sum::<u32>()
+        };
+        assert_eq!(left_out(&Admission::counting_items(&query, &filters)), 2);
+        assert_eq!(left_out(&Admission::new(&query, &filters)), 3);
     }
 
     proptest! {

@@ -1,12 +1,12 @@
 use super::Filter;
-use crate::pipeline::{Purpose, Query};
+use crate::pipeline::{Purpose, Query, switches::SEEN};
 
 /// What the customer already has.
 pub struct Seen;
 
 impl Filter for Seen {
     fn name(&self) -> &'static str {
-        "seen"
+        SEEN
     }
 
     fn enabled(&self, query: &Query) -> bool {

@@ -1,4 +1,4 @@
-use futures::future::{BoxFuture, ready};
+use futures::future::BoxFuture;
 
 use super::{Source, SourceError};
 use crate::{
@@ -33,12 +33,18 @@ impl Source for ColdStart {
         admission: &'a Admission<'a>,
         limit: usize,
     ) -> BoxFuture<'a, Result<(Tag, Vec<Candidate>), SourceError>> {
-        // The index may have been made for another version, a moment ago or on trial.
-        let new = |item: &str| query.model.as_ref().is_some_and(|model| !model.knows(item));
-        let last = query.history.len().saturating_sub(LAST);
-        let texts = query.catalog.texts(query.history.get(last..).unwrap_or_default());
-        let near = query.new_items.near(&texts, limit, |item| new(item) && admission.admits(item)).into_iter();
-        let candidates = near.map(|(item, score)| Candidate { item: item.clone(), score }).collect();
-        Box::pin(ready(Ok((Tag::ColdStart, candidates))))
+        Box::pin(async move {
+            // The index may have been made for another version, a moment ago or on trial.
+            let new = |item: &str| query.model.as_ref().is_some_and(|model| !model.knows(item));
+            let last = query.history.len().saturating_sub(LAST);
+            let texts = query.catalog.texts(query.history.get(last..).unwrap_or_default());
+            let mut search = query.new_items.search(&texts);
+            while search.goes_on() {
+                // Others have their turn, and the budget may end it here.
+                tokio::task::yield_now().await;
+            }
+            let near = search.best(limit, |item| new(item) && admission.admits(item)).into_iter();
+            Ok((Tag::ColdStart, near.map(|(item, score)| Candidate { item: item.clone(), score }).collect()))
+        })
     }
 }

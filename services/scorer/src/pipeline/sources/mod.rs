@@ -16,6 +16,9 @@ use crate::degraded::Part;
 
 /// Proposes candidates. Order and duplicates do not matter: the pipeline merges by item and filters
 /// again, so a source asks `admission` only when it has to choose among many.
+///
+/// A budget ends a source where it waits. One that looks through more than some thousand entries in memory must give
+/// way in between (`yield_now`), or nothing can end it.
 pub trait Source: Send + Sync {
     fn name(&self) -> &'static str;
     /// What is missing from an answer when this source fails.

@@ -10,6 +10,8 @@ use crate::{
     pipeline::{Candidate, Purpose, Query, Tag, filters::Admission, select},
 };
 
+/// The live model, whichever it is: what its tag says.
+pub const NAME: &str = "model";
 /// How many times more items are searched for when filters left too few of the first ones.
 const MORE: usize = 8;
 /// Items beyond the wanted ones that are searched for at first, so that filters leave enough.
@@ -26,7 +28,7 @@ pub struct SequenceModel;
 
 impl Source for SequenceModel {
     fn name(&self) -> &'static str {
-        "model"
+        NAME
     }
 
     fn part(&self) -> Part {
