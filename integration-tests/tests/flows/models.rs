@@ -1,6 +1,7 @@
 //! Models come and go while customers are served.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     sync::{
@@ -19,7 +20,7 @@ use rapport_integration_tests::{
 };
 use rapport_proto::{
     models::ModelAnnouncement,
-    recommend::{ExplainRequest, RecommendRequest, reason::Kind},
+    recommend::{ExplainRequest, RecommendRequest, RecommendResponse, reason::Kind},
     train::{
         ListModelsRequest, ListRunsRequest, ModelVersion, PromoteRequest, RollbackRequest, RunResult, StartRunRequest,
         TrainingConfig, WatchRunRequest, run_progress::State,
@@ -219,11 +220,38 @@ async fn versions(stack: &Stack, customers: usize) -> Vec<String> {
     versions
 }
 
+/// As in deploy/placements/example.yaml.
+const PLACEMENTS: &str = "
+placements:
+  cart: {}
+  cart-trial: {model: trial}
+experiments:
+  next-model:
+    placement: cart
+    interleaved: true
+    arms: [{name: live, placement: cart}, {name: trial, placement: cart-trial}]
+";
+
+/// A list for one customer at a placement.
+async fn at(stack: &Stack, placement: &str) -> RecommendResponse {
+    let request = RecommendRequest {
+        customer_id: Walks::customer(0),
+        placement: placement.to_owned(),
+        limit: 6,
+        ..RecommendRequest::default()
+    };
+    stack.scorer().recommend(request).await.expect("an answer").into_inner()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_winner_is_tried_where_nobody_sees_it_before_it_goes_live_and_a_canary_has_its_share() {
     let _alone = heavy().await;
     let mut stack = Stack::new("trials");
     stack.set(Service::Trainer, "RAPPORT_TRAIN_SHADOW_LISTS", "30");
+    let placements = stack.folder().join("placements");
+    fs::create_dir(&placements).unwrap();
+    fs::write(placements.join(format!("{TENANT}.yaml")), PLACEMENTS).unwrap();
+    stack.set(Service::Scorer, "RAPPORT_PLACEMENTS", placements.to_string_lossy());
     stack.start(&Service::ALL).await;
     walk(&stack, 0..60).await;
     let first = train(&stack, only("ridge")).await;
@@ -262,6 +290,20 @@ async fn a_winner_is_tried_where_nobody_sees_it_before_it_goes_live_and_a_canary
     // The trial may have begun in the middle of that round.
     let canary = versions(&stack, 60).await;
     assert_eq!(versions(&stack, 60).await, canary, "each customer keeps a version");
+
+    // Where a placement asks for it, and in a list that both models draft.
+    assert_eq!(stack.ask(&["models", "challenge", version(&first)]).0, Some(0));
+    wait_until("a list by the version on trial", WITHIN, async || {
+        let answer = at(&stack, "cart-trial").await;
+        let by = answer.provenance.unwrap_or_default().model_version;
+        check(by == version(&first), || by)
+    })
+    .await;
+    let drafted = at(&stack, "cart").await;
+    let by = drafted.provenance.as_ref().map(|of| (of.experiment.as_str(), of.arm.as_str(), of.model_version.as_str()));
+    assert_eq!(by, Some(("next-model", "interleaved", version(&second))));
+    let arms: BTreeSet<&str> = drafted.items.iter().map(|item| item.arm.as_str()).collect();
+    assert_eq!(arms.into_iter().collect::<Vec<_>>(), ["live", "trial"]);
     assert_eq!(stack.ask(&["models", "challenge", "--end"]).0, Some(0));
     wait_until("all customers to have the live version", WITHIN, async || {
         let seen = versions(&stack, 60).await;

@@ -39,6 +39,17 @@ pub struct Placement {
     pub diversity: Diversity,
     pub new_items: Option<NewItems>,
     pub explore: Option<Explore>,
+    pub model: Model,
+}
+
+/// Whose order it is that a placement begins with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Model {
+    /// The one that makes the customer's other lists.
+    #[default]
+    Live,
+    /// The version on trial; the live one while none is.
+    Trial,
 }
 
 /// Lifts (or lowers) items.
@@ -118,9 +129,13 @@ impl Resolved {
     }
 
     /// The two that draft together, each as if it stood alone, where one list of candidates does not serve both:
-    /// their stages differ.
+    /// their stages or their models differ.
     pub fn sides(&self) -> Option<[Self; 2]> {
-        let against = &self.draft.as_ref().filter(|draft| draft.against.stages != self.placement.stages)?.against;
+        let begins_with = |placement: &Placement| (placement.stages.clone(), placement.model);
+        let against = &self.draft.as_ref()?.against;
+        if begins_with(against) == begins_with(&self.placement) {
+            return None;
+        }
         let alone = |placement: &Arc<Placement>| Self {
             placement: Arc::clone(placement),
             experiment: self.experiment.clone(),
@@ -192,6 +207,6 @@ impl Placement {
 
     /// Whether a list that was made by its rules is one that every placement can be served from.
     pub fn shares_lists(&self) -> bool {
-        !self.narrows() && self.stages.all_on()
+        !self.narrows() && self.stages.all_on() && self.model == Model::Live
     }
 }

@@ -129,7 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{GuardRail, INTERLEAVED, Judged, Match, Metric, NewItems, Placement, SOURCES};
+    use crate::{GuardRail, INTERLEAVED, Judged, Match, Metric, Model, NewItems, Placement, SOURCES};
 
     const EXAMPLE: &str = include_str!("../../../../deploy/placements/example.yaml");
 
@@ -281,6 +281,24 @@ mod tests {
             assert!(found[0].starts_with(&format!("t.yaml: placements.p.new_items.{named}")), "{found:?}");
         }
         assert!(mistakes(&text("within: 14d"))[0].contains("missing field `every`"));
+    }
+
+    #[test]
+    fn a_placement_may_ask_the_version_on_trial_and_then_its_lists_are_its_own() {
+        let text = "placements: {home: {}, trial: {model: trial}}\nexperiments: {e: {placement: home, interleaved: true, \
+                    arms: [{name: a, placement: home}, {name: b, placement: trial}]}}";
+        let read = placements("t.yaml", text).unwrap();
+        let models: Vec<_> = read.placements().map(|of| (of.model, of.shares_lists())).collect();
+        assert_eq!(models, [(Model::Live, true), (Model::Trial, false)]);
+        let of = read.resolve("home", "ann", |_, _| false).unwrap();
+        let sides = of.sides().unwrap().map(|side| side.placement.model);
+        assert_eq!(sides, [Model::Live, Model::Trial], "each has candidates of its own");
+        assert!(mistakes("placements: {p: {model: newest}}")[0].contains("unknown variant `newest`"));
+        let off = mistakes("placements: {p: {model: trial, sources: {without: [model]}}}");
+        assert_eq!(
+            off,
+            ["t.yaml: placements.p.model: says which model is asked, and the source model is off at this placement"]
+        );
     }
 
     #[test]

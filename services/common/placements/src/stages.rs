@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Where candidates come from, by the names that Explain gives to these stages, in the order in which the pipeline has them.
-pub const SOURCES: &[&str] = &["model", "similar", "popular_in", "trending", COLD_START];
+pub const SOURCES: &[&str] = &[MODEL, "similar", "popular_in", "trending", COLD_START];
+pub(crate) const MODEL: &str = "model";
 pub(crate) const COLD_START: &str = "cold_start";
 
 /// Filters that may be off, by the names that Explain has for them. What the caller excludes and the categories of

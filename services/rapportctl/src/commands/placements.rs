@@ -3,7 +3,9 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
-use rapport_placements::{Boost, Match, Mistake, Mistakes, NewItems, Placement, SOURCES, Stages, TenantPlacements};
+use rapport_placements::{
+    Boost, Match, Mistake, Mistakes, Model, NewItems, Placement, SOURCES, Stages, TenantPlacements,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -124,7 +126,8 @@ fn show(page: &mut Page, file: &str, of: &TenantPlacements) {
 /// What a placement does, one rule a line.
 fn rules(placement: &Placement) -> Vec<String> {
     let mut lines = stages(&placement.stages);
-    lines.push(format!("arranges the {} best", placement.candidates));
+    let by = if placement.model == Model::Trial { " by the version on trial" } else { "" };
+    lines.push(format!("arranges the {} best{by}", placement.candidates));
     let listed = |what: &str, categories: &[String]| {
         (!categories.is_empty()).then(|| format!("{what} {}", categories.join(", ")))
     };

@@ -229,6 +229,14 @@ impl Standing {
         self
     }
 
+    /// The same with the version on trial, where there is one: for lists that are asked of it.
+    pub fn by_trial(mut self) -> Self {
+        if let Some(challenger) = &self.challenger {
+            self.model = Some(Arc::clone(&challenger.model));
+        }
+        self
+    }
+
     /// The model before this one, as long as its lists may be served.
     pub fn outgoing(&self, grace: Duration) -> Option<&Outgoing> {
         self.outgoing.as_ref().filter(|outgoing| outgoing.since.elapsed() < grace)

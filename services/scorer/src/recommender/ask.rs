@@ -2,12 +2,15 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use rapport_events::EventTime;
-use rapport_placements::Resolved;
+use rapport_events::{EventTime, Tenant};
+use rapport_placements::{Model, Resolved};
 
-use crate::pipeline::{
-    Query,
-    switches::{SEEN, UNAVAILABLE},
+use crate::{
+    models::{Models, Standing},
+    pipeline::{
+        Query,
+        switches::{SEEN, UNAVAILABLE},
+    },
 };
 
 /// A question about one customer, checked.
@@ -38,6 +41,13 @@ impl Ask {
     /// Whether its rules keep places for new items.
     pub(super) fn wants_new(&self) -> bool {
         self.placement.iter().flat_map(Resolved::all).any(|placement| placement.new_items.is_some())
+    }
+
+    /// What a tenant has, for this question.
+    pub(super) fn standing(&self, models: &Models, tenant: &Tenant) -> Standing {
+        let standing = models.of(tenant);
+        let of_trial = self.placement.as_ref().is_some_and(|of| of.placement.model == Model::Trial);
+        if of_trial { standing.by_trial() } else { standing.for_customer(&self.customer) }
     }
 
     /// Whether a list that was made without more ado answers it.

@@ -17,6 +17,7 @@ use crate::{
         new_items, pick,
     },
     degraded::Degraded,
+    models::Standing,
     pipeline::{filters::Admission, sources::sequence},
     shadow::Tried,
     store::With,
@@ -26,7 +27,7 @@ impl Recommender {
     /// The best items for a customer, in the model's order: at least as many as are asked for, and as
     /// many as the placement chooses from where that costs nothing.
     pub(super) async fn best(&self, tenant: &Tenant, ask: Ask, deadline: Instant) -> Answer {
-        let standing = self.models.of(tenant).for_customer(&ask.customer);
+        let standing = ask.standing(&self.models, tenant);
         let known = match self.hydrate(tenant, &ask.customer, With::List).await {
             Hydrated::Known(known) => known,
             Hydrated::Stranger => {
@@ -45,11 +46,15 @@ impl Recommender {
         query.narrow(&ask);
         query.seen = known.seen;
         let facts = Facts { version: known.version, newest: known.newest, degraded: Degraded::default() };
+        // What is cached is the list of the model that makes the customer's other lists.
+        let stamp = |standing: &Standing| standing.model.as_ref().map(|model| model.stamp);
+        let kept_by = stamp(&self.models.of(tenant).for_customer(&ask.customer));
+        let own_model = stamp(&standing) == kept_by;
         let list = known.list.as_deref().and_then(|bytes| self.read_list(bytes));
         let outgoing = standing.outgoing(self.rules.swap_grace);
         let decision = decide(
             list.as_ref().map(|list| &list.header),
-            standing.model.as_ref().map(|model| model.stamp),
+            kept_by,
             outgoing.map(|outgoing| outgoing.stamp),
             known.version,
             ask.fresh,
@@ -60,7 +65,7 @@ impl Recommender {
             true => decision.with_news(header, query.new_items.news, ask.fresh, EventTime::now()),
             false => decision,
         };
-        let usable = query.takes_cached() && decision_serves(decision);
+        let usable = own_model && query.takes_cached() && decision_serves(decision);
         if let (true, Some(list)) = (usable, &list)
             && let admission = Admission::new(&query, self.pipeline.filters())
             && let Some(items) = pick(list, &admission, ask.limit, ask.most())
@@ -87,7 +92,7 @@ impl Recommender {
         if let Decision::Compute(why) = decision {
             self.meters.computed(why);
         }
-        let (plain, most) = (ask.plain() && query.is_usual(), ask.most());
+        let (plain, most) = (own_model && ask.plain() && query.is_usual(), ask.most());
         let (by_model, hurries) = (standing.model.is_some() && query.asks(sequence::NAME), ask.hurries());
         let customer: Customer = (tenant.clone(), ask.customer);
         // The history is read only now: the cached path has no use for its kilobytes.

@@ -83,7 +83,7 @@ pub enum Reason {
 impl Recommender {
     /// Explains the items that are named, or the first of the list.
     pub async fn explain(&self, tenant: &Tenant, ask: Ask, named: Vec<String>, deadline: Instant) -> Explained {
-        let standing = self.models.of(tenant).for_customer(&ask.customer);
+        let standing = ask.standing(&self.models, tenant);
         let mut query = self.query(tenant, &standing, deadline);
         query.narrow(&ask);
         let mut facts = match self.hydrate(tenant, &ask.customer, With::History).await {

@@ -138,7 +138,7 @@ impl Recommender {
 
     /// The next items of a visit: nothing is looked up.
     pub async fn session(&self, tenant: &Tenant, visit: Visit, ask: Ask, deadline: Instant) -> Answer {
-        let standing = self.models.of(tenant);
+        let standing = ask.standing(&self.models, tenant);
         let mut query = self.query(tenant, &standing, deadline);
         query.narrow(&ask);
         query.seen = SeenItems::of(&visit.items);

@@ -2,8 +2,10 @@
 
 use rapport_proto::recommend::shadow::Outcome;
 
+use rapport_placements::{Draft, INTERLEAVED, Model, Placement, Resolved};
+
 use super::*;
-use crate::models::Challenger;
+use crate::{arrange::Side, models::Challenger};
 
 /// Likes the items in the order of the alphabet from its end.
 fn challenger(share: f64) -> Challenger {
@@ -63,6 +65,50 @@ async fn a_canary_makes_the_lists_of_its_share_of_the_customers_and_keeps_them_a
         assert!((seen - share).abs() < 0.08, "{seen} of {share}");
         assert!(before.iter().zip(&now).all(|(before, now)| *now || !*before), "nobody goes back");
         before = now;
+    }
+}
+
+fn at(model: Model) -> Arc<Placement> {
+    Arc::new(Placement { model, candidates: 2, name: format!("{model:?}"), ..Placement::default() })
+}
+
+#[tokio::test]
+async fn a_placement_of_the_trial_has_its_lists_from_it_and_leaves_the_kept_ones_alone() {
+    let house = House::new(10);
+    house.recommender.models.set(&house.tenant, Standing { challenger: Some(challenger(0.0)), ..model(1) });
+    house.history("ann", &["a"]);
+    assert_eq!(items(&house.ask(first("ann")).await), ["b", "c"]);
+    wait_for(|| house.memory.writes.load(SeqCst) == 1).await;
+    let resolved = Resolved { placement: at(Model::Trial), experiment: None, draft: None };
+    let of_trial = || Ask { placement: Some(resolved.clone()), ..first("ann") };
+    for _ in 0..2 {
+        let answer = house.ask(of_trial()).await;
+        let version = answer.model.as_ref().unwrap().version.clone();
+        assert_eq!((items(&answer), version.as_str(), answer.served), (vec!["f", "e"], "v2", Served::Miss));
+    }
+    assert_eq!(house.ask(first("ann")).await.served, Served::Hit);
+    assert_eq!(house.all_writes().await, 1, "no list was made anew for it");
+    house.recommender.models.set(&house.tenant, model(1));
+    house.history("bob", &["a"]);
+    let without = Ask { customer: "bob".into(), ..of_trial() };
+    assert_eq!(items(&house.ask(without).await), ["b", "c"], "no trial, no other order");
+}
+
+#[tokio::test]
+async fn two_models_draft_one_list_and_each_item_says_whose_it_is() {
+    let house = House::new(10);
+    house.recommender.models.set(&house.tenant, Standing { challenger: Some(challenger(0.0)), ..model(1) });
+    house.history("ann", &["a"]);
+    let draft = Draft { against: at(Model::Trial), arms: ["live".into(), "trial".into()] };
+    let experiment = Some(("ranker".to_owned(), INTERLEAVED.to_owned()));
+    let resolved = Resolved { placement: at(Model::Live), experiment, draft: Some(draft) };
+    for _ in 0..20 {
+        let answer = house.ask(Ask { placement: Some(resolved.clone()), limit: 4, ..first("ann") }).await;
+        let of = |side| {
+            let placed = answer.items.iter().filter(|placed| placed.side == Some(side));
+            placed.map(|placed| placed.pick.item.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!((of(Side::One), of(Side::Other)), (vec!["b", "c"], vec!["f", "e"]));
     }
 }
 

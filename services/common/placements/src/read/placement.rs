@@ -9,7 +9,10 @@ use super::{
     Check,
     stages::{WrittenBudgets, WrittenFilters, WrittenSources, stages},
 };
-use crate::{Boost, Diversity, Explore, Match, NewItems, Placement, stages::COLD_START};
+use crate::{
+    Boost, Diversity, Explore, Match, Model, NewItems, Placement,
+    stages::{COLD_START, MODEL},
+};
 
 /// What is arranged when the file does not say.
 const CANDIDATES: usize = 60;
@@ -35,6 +38,15 @@ pub(super) struct WrittenPlacement {
     sources: Option<WrittenSources>,
     filters: Option<WrittenFilters>,
     budgets: WrittenBudgets,
+    model: WrittenModel,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenModel {
+    #[default]
+    Live,
+    Trial,
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,8 +137,16 @@ pub(super) fn placement(check: &mut Check<'_>, name: String, written: WrittenPla
             format!("must be above 0, is {}", explore.temperature)
         });
     }
+    let model = match written.model {
+        WrittenModel::Live => Model::Live,
+        WrittenModel::Trial => Model::Trial,
+    };
+    check.that(model == Model::Live || stages.asks(MODEL), &format!("{at}.model"), || {
+        format!("says which model is asked, and the source {MODEL} is off at this placement")
+    });
     Placement {
         name,
+        model,
         stages,
         candidates,
         only_categories: written.only_categories,

@@ -50,12 +50,12 @@ mod tests {
         let mut query = fixture::query();
         query.trends = Arc::new(Trends::of(&[("hit", 90.0), ("b", 2.0)]));
         query.segment_trends = Arc::new(Trends::of(&[("a", 2.0), ("b", 1.0)]));
-        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, 10).await;
+        let ranked = Pipeline::new(Duration::from_secs(1), Duration::from_secs(1)).run(&query, 10).await;
         let items: Vec<&str> = ranked.items.iter().map(|scored| &*scored.item).collect();
         assert_eq!(items, ["a", "b", "hit"]);
         assert_eq!(ranked.items[1].sources.names(), ["popular_in", "trending"]);
         query.seen = fixture::seen(&["a"]);
-        let ranked = Pipeline::new(Duration::from_secs(1)).run(&query, 10).await;
+        let ranked = Pipeline::new(Duration::from_secs(1), Duration::from_secs(1)).run(&query, 10).await;
         assert!(ranked.items.iter().all(|scored| &*scored.item != "a"), "what the customer has is left out");
     }
 }
