@@ -1,6 +1,9 @@
 //! Where a list stands: rules that change without a restart, experiments that are logged, and answers to
 //! the question why.
 
+#[path = "placements/stages.rs"]
+mod stages;
+
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use rapport_integration_tests::{
