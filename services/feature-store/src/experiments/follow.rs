@@ -7,6 +7,7 @@ use rapport_events::{EventTime, LoggedEvent, Tenant};
 use rapport_experiments::{Declared, Happened, Shown, ShownItem, Units};
 use rapport_offline::{Newer, OfflineLog, Place, Selection, ServedList};
 use rapport_placements::{Experiment, Placements};
+use rapport_runtime::Lifecycle;
 
 use crate::Error;
 
@@ -45,12 +46,14 @@ pub(crate) struct Follower {
     log: OfflineLog,
     /// What a record may need from its topic into the log.
     flush_age: Duration,
+    /// A long log is left half read when a drain is asked for.
+    lifecycle: Lifecycle,
     tenants: BTreeMap<Tenant, OfTenant>,
 }
 
 impl Follower {
-    pub(crate) fn new(log: OfflineLog, flush_age: Duration) -> Self {
-        Self { log, flush_age, tenants: BTreeMap::new() }
+    pub(crate) fn new(log: OfflineLog, flush_age: Duration, lifecycle: Lifecycle) -> Self {
+        Self { log, flush_age, lifecycle, tenants: BTreeMap::new() }
     }
 
     /// Forgets everything: another instance follows now.
@@ -95,11 +98,12 @@ impl Follower {
     /// Reads what has come since the last look, and settles whose window has ended.
     ///
     /// # Errors
-    /// The offline store is away, or a file is corrupt: what was read stays, and the rest is read next time.
+    /// The offline store is away, or a file is corrupt: what was read stays, and the rest is read next time. After a
+    /// drain was asked for the rest is not read either.
     pub(crate) fn look(&mut self, now: EventTime) -> Result<(), Error> {
         let patience = self.flush_age + SLACK;
         for (tenant, of) in &mut self.tenants {
-            of.look(&self.log, tenant, now, patience)?;
+            of.look(&self.log, &self.lifecycle, tenant, now, patience)?;
         }
         Ok(())
     }
@@ -112,7 +116,14 @@ impl Follower {
 }
 
 impl OfTenant {
-    fn look(&mut self, log: &OfflineLog, tenant: &Tenant, now: EventTime, patience: Duration) -> Result<(), Error> {
+    fn look(
+        &mut self,
+        log: &OfflineLog,
+        lifecycle: &Lifecycle,
+        tenant: &Tenant,
+        now: EventTime,
+        patience: Duration,
+    ) -> Result<(), Error> {
         // Events that are in the log now: their lists are in theirs a little later at most.
         let events = match log.newer(&self.events)? {
             Newer::Manifests(manifests) => manifests,
@@ -129,6 +140,9 @@ impl OfTenant {
             }
         };
         for manifest in served {
+            if lifecycle.draining() {
+                return Ok(());
+            }
             for list in log.served_of(std::slice::from_ref(&manifest), &Selection::of(tenant))? {
                 if let Some(followed) = self.experiments.get_mut(&list.experiment) {
                     followed.units.shown(&shown(&list));
@@ -153,6 +167,9 @@ impl OfTenant {
             waits
         });
         for manifest in events {
+            if lifecycle.draining() {
+                return Ok(());
+            }
             for logged in log.events_of(std::slice::from_ref(&manifest), &selection)? {
                 if too_young(&logged) && self.waiting.len() < MOST_WAITING {
                     self.waiting.push(logged);

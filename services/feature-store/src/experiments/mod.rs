@@ -93,7 +93,7 @@ pub(crate) struct Experiments {
 impl Experiments {
     /// Judges until a drain, on a thread of its own.
     pub(crate) fn run(self, lifecycle: &Lifecycle) -> Result<(), Error> {
-        let mut follower = Follower::new(self.log.clone(), self.flush_age);
+        let mut follower = Follower::new(self.log.clone(), self.flush_age, lifecycle.clone());
         let mut waited = Duration::ZERO;
         while !lifecycle.draining() {
             if waited < self.every {
@@ -111,6 +111,10 @@ impl Experiments {
             if let Err(error) = follower.look(now) {
                 tracing::warn!(%error, "experiments are not counted on; trying again");
                 continue;
+            }
+            // What was read may be half of the log: nothing is decided by it.
+            if lifecycle.draining() {
+                break;
             }
             for (tenant, name, followed) in follower.experiments() {
                 let report = judge(&followed.units, &Declared::from(&followed.experiment));
