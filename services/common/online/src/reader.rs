@@ -7,7 +7,7 @@ use rapport_features::{Entity, State, TrendState, Views};
 use rapport_redis::Connection;
 use redis::{Pipeline, Value};
 
-use crate::{Error, Keys, OnlineArgs, StoredCustomer, StoredPartial};
+use crate::{Error, Keys, OnlineArgs, StoredCustomer, StoredItem, StoredPartial};
 
 /// Keys in one pipeline of a batch read.
 const CHUNK: usize = 100;
@@ -108,7 +108,7 @@ impl OnlineReader {
         views: &Views,
         tenant: &Tenant,
         item_ids: &[impl AsRef<str>],
-    ) -> Result<Vec<Option<State>>, Error> {
+    ) -> Result<Vec<Option<StoredItem>>, Error> {
         let mut items = Vec::with_capacity(item_ids.len());
         for chunk in item_ids.chunks(CHUNK) {
             let keys: Vec<String> = chunk.iter().map(|id| self.keys.item(tenant, id.as_ref())).collect();
@@ -117,11 +117,14 @@ impl OnlineReader {
                 pipeline.cmd("HGETALL").arg(key);
             });
             for (key, answer) in keys.into_iter().zip(self.run(&pipeline).await?) {
-                let mut sum: Option<State> = None;
-                for bytes in StoredPartial::all_from_answer(&key, answer)? {
+                let mut sum: Option<StoredItem> = None;
+                for (fence, bytes) in StoredPartial::all_from_answer(&key, answer)? {
                     let partial = State::from_bytes(views, Entity::Item, &bytes)
                         .map_err(|e| Error::Corrupt { key: key.clone(), reason: e.to_string() })?;
-                    sum.get_or_insert_with(|| State::new(views, Entity::Item)).merge(&partial);
+                    let nothing = || StoredItem { state: State::new(views, Entity::Item), fences: Vec::new() };
+                    let sum = sum.get_or_insert_with(nothing);
+                    sum.state.merge(&partial);
+                    sum.fences.push(fence);
                 }
                 items.push(sum);
             }
@@ -158,7 +161,7 @@ impl OnlineReader {
         pipeline.cmd("HGETALL").arg(&key);
         let answer = self.run(&pipeline).await?.into_iter().next().unwrap_or_default();
         let mut trend = TrendState::new(views);
-        for bytes in StoredPartial::all_from_answer(&key, answer)? {
+        for (_, bytes) in StoredPartial::all_from_answer(&key, answer)? {
             let partial = TrendState::from_bytes(views, &bytes)
                 .map_err(|e| Error::Corrupt { key: key.clone(), reason: e.to_string() })?;
             trend.merge(&partial);

@@ -109,6 +109,13 @@ pub(super) struct Found {
     pub sessions: Vec<Option<Known>>,
 }
 
+impl Found {
+    pub(super) fn each(&mut self, told: impl FnMut(&mut Known)) {
+        let all = [&mut self.customers, &mut self.items, &mut self.categories, &mut self.sessions];
+        all.into_iter().flatten().flatten().for_each(told);
+    }
+}
+
 /// A question that can be answered: what to read, and how the answer is laid out.
 #[derive(Debug)]
 pub(super) struct Plan {
