@@ -106,6 +106,8 @@ async fn a_segment_is_said_once_and_counts_in_features_in_training_rows_and_in_w
     stack.set(Service::Cleaner, "RAPPORT_POLICIES", policies.to_string_lossy());
     stack.set(Service::FeatureStore, "RAPPORT_VIEWS", before.to_string_lossy());
     stack.set(Service::FeatureStore, "RAPPORT_FLUSH_AGE", "500ms");
+    stack.set(Service::FeatureStore, "RAPPORT_SKEW_SHARE", "1");
+    stack.set(Service::FeatureStore, "RAPPORT_SKEW_EVERY", "1s");
     stack.set(Service::Scorer, "RAPPORT_VIEWS", before.to_string_lossy());
     let http = format!("127.0.0.1:{}", stack.ports(Service::FeatureStore).http);
     stack.set(Service::FeatureStore, "RAPPORT_FEAST_HTTP_ADDR", &http);
@@ -182,6 +184,17 @@ async fn a_segment_is_said_once_and_counts_in_features_in_training_rows_and_in_w
     let of =
         |row: usize| ["events", "members", "spend", "over"].map(|f| rows[row][format!("plan.{f}")].as_f64().unwrap());
     assert_eq!([of(0), of(1), of(2)], [[1.0, 1.0, 0.0, 5.0], [4.0, 2.0, 10.0, -5.0], [2.0, 1.0, 10.0, -5.0]]);
+
+    // What was served is folded again from the log.
+    let compared = |result: &str| {
+        let labels = format!("result=\"{result}\"");
+        stack.metric(Service::FeatureStore, "rapport_feature_store_skew_compared_total", &labels).unwrap_or_default()
+    };
+    wait_until("a served segment to be folded again", WITHIN, async || {
+        check(compared("same") >= 1.0, || format!("{}", compared("same")))
+    })
+    .await;
+    assert_eq!(compared("differs"), 0.0);
 
     // A Redis that forgets: both sides know everything again from the logs.
     flush(&redis);

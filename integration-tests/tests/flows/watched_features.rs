@@ -21,6 +21,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const START_MS: i64 = 1_764_547_200_000;
 const HOUR_MS: i64 = 3_600_000;
 const CUSTOMERS: usize = 20;
+const ITEMS: usize = 7;
 
 fn customer(n: usize) -> String {
     format!("c{}", n % CUSTOMERS)
@@ -30,7 +31,7 @@ fn customer(n: usize) -> String {
 async fn bought(stack: &Stack, events: std::ops::Range<usize>) {
     let event = |n: usize| {
         let at = START_MS + n as i64 * HOUR_MS;
-        let mut event = interaction(&format!("e{n}"), "purchase", &customer(n), &format!("i{}", n % 7), at);
+        let mut event = interaction(&format!("e{n}"), "purchase", &customer(n), &format!("i{}", n % ITEMS), at);
         event.value = Some(n as f64 / 3.0 + 0.1);
         event
     };
@@ -45,6 +46,13 @@ async fn read(stack: &Stack, at: EventTime) -> (Vec<String>, Vec<Vec<f64>>) {
     };
     let answer = stack.feature_store().get_features(request).await.unwrap().into_inner();
     (answer.names, answer.vectors.into_iter().map(|vector| vector.values).collect())
+}
+
+async fn read_items(stack: &Stack) {
+    let entity_ids = (0..ITEMS).map(|n| format!("i{n}")).collect();
+    let request = GetFeaturesRequest { entity: "item".into(), entity_ids, ..Default::default() };
+    let answer = stack.feature_store().get_features(request).await.unwrap().into_inner();
+    assert!(answer.vectors.iter().all(|vector| vector.found), "{answer:?}");
 }
 
 fn compared(stack: &Stack, result: &str) -> f64 {
@@ -94,11 +102,12 @@ async fn training_rows_are_what_serving_said_and_a_state_that_is_not_the_logs_is
         }
     }
 
-    // What is served now is what the log says ...
+    // What is served now is what the log says, of customers and of items, which all partitions know something of ...
     read(&stack, EventTime::now()).await;
-    wait_until("served vectors to be folded again", WITHIN, async || {
+    read_items(&stack).await;
+    wait_until("served vectors to be made again", WITHIN, async || {
         let same = compared(&stack, "same");
-        check(same >= 2.0 * CUSTOMERS as f64, || format!("{same}"))
+        check(same >= (2 * CUSTOMERS + ITEMS) as f64, || format!("{same}"))
     })
     .await;
     assert_eq!(compared(&stack, "differs"), 0.0);
@@ -118,8 +127,25 @@ async fn training_rows_are_what_serving_said_and_a_state_that_is_not_the_logs_is
         check(differs >= 1.0, || format!("{differs}"))
     })
     .await;
+    // An item that has what another one has in one of its partitions.
+    let mut of_item = |item: &str| -> String {
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(format!("{}*/i/{item}}}:p", stack.key_prefix())).query(&mut redis).unwrap();
+        keys[0].clone()
+    };
+    let (one, other) = (of_item("i1"), of_item("i2"));
+    let fields: Vec<String> = redis::cmd("HKEYS").arg(&one).query(&mut redis).unwrap();
+    let field = fields.iter().find(|field| field.starts_with('s')).unwrap();
+    let part: Vec<u8> = redis::cmd("HGET").arg(&other).arg(field).query(&mut redis).unwrap();
+    let () = redis::cmd("HSET").arg(&one).arg(field).arg(part).query(&mut redis).unwrap();
+    read_items(&stack).await;
+    wait_until("the foreign part to be found", WITHIN, async || {
+        let differs = compared(&stack, "differs");
+        check(differs >= 2.0, || format!("{differs}"))
+    })
+    .await;
     let (_, told) = stack.ask(&["features", "statistics"]);
-    assert_eq!(told["vectors_differing"], 1, "{told}");
+    assert_eq!(told["vectors_differing"], 2, "{told}");
     let differing = |name: &str| {
         let features = told["features"].as_array().unwrap();
         features.iter().find(|f| f["name"] == name).map_or(0, |f| f["differing"].as_u64().unwrap())

@@ -123,7 +123,7 @@ pub struct WatchedArgs {
     #[arg(long, env = "RAPPORT_DRIFT_EVERY", default_value = "1m", value_parser = parse_duration)]
     pub drift_every: Duration,
 
-    /// Share of the customers that are read whose vectors are folded again from the log; 0 folds none
+    /// Share of the vectors given out, of customers and of items, that are made again from the log; 0 makes none
     #[arg(long, env = "RAPPORT_SKEW_SHARE", default_value_t = 0.001, value_parser = share)]
     pub skew_share: f64,
 

@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use rapport_events::{EventTime, Tenant, check_id, pseudonym::Pseudonymiser};
-use rapport_features::{CustomerState, Entity, State, Vector, Views};
-use rapport_online::{OnlineReader, StoredCustomer};
+use rapport_features::{CustomerState, Entity, Requested, State, Vector, Views};
+use rapport_online::{OnlineReader, StoredCustomer, StoredShared};
 use rapport_rpc::status;
 use tonic::Status;
 
 use crate::{
     generations::Generations,
-    skew::{Sample, Sampler},
+    skew::{Drawn, Held, Sample, Sampler},
 };
 
 /// Ids in one call.
@@ -29,23 +29,61 @@ pub(crate) struct Known {
     pub newest: Option<EventTime>,
     /// How many events have been applied.
     pub version: u64,
+    /// Whom it is of, where it was drawn to be compared with the log: whoever gives it out tells [`Reads::given`].
+    pub drawn: Option<Box<Drawn>>,
 }
 
 impl Known {
     pub(crate) fn of_customer(state: &CustomerState, at: EventTime) -> Self {
-        Self { values: state.read(at), lists: state.read_lists(at), newest: state.newest(), version: state.version() }
+        let (values, lists) = (state.read(at), state.read_lists(at));
+        Self { values, lists, newest: state.newest(), version: state.version(), drawn: None }
     }
 
     pub(crate) fn of_state(state: &State, at: EventTime) -> Self {
-        Self { values: state.read(at), lists: state.read_lists(at), newest: state.newest(), version: state.events() }
+        let (values, lists) = (state.read(at), state.read_lists(at));
+        Self { values, lists, newest: state.newest(), version: state.events(), drawn: None }
     }
 }
 
 impl From<Vector> for Known {
     fn from(vector: Vector) -> Self {
         let Vector { values, lists, newest, events } = vector;
-        Self { values, lists, newest, version: events }
+        Self { values, lists, newest, version: events, drawn: None }
     }
+}
+
+/// A state that was read, and whom it is of where it was drawn.
+pub(crate) struct Read<S> {
+    state: S,
+    drawn: Option<Box<Drawn>>,
+}
+
+impl Read<CustomerState> {
+    /// The customer's own vector at a moment.
+    pub(crate) fn known(&self, at: EventTime) -> Known {
+        Known { drawn: self.drawn.clone(), ..Known::of_customer(&self.state, at) }
+    }
+
+    /// That of a category or of a visit.
+    pub(crate) fn known_part(&self, entity: Entity, part: &str, at: EventTime) -> Option<Known> {
+        let known = Known::of_state(self.state.part(entity, part)?, at);
+        let of_part = |drawn: Box<Drawn>| Box::new(Drawn { part: Some((entity, part.to_owned())), ..*drawn });
+        Some(Known { drawn: self.drawn.clone().map(of_part), ..known })
+    }
+}
+
+impl Read<State> {
+    pub(crate) fn known(&self, at: EventTime) -> Known {
+        Known { drawn: self.drawn.clone(), ..Known::of_state(&self.state, at) }
+    }
+}
+
+/// What is given out together.
+#[derive(Clone, Copy)]
+pub(crate) struct Answer<'a> {
+    pub views: &'a Arc<Views>,
+    pub tenant: &'a Tenant,
+    pub at: EventTime,
 }
 
 /// Reads of many entities, each a round trip for every hundred of them. Keeps nothing between calls, so
@@ -79,8 +117,8 @@ impl Reads {
     ) -> Result<Vec<Option<Known>>, Status> {
         self.each(tenant, ids, |customer_id, stored| {
             let vector = stored.vector(views, at)?;
-            self.sampler.offer(|| Some(sample(views, tenant, customer_id, stored, stored.features(views).ok()?)));
-            Ok(vector.into())
+            let drawn = self.sampler.draw(|| Some(drawn(customer_id, stored, stored.features(views).ok()?)));
+            Ok(Known { drawn, ..vector.into() })
         })
         .await
     }
@@ -91,11 +129,11 @@ impl Reads {
         views: &Arc<Views>,
         tenant: &Tenant,
         ids: &[String],
-    ) -> Result<Vec<Option<CustomerState>>, Status> {
+    ) -> Result<Vec<Option<Read<CustomerState>>>, Status> {
         self.each(tenant, ids, |customer_id, stored| {
             let state = stored.features(views)?;
-            self.sampler.offer(|| Some(sample(views, tenant, customer_id, stored, state.clone())));
-            Ok(state)
+            let drawn = self.sampler.draw(|| Some(drawn(customer_id, stored, state.clone())));
+            Ok(Read { state, drawn })
         })
         .await
     }
@@ -120,26 +158,37 @@ impl Reads {
         entity: Entity,
         tenant: &Tenant,
         ids: &[String],
-    ) -> Result<Vec<Option<State>>, Status> {
-        self.reader.read_shared(views, entity, tenant, ids).await.map_err(|e| unavailable(&e))
+    ) -> Result<Vec<Option<Read<State>>>, Status> {
+        let stored = self.reader.read_shared(views, entity, tenant, ids).await.map_err(|e| unavailable(&e))?;
+        let read = |(id, StoredShared { state, fences }): (&String, StoredShared)| {
+            let held = Held::Shared { entity, fences };
+            Read { state, drawn: self.sampler.draw(|| Some(Drawn { id: id.clone(), part: None, held })) }
+        };
+        Ok(ids.iter().zip(stored).map(|(id, stored)| Some(read((id, stored?)))).collect())
+    }
+
+    /// A vector is given out, with on-demand features by their places among the entity's: one that was drawn is kept
+    /// as it is.
+    pub(crate) fn given(&self, of: Answer<'_>, known: &mut Known, computed: impl FnOnce() -> Computed) {
+        let Some(drawn) = known.drawn.take() else { return };
+        let (computed, requested) = computed();
+        self.sampler.keep(Sample {
+            tenant: of.tenant.clone(),
+            drawn: *drawn,
+            views: Arc::clone(of.views),
+            at: of.at,
+            served: known.clone(),
+            computed,
+            requested,
+        });
     }
 }
 
-fn sample(
-    views: &Arc<Views>,
-    tenant: &Tenant,
-    customer_id: String,
-    stored: &StoredCustomer,
-    state: CustomerState,
-) -> Sample {
-    Sample {
-        tenant: tenant.clone(),
-        customer_id,
-        fence: stored.fence,
-        at: EventTime::now(),
-        views: Arc::clone(views),
-        state,
-    }
+/// On-demand features of one vector, by place, and the request values that they were computed with.
+pub(crate) type Computed = (Vec<(usize, f64)>, Requested);
+
+fn drawn(id: String, stored: &StoredCustomer, state: CustomerState) -> Drawn {
+    Drawn { id, part: None, held: Held::Customer { fence: stored.fence, state } }
 }
 
 /// Checks the ids of a call: how many, and each of them.

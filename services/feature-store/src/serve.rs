@@ -22,7 +22,7 @@ use crate::{
     Config, Error,
     doors::feast::{self, FeastDoor},
     evolve,
-    read::{Known, Reads, check_ids, unavailable},
+    read::{Answer, Known, Reads, check_ids, unavailable},
     rebuilding::Rebuilding,
     requested::{self, Row},
     statistics::{Statistics, drift::References},
@@ -79,7 +79,7 @@ impl FeatureService {
             Entity::Customer => self.reads.vectors(views, tenant, ids, at).await,
             Entity::Item | Entity::Segment => {
                 let shared = self.reads.shared(views, entity, tenant, ids).await?;
-                Ok(shared.iter().map(|state| state.as_ref().map(|s| Known::of_state(s, at))).collect())
+                Ok(shared.iter().map(|read| read.as_ref().map(|read| read.known(at))).collect())
             }
             Entity::CustomerCategory | Entity::Session => {
                 let (mut customers, mut parts) = (Vec::new(), Vec::new());
@@ -91,8 +91,7 @@ impl FeatureService {
                 }
                 let customers = self.reads.customers(views, tenant, &customers).await?;
                 let pairs = customers.iter().zip(parts);
-                let state = pairs.map(|(customer, part)| customer.as_ref().and_then(|c| c.part(entity, part)));
-                Ok(state.map(|state| state.map(|s| Known::of_state(s, at))).collect())
+                Ok(pairs.map(|(customer, part)| customer.as_ref()?.known_part(entity, part, at)).collect())
             }
         }
     }
@@ -147,13 +146,8 @@ impl FeatureStore for FeatureService {
         let no_view = |view| status::invalid("views", format!("{view:?} is no view of {entity}"));
         let columns = views.columns(entity, &request.views).map_err(no_view)?;
         let list_columns = views.list_columns(entity, &request.views).map_err(no_view)?;
-        let on_demand = views.on_demand(entity);
-        let on_demand: Vec<_> = views
-            .on_demand_columns(entity, &request.views)
-            .map_err(no_view)?
-            .into_iter()
-            .filter_map(|place| on_demand.get(place))
-            .collect();
+        let places = views.on_demand_columns(entity, &request.views).map_err(no_view)?;
+        let on_demand: Vec<_> = places.iter().filter_map(|&place| views.on_demand(entity).get(place)).collect();
         let requested = requested::of_call(&views, request.request_values, request.entity_ids.len())?;
         if !request.views.is_empty()
             && let Some((need, feature)) = requested::missing(on_demand.iter().copied(), &requested)
@@ -169,13 +163,16 @@ impl FeatureStore for FeatureService {
         };
         let known = self.known(&views, &tenant, entity, &request.entity_ids, at).await?;
         let empty = Known::of_state(&State::new(&views, entity), at);
+        let answer = Answer { views: &views, tenant: &tenant, at };
         let vectors = request.entity_ids.into_iter().zip(known).enumerate().map(|(row, (entity_id, known))| {
             let found = known.is_some();
-            let known = known.unwrap_or_else(|| empty.clone());
+            let mut known = known.unwrap_or_else(|| empty.clone());
             let mut values = Vec::with_capacity(columns.len() + on_demand.len());
             values.extend(columns.iter().filter_map(|&i| known.values.get(i).copied()));
             let inputs = Row { known: &known, requested: &requested, row, at };
             values.extend(on_demand.iter().map(|feature| feature.value(&inputs)));
+            let computed = || places.iter().copied().zip(values.iter().skip(columns.len()).copied()).collect();
+            self.reads.given(answer, &mut known, || (computed(), requested.row(row)));
             let Known { mut lists, newest, version, .. } = known;
             let list = |&i: &usize| lists.get_mut(i).map(|list| TextList { values: std::mem::take(list) });
             let lists = list_columns.iter().filter_map(list).collect();

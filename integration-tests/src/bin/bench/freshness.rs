@@ -34,13 +34,18 @@ const BOUND: Duration = Duration::from_secs(1);
 /// Probes that are not answered in ten seconds: then the rate is too high, and nobody waits for the others.
 const ENOUGH: usize = 3;
 
-pub async fn run(scale: Scale, report: &mut Report) {
+/// Beside these rates, or beside those that have a goal and then higher ones, until one is too high.
+pub async fn run(scale: Scale, rates: &[u32], report: &mut Report) {
     eprintln!("freshness: training a model to serve");
     let (stack, customers) = served_stack("bench-freshness", scale).await;
     // A broker that has just started is slower than one that has run for a minute.
     at(&stack, &customers, "warm-up", WARM_UP.0, WARM_UP.1).await;
     let mut highest = None;
-    for rate in WITH_A_GOAL.into_iter().chain(LADDER) {
+    let rates = match rates {
+        [] => WITH_A_GOAL.into_iter().chain(LADDER).collect(),
+        some => some.iter().map(|&rate| rate as usize).collect::<Vec<_>>(),
+    };
+    for rate in rates {
         eprintln!("freshness: {rate} events/s in the background");
         let goal = if WITH_A_GOAL.contains(&rate) { "20 / 80" } else { "p99 below 1 s" };
         let measured = at(&stack, &customers, &rate.to_string(), rate, scale.freshness_probes).await;

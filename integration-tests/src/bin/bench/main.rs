@@ -51,6 +51,9 @@ struct Args {
     /// Customers of the features part, some 6 kB of Redis each [default: 200,000; with --quick 20,000]
     #[arg(long)]
     feature_customers: Option<usize>,
+    /// Events per second beside which freshness is measured [default: those with a goal, then up to the highest]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rates: Vec<u32>,
     /// Items of the catalogues that are searched
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 100_000, 1_000_000], value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     items: Vec<u32>,
@@ -166,7 +169,7 @@ fn main() -> ExitCode {
             retrieval::run(scale, &args.items, &mut report).await;
         }
         if wanted(Section::Freshness) {
-            freshness::run(scale, &mut report).await;
+            freshness::run(scale, &args.rates, &mut report).await;
         }
         if wanted(Section::Features) {
             features::run(scale, &mut report).await;

@@ -1,8 +1,6 @@
 //! Values straight from stored bytes, for reads: the same as those of the decoded state, without making it. A state
 //! of hundreds of windows is a small vector for each, made only to be added up.
 
-use std::sync::Arc;
-
 use rapport_events::EventTime;
 
 use crate::{
@@ -38,7 +36,7 @@ impl Vector {
     }
 }
 
-fn read(plan: &Arc<Plan>, reader: &mut Reader<'_>, now: EventTime) -> Result<Vector, Error> {
+fn read(plan: &Plan, reader: &mut Reader<'_>, now: EventTime) -> Result<Vector, Error> {
     let Header { events, newest, slots } = Header::take(plan, reader)?;
     let mut vector =
         Vector { values: plan.nothing.clone(), lists: vec![Vec::new(); plan.lists().len()], newest, events };

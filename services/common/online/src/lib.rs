@@ -32,6 +32,6 @@ pub use keys::Keys;
 pub use ledger::{Ledger, Note};
 pub use marker::Marker;
 pub use reader::OnlineReader;
-pub use record::{Standing, StoredCustomer, StoredPartial, parse_fence};
+pub use record::{Standing, StoredCustomer, StoredPartial, StoredShared, parse_fence};
 pub use sizes::{SizeSampler, Sizes};
 pub use writer::{Marked, OnlineWriter, Outcome, Write};

@@ -7,7 +7,7 @@ use rapport_features::{Entity, State, TrendState, Views};
 use rapport_redis::Connection;
 use redis::{Pipeline, Value};
 
-use crate::{Error, Keys, OnlineArgs, StoredCustomer, StoredPartial};
+use crate::{Error, Keys, OnlineArgs, StoredCustomer, StoredPartial, StoredShared};
 
 /// Keys in one pipeline of a batch read.
 const CHUNK: usize = 100;
@@ -110,7 +110,7 @@ impl OnlineReader {
         entity: Entity,
         tenant: &Tenant,
         ids: &[impl AsRef<str>],
-    ) -> Result<Vec<Option<State>>, Error> {
+    ) -> Result<Vec<Option<StoredShared>>, Error> {
         let mut states = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(CHUNK) {
             let keys: Vec<String> =
@@ -120,11 +120,14 @@ impl OnlineReader {
                 pipeline.cmd("HGETALL").arg(key);
             });
             for (key, answer) in keys.into_iter().zip(self.run(&pipeline).await?) {
-                let mut sum: Option<State> = None;
-                for bytes in StoredPartial::all_from_answer(&key, answer)? {
+                let mut sum: Option<StoredShared> = None;
+                for (fence, bytes) in StoredPartial::all_from_answer(&key, answer)? {
                     let partial = State::from_bytes(views, entity, &bytes)
                         .map_err(|e| Error::Corrupt { key: key.clone(), reason: e.to_string() })?;
-                    sum.get_or_insert_with(|| State::new(views, entity)).merge(&partial);
+                    let nothing = || StoredShared { state: State::new(views, entity), fences: Vec::new() };
+                    let sum = sum.get_or_insert_with(nothing);
+                    sum.state.merge(&partial);
+                    sum.fences.push(fence);
                 }
                 states.push(sum);
             }
@@ -166,7 +169,7 @@ impl OnlineReader {
         pipeline.cmd("HGETALL").arg(&key);
         let answer = self.run(&pipeline).await?.into_iter().next().unwrap_or_default();
         let mut trend = TrendState::new(views);
-        for bytes in StoredPartial::all_from_answer(&key, answer)? {
+        for (_, bytes) in StoredPartial::all_from_answer(&key, answer)? {
             let partial = TrendState::from_bytes(views, &bytes)
                 .map_err(|e| Error::Corrupt { key: key.clone(), reason: e.to_string() })?;
             trend.merge(&partial);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rapport_events::{EventTime, Position};
-use rapport_features::{CustomerState, History, Vector, Views, item_hash};
+use rapport_features::{CustomerState, History, State, Vector, Views, item_hash};
 use redis::Value;
 
 use crate::{Error, Marker};
@@ -223,21 +223,35 @@ impl StoredPartial {
         }
     }
 
-    /// The states of all partitions, ascending by partition, from the answer to `HGETALL key`.
-    pub(crate) fn all_from_answer(key: &str, answer: Value) -> Result<Vec<Vec<u8>>, Error> {
+    /// The fences and states of all partitions, ascending by partition, from the answer to `HGETALL key`.
+    pub(crate) fn all_from_answer(key: &str, answer: Value) -> Result<Vec<(Position, Vec<u8>)>, Error> {
         let fields: Vec<Option<Vec<u8>>> = values(key, answer)?.into_iter().map(bytes).collect();
         let mut partials = Vec::with_capacity(fields.len() / 4);
+        let mut fences = Vec::with_capacity(fields.len() / 4);
         for pair in fields.chunks_exact(2) {
-            if let [Some(name), Some(bytes)] = pair
-                && let Some(partition) = name.strip_prefix(b"s")
-            {
+            let [Some(name), Some(bytes)] = pair else { continue };
+            if let Some(partition) = name.strip_prefix(b"s") {
                 let partition = std::str::from_utf8(partition).ok().and_then(|p| p.parse::<i32>().ok());
                 partials.push((partition.ok_or_else(|| corrupt(key, "a field names no partition"))?, bytes.clone()));
+            } else if name.starts_with(b"o") {
+                fences.push(parse_fence(bytes).ok_or_else(|| corrupt(key, "a fence is not partition:offset"))?);
             }
         }
-        partials.sort_by_key(|(partition, _)| *partition);
-        Ok(partials.into_iter().map(|(_, bytes)| bytes).collect())
+        partials.sort_unstable_by_key(|(partition, _)| *partition);
+        let with_fence = |(partition, bytes)| {
+            let fence = fences.iter().find(|fence| fence.partition == partition).copied();
+            Ok((fence.ok_or_else(|| corrupt(key, format!("partition {partition} has no fence")))?, bytes))
+        };
+        partials.into_iter().map(with_fence).collect()
     }
+}
+
+/// An item as it is read: the sum of what its source partitions have of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredShared {
+    pub state: State,
+    /// The last event that each partition's part of it holds, ascending by partition.
+    pub fences: Vec<Position>,
 }
 
 /// A partition's fields of an item or a trend: fence, state and marker.

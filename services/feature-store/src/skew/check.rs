@@ -1,28 +1,33 @@
-//! Folding samples again from the log. Reads one partition of the log at a time, and rests for so long after
-//! it that checking takes at most a twentieth of one thread.
+//! Making samples again from the log. Reads one partition of the log at a time, and rests for so long after
+//! it that checking takes at most a twentieth of one thread. A customer's events are in one partition; an item's and
+//! a segment's are in all of them, so these are judged when the last one has had its turn.
 
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, mpsc::Receiver},
     time::{Duration, Instant},
 };
 
-use rapport_events::Tenant;
-use rapport_features::{CustomerState, Entity};
+use rapport_events::{CleanEvent, LoggedEvent, Tenant};
+use rapport_features::{CustomerState, Entity, State};
 use rapport_offline::{OfflineLog, Selection};
 use rapport_runtime::Lifecycle;
 
-use super::Sample;
+use super::{
+    Held, Sample, counted, left_out,
+    verdict::{Again, Verdict, verdict},
+};
 use crate::{Error, statistics::Statistics};
 
-/// Samples of one partition that wait for the log to hold their events.
-const MOST: usize = 256;
+/// Customers of one partition that wait for the log to hold their events.
+const CUSTOMERS: usize = 256;
+/// Items and segments that wait for their partitions.
+const SHARED: usize = 64;
 /// A sample whose events the log still lacks is given up.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Rests so many times as long as a check took.
 const REST: u32 = 20;
-/// What sums of numbers may differ by when their parts were added in another order, as after a back-fill.
-const RELATIVE: f64 = 1e-9;
 const TICK: Duration = Duration::from_millis(100);
 /// Differing vectors of a check that are written to the log of the service.
 const TOLD: usize = 5;
@@ -32,24 +37,71 @@ pub(crate) struct Checker {
     pub samples: Receiver<Sample>,
     pub statistics: Arc<Statistics>,
     pub every: Duration,
-    /// Whether customers are forgotten when nothing happens to them: then the log knows more of them.
+    /// Whether customers and items are forgotten when nothing happens to them: then the log knows more of them.
     pub forgets: bool,
 }
 
-/// What came of one sample.
-#[derive(Debug, Clone, PartialEq)]
-enum Verdict {
-    Same,
-    /// The features that were something else, with what was served and what the log says.
-    Differs(Differing),
-    /// The customer had been forgotten meanwhile and began anew.
-    Forgotten,
+/// A sample, and what the log has said of it.
+struct Open {
+    since: Instant,
+    sample: Sample,
+    again: Again,
+    /// Partitions that are still to be read for it, with their last offset that it holds.
+    left: BTreeMap<i32, i64>,
+}
+
+impl Open {
+    fn new(sample: Sample) -> Self {
+        let left = sample.drawn.fences().iter().map(|fence| (fence.partition, fence.offset)).collect();
+        Self { since: Instant::now(), sample, again: Again::default(), left }
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.sample.drawn.held, Held::Shared { .. })
+    }
+}
+
+/// The samples that wait.
+#[derive(Default)]
+struct Waiting {
+    open: Vec<Open>,
+    /// When each partition had its turn.
+    turns: HashMap<i32, u64>,
+    turn: u64,
+}
+
+impl Waiting {
+    /// Takes a sample in where there is room.
+    fn take(&mut self, sample: Sample) {
+        let new = Open::new(sample);
+        let alike = |open: &&Open| match new.is_shared() {
+            true => open.is_shared(),
+            false => !open.is_shared() && open.left.keys().eq(new.left.keys()),
+        };
+        if self.open.iter().filter(alike).count() < if new.is_shared() { SHARED } else { CUSTOMERS } {
+            self.open.push(new);
+        } else {
+            left_out(1);
+        }
+    }
+
+    /// Whose turn it is: of those that something waits for, the one that has waited longest, or the one that most
+    /// wait for.
+    fn next(&mut self) -> Option<i32> {
+        let mut wanted: HashMap<i32, usize> = HashMap::new();
+        self.open.iter().flat_map(|open| open.left.keys()).for_each(|p| *wanted.entry(*p).or_default() += 1);
+        let had = |partition: &i32| self.turns.get(partition).copied().unwrap_or_default();
+        let (next, _) = wanted.into_iter().min_by_key(|(partition, wait)| (had(partition), Reverse(*wait)))?;
+        self.turn += 1;
+        self.turns.insert(next, self.turn);
+        Some(next)
+    }
 }
 
 impl Checker {
     /// Checks until a drain, on a thread of its own.
     pub(crate) fn run(self, lifecycle: &Lifecycle) -> Result<(), Error> {
-        let mut waiting: HashMap<i32, Vec<(Instant, Sample)>> = HashMap::new();
+        let mut waiting = Waiting::default();
         let mut due = Instant::now() + self.every;
         // From the beginning, so that an alert on any difference has something to look at.
         for result in ["same", "differs"] {
@@ -57,66 +109,55 @@ impl Checker {
         }
         while !lifecycle.draining() {
             std::thread::sleep(TICK);
-            for sample in self.samples.try_iter() {
-                let of_partition = waiting.entry(sample.fence.partition).or_default();
-                if of_partition.len() < MOST {
-                    of_partition.push((Instant::now(), sample));
-                }
-            }
+            self.samples.try_iter().for_each(|sample| waiting.take(sample));
             if Instant::now() < due {
                 continue;
             }
             let began = Instant::now();
-            // The fullest first: what has been read most is checked most.
-            let fullest = waiting.iter().max_by_key(|(_, samples)| samples.len()).map(|(partition, _)| *partition);
-            if let Some(partition) = fullest {
-                let samples = waiting.remove(&partition).unwrap_or_default();
-                match self.check(partition, samples, lifecycle) {
-                    Ok(left) if !left.is_empty() => drop(waiting.insert(partition, left)),
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(%error, partition, "samples cannot be folded again from the log"),
+            if let Some(partition) = waiting.next() {
+                if let Err(error) = self.check(partition, &mut waiting.open, lifecycle) {
+                    tracing::warn!(%error, partition, "samples cannot be made again from the log");
+                    waiting.open.retain(|open| !open.left.contains_key(&partition));
                 }
+                self.judge(&mut waiting.open);
             }
             due = Instant::now() + self.every.max(began.elapsed().saturating_mul(REST));
         }
         Ok(())
     }
 
-    /// Folds the samples of a partition again; gives back those that the log does not hold yet.
-    fn check(
-        &self,
-        partition: i32,
-        samples: Vec<(Instant, Sample)>,
-        lifecycle: &Lifecycle,
-    ) -> Result<Vec<(Instant, Sample)>, Error> {
+    /// Folds what a partition has of the samples that wait for it and whose events the log holds.
+    fn check(&self, partition: i32, open: &mut Vec<Open>, lifecycle: &Lifecycle) -> Result<(), Error> {
         let manifests = self.log.manifests_of(partition)?;
         let covered = manifests.last().map_or(-1, |manifest| manifest.last);
-        let (ready, mut later): (Vec<_>, Vec<_>) =
-            samples.into_iter().partition(|(_, sample)| sample.fence.offset <= covered);
-        let before = later.len();
-        later.retain(|(since, _)| since.elapsed() < PATIENCE);
-        counted("not in the log", before - later.len());
+        let lacks = |open: &Open| open.left.get(&partition).is_some_and(|last| *last > covered);
+        let before = open.len();
+        open.retain(|open| !lacks(open) || open.since.elapsed() < PATIENCE);
+        counted("not in the log", before - open.len());
 
-        let ready: Vec<Sample> = ready.into_iter().map(|(_, sample)| sample).collect();
-        let Some(last) = ready.iter().map(|sample| sample.fence.offset).max() else { return Ok(later) };
-        let mut again = Again::of(&ready);
+        let mut fold = Fold::of(partition, covered, open);
+        let Some(last) = fold.last() else { return Ok(()) };
         for manifest in manifests.iter().filter(|manifest| manifest.first <= last) {
             if lifecycle.draining() {
-                return Ok(later);
+                return Ok(());
             }
-            let mut events = self.log.events_of(std::slice::from_ref(manifest), &again.selection)?;
+            let mut events = self.log.events_of(std::slice::from_ref(manifest), &fold.selection)?;
             events.sort_unstable_by_key(|logged| logged.position);
-            events.iter().for_each(|logged| again.apply(logged, &ready));
+            events.iter().for_each(|logged| fold.apply(logged));
         }
+        fold.end(open);
+        Ok(())
+    }
+
+    /// Judges the samples of which the log has said everything, and takes them out.
+    fn judge(&self, open: &mut Vec<Open>) {
         let mut told = 0;
-        for (sample, state) in ready.iter().zip(&again.states) {
-            let verdict = verdict(sample, state, self.forgets);
-            let names = match &verdict {
-                Verdict::Differs(features) => features.iter().map(|(name, ..)| name.clone()).collect(),
-                Verdict::Same | Verdict::Forgotten => Vec::new(),
-            };
-            match verdict {
-                Verdict::Same => counted("same", 1),
+        for Open { sample, again, .. } in open.extract_if(.., |open| open.left.is_empty()) {
+            let names = match verdict(&sample, &again, self.forgets) {
+                Verdict::Same => {
+                    counted("same", 1);
+                    Vec::new()
+                }
                 Verdict::Forgotten => {
                     counted("forgotten", 1);
                     continue;
@@ -127,199 +168,117 @@ impl Checker {
                         told += 1;
                         let first =
                             features.first().map(|(name, served, log)| format!("{name} was {served}, is {log}"));
-                        let (tenant, customer) = (&sample.tenant, &sample.customer_id);
+                        let (tenant, entity, id) = (&sample.tenant, sample.drawn.entity(), &sample.drawn.id);
                         let first = first.unwrap_or_default();
-                        tracing::warn!(%tenant, customer, features = features.len(), first, "served otherwise than the log says");
+                        tracing::warn!(%tenant, %entity, id, features = features.len(), first, "served otherwise than the log says");
                     }
+                    features.into_iter().map(|(name, ..)| name).collect()
                 }
-            }
+            };
             self.statistics.compared(&sample.views, &sample.tenant, &names);
         }
-        Ok(later)
     }
 }
 
-fn counted(result: &'static str, samples: usize) {
-    if samples > 0 {
-        let counter = metrics::counter!("rapport_feature_store_skew_compared_total", "result" => result);
-        counter.increment(samples as u64);
+/// What a partition has of one sample.
+enum Part {
+    Customer(CustomerState),
+    Shared(State),
+}
+
+impl Part {
+    fn apply(&mut self, event: &CleanEvent) {
+        match self {
+            Self::Customer(state) => state.apply(event),
+            Self::Shared(state) => state.apply(event),
+        }
     }
 }
 
-/// States in the making, one for each sample.
-struct Again {
-    states: Vec<CustomerState>,
-    by_customer: HashMap<(Tenant, String), Vec<usize>>,
+/// Whose parts an event belongs to, by tenant and id.
+#[derive(Default)]
+struct Of(HashMap<Tenant, HashMap<String, Vec<usize>>>);
+
+impl Of {
+    fn add(&mut self, sample: &Sample, part: usize) {
+        let of_tenant = self.0.entry(sample.tenant.clone()).or_default();
+        of_tenant.entry(sample.drawn.id.clone()).or_default().push(part);
+    }
+
+    fn get(&self, tenant: &Tenant, id: &str) -> &[usize] {
+        self.0.get(tenant).and_then(|of_tenant| of_tenant.get(id)).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// A partition's parts of samples in the making.
+struct Fold {
+    partition: i32,
+    /// Of each the sample's place, the last offset that it holds, and the part.
+    parts: Vec<(usize, i64, Part)>,
+    customers: Of,
+    /// Items and segments.
+    shared: HashMap<Entity, Of>,
     selection: Selection,
 }
 
-impl Again {
-    fn of(samples: &[Sample]) -> Self {
-        let mut by_customer: HashMap<_, Vec<usize>> = HashMap::new();
-        for (n, sample) in samples.iter().enumerate() {
-            by_customer.entry((sample.tenant.clone(), sample.customer_id.clone())).or_default().push(n);
+impl Fold {
+    /// Of the samples that wait for this partition up to an offset that it has.
+    fn of(partition: i32, covered: i64, open: &[Open]) -> Self {
+        let (mut parts, mut customers, mut shared) = (Vec::new(), Of::default(), HashMap::new());
+        let mut tenants = Vec::new();
+        for (at, Open { sample, left, .. }) in open.iter().enumerate() {
+            let Some(last) = left.get(&partition).filter(|last| **last <= covered) else { continue };
+            let part = match &sample.drawn.held {
+                Held::Customer { .. } => {
+                    customers.add(sample, parts.len());
+                    Part::Customer(CustomerState::new(&sample.views))
+                }
+                Held::Shared { entity, .. } => {
+                    shared.entry(*entity).or_insert_with(Of::default).add(sample, parts.len());
+                    Part::Shared(State::new(&sample.views, *entity))
+                }
+            };
+            parts.push((at, *last, part));
+            tenants.push(&sample.tenant);
         }
-        let tenant = samples.first().map(|sample| &sample.tenant);
-        let tenant = tenant.filter(|tenant| samples.iter().all(|sample| sample.tenant == **tenant));
-        let selection = tenant.map_or_else(Selection::default, Selection::of);
-        let states = samples.iter().map(|sample| CustomerState::new(&sample.views)).collect();
-        Self { states, by_customer, selection }
+        tenants.dedup();
+        let selection = match tenants.as_slice() {
+            [tenant] => Selection::of(tenant),
+            _ => Selection::default(),
+        };
+        Self { partition, parts, customers, shared, selection }
     }
 
-    fn apply(&mut self, logged: &rapport_events::LoggedEvent, samples: &[Sample]) {
-        let customer = (logged.event.tenant.clone(), logged.event.customer_id.clone());
-        for &n in self.by_customer.get(&customer).map(Vec::as_slice).unwrap_or_default() {
-            let held = samples.get(n).is_some_and(|sample| logged.position.offset <= sample.fence.offset);
-            if let Some(state) = self.states.get_mut(n).filter(|_| held) {
-                state.apply(&logged.event);
+    /// The last offset that anything holds.
+    fn last(&self) -> Option<i64> {
+        self.parts.iter().map(|(_, last, _)| *last).max()
+    }
+
+    fn apply(&mut self, LoggedEvent { position, event }: &LoggedEvent) {
+        let of_customer = self.customers.get(&event.tenant, &event.customer_id);
+        let of_shared =
+            self.shared.iter().filter_map(|(entity, of)| Some(of.get(&event.tenant, entity.shared_of(event)?)));
+        for &n in of_customer.iter().chain(of_shared.flatten()) {
+            if let Some((_, last, part)) = self.parts.get_mut(n)
+                && position.offset <= *last
+            {
+                part.apply(event);
+            }
+        }
+    }
+
+    /// Hands the parts to their samples, which then wait for this partition no more.
+    fn end(self, open: &mut [Open]) {
+        for (at, _, part) in self.parts {
+            let Some(open) = open.get_mut(at) else { continue };
+            open.left.remove(&self.partition);
+            match part {
+                Part::Customer(state) => open.again.customer = Some(state),
+                Part::Shared(state) => drop(open.again.shared.insert(self.partition, state)),
             }
         }
     }
 }
 
-fn alike(served: f64, again: f64) -> bool {
-    served.to_bits() == again.to_bits()
-        || (served.is_nan() && again.is_nan())
-        || (served - again).abs() <= RELATIVE * served.abs().max(again.abs())
-}
-
-type Differing = Vec<(String, String, String)>;
-
-fn numbers(names: &[String], served: &[f64], again: &[f64], differing: &mut Differing) {
-    for ((name, served), again) in names.iter().zip(served).zip(again) {
-        if !alike(*served, *again) {
-            differing.push((name.clone(), served.to_string(), again.to_string()));
-        }
-    }
-}
-
-/// What a customer's state holds beside the customer.
-const PARTS: [Entity; 2] = [Entity::CustomerCategory, Entity::Session];
-
-/// Lists that are not exact may differ by the order that they were added up in.
-fn lists(names: &[String], served: &[Option<Vec<String>>], again: &[Option<Vec<String>>], differing: &mut Differing) {
-    for ((name, served), again) in names.iter().zip(served).zip(again) {
-        if let (Some(served), Some(again)) = (served, again)
-            && served != again
-        {
-            differing.push((name.clone(), format!("{served:?}"), format!("{again:?}")));
-        }
-    }
-}
-
-fn verdict(sample: &Sample, again: &CustomerState, forgets: bool) -> Verdict {
-    let served = &sample.state;
-    if forgets && served.version() < again.version() {
-        return Verdict::Forgotten;
-    }
-    let (views, at) = (sample.views.as_ref(), sample.at);
-    let mut differing = Vec::new();
-    let (ours, theirs) = (served.read(at), again.read(at));
-    numbers(views.names(Entity::Customer), &ours, &theirs, &mut differing);
-    let (ours, theirs) = (served.read_exact_lists(at), again.read_exact_lists(at));
-    lists(views.list_names(Entity::Customer), &ours, &theirs, &mut differing);
-    for entity in PARTS {
-        for part in served.parts(entity) {
-            let (Some(ours), Some(theirs)) = (served.part(entity, part), again.part(entity, part)) else { continue };
-            numbers(views.names(entity), &ours.read(at), &theirs.read(at), &mut differing);
-            let (ours, theirs) = (ours.read_exact_lists(at), theirs.read_exact_lists(at));
-            lists(views.list_names(entity), &ours, &theirs, &mut differing);
-        }
-    }
-    let mut count = |what: &str, served: u64, again: u64, same: bool| {
-        if !same {
-            differing.push((what.to_owned(), served.to_string(), again.to_string()));
-        }
-    };
-    for (entity, what) in PARTS.into_iter().zip(["(categories)", "(sessions)"]) {
-        let parts = |state: &CustomerState| state.parts(entity).count() as u64;
-        count(what, parts(served), parts(again), served.parts(entity).eq(again.parts(entity)));
-    }
-    count("(events)", served.version(), again.version(), served.version() == again.version());
-    if differing.is_empty() { Verdict::Same } else { Verdict::Differs(differing) }
-}
-
 #[cfg(test)]
-mod tests {
-    use rapport_events::{CleanEvent, EventTime, LoggedEvent, Position};
-    use rapport_features::Views;
-
-    use super::*;
-
-    fn logged(offset: i64) -> LoggedEvent {
-        LoggedEvent {
-            position: Position { partition: 0, offset },
-            event: CleanEvent {
-                tenant: Tenant::parse("demo").unwrap(),
-                event_id: offset.to_string(),
-                kind: "purchase".into(),
-                customer_id: "ann".into(),
-                item_id: Some(format!("i{offset}")),
-                category: Some(format!("k{}", offset % 3)),
-                session_id: Some(format!("s{}", offset / 4)),
-                segment: None,
-                time: EventTime::from_ms(offset * 1_000),
-                received_at: EventTime::from_ms(offset * 1_000),
-                value: Some(offset as f64 + 0.1),
-            },
-        }
-    }
-
-    fn sample(views: &Arc<Views>, events: impl Iterator<Item = i64>, fence: i64) -> Sample {
-        let mut state = CustomerState::new(views);
-        events.for_each(|offset| state.apply(&logged(offset).event));
-        Sample {
-            tenant: Tenant::parse("demo").unwrap(),
-            customer_id: "ann".into(),
-            fence: Position { partition: 0, offset: fence },
-            at: EventTime::from_ms(60_000),
-            views: Arc::clone(views),
-            state,
-        }
-    }
-
-    /// What the log of 20 events says of a sample.
-    fn checked(sample: Sample, forgets: bool) -> Verdict {
-        let samples = [sample];
-        let mut again = Again::of(&samples);
-        (0..20).for_each(|offset| again.apply(&logged(offset), &samples));
-        verdict(&samples[0], &again.states[0], forgets)
-    }
-
-    #[test]
-    fn what_was_served_is_compared_with_the_log_up_to_the_same_event() {
-        let views = Arc::new(Views::built_in().unwrap());
-        assert_eq!(checked(sample(&views, 0..12, 11), false), Verdict::Same);
-        assert_eq!(checked(sample(&views, (0..12).rev(), 11), false), Verdict::Same, "sums of another order");
-        for (events, what) in [(vec![0, 1, 2, 4], "one is missing"), (vec![0, 1, 2, 3, 3, 4], "one counts twice")] {
-            let Verdict::Differs(features) = checked(sample(&views, events.into_iter(), 4), false) else {
-                panic!("{what} and nobody says so");
-            };
-            assert!(features.iter().any(|(name, ..)| name == "(events)") && features.len() > 3, "{features:?}");
-        }
-    }
-
-    #[test]
-    fn a_list_that_is_not_the_logs_is_found_where_order_cannot_be_the_reason() {
-        let views = |k: &str| {
-            let yaml = format!(
-                "version: 1\nviews: [{{name: v, entity: customer, features: [{{name: top, aggregate: top_k, of: category, {k}}}]}}]"
-            );
-            Arc::new(Views::parse(&yaml).unwrap())
-        };
-        // Five events each, but other ones: only the list says so.
-        let other = |k: &str| checked(sample(&views(k), [0, 1, 1, 4, 4].into_iter(), 4), false);
-        let Verdict::Differs(features) = other("k: 3") else { panic!("another list and nobody says so") };
-        assert_eq!(features.len(), 1, "{features:?}");
-        assert_eq!(features[0].0, "v.top");
-        assert_eq!(other("k: 3, half_life: 1d"), Verdict::Same, "weights were rounded");
-        assert_eq!(checked(sample(&views("k: 3"), (0..12).rev(), 11), false), Verdict::Same);
-    }
-
-    #[test]
-    fn one_who_was_forgotten_is_no_skew_where_customers_are_forgotten() {
-        let views = Arc::new(Views::built_in().unwrap());
-        assert_eq!(checked(sample(&views, 8..12, 11), true), Verdict::Forgotten);
-        assert!(matches!(checked(sample(&views, 8..12, 11), false), Verdict::Differs(_)));
-    }
-}
+mod tests;

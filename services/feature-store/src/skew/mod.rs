@@ -1,7 +1,8 @@
-//! Whether what is served is what training would see: a share of the customers that are read is kept, and
-//! folded again from the log up to the same event ([`check`]). The two must be the same.
+//! Whether what is served is what training would see: a share of the vectors that are given out is kept, and
+//! made again from the log up to the same events ([`check`]). The two must be the same ([`verdict`]).
 
 pub(crate) mod check;
+mod verdict;
 
 use std::sync::{
     Arc,
@@ -9,24 +10,68 @@ use std::sync::{
 };
 
 use rapport_events::{EventTime, Position, Tenant};
-use rapport_features::{CustomerState, Views};
+use rapport_features::{CustomerState, Entity, Requested, Views};
+
+use crate::read::Known;
 
 /// Samples that wait for the checker; more are left out, and counted.
 const WAITING: usize = 1_000;
 
-/// A customer as it was read.
-#[derive(Debug, Clone)]
-pub(crate) struct Sample {
-    pub tenant: Tenant,
-    pub customer_id: String,
-    /// The last event that the state holds.
-    pub fence: Position,
-    pub at: EventTime,
-    pub views: Arc<Views>,
-    pub state: CustomerState,
+/// Whom a vector is of that was drawn to be compared.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Drawn {
+    /// Of the customer, of the item or of the segment.
+    pub id: String,
+    /// The customer's category or visit, where the vector is of one: its kind, and its name as it was asked for.
+    pub part: Option<(Entity, String)>,
+    pub held: Held,
 }
 
-/// Keeps a share of what is read. Cheap to clone; costs a number drawn by chance where nothing is kept.
+/// What was stored, up to where.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Held {
+    /// The last event that the state holds, and the state.
+    Customer { fence: Position, state: CustomerState },
+    /// Of an item or a segment: the last event that each partition's part holds.
+    Shared { entity: Entity, fences: Vec<Position> },
+}
+
+impl Drawn {
+    /// What the vector is of.
+    pub(crate) fn entity(&self) -> Entity {
+        match (&self.held, &self.part) {
+            (Held::Shared { entity, .. }, _) => *entity,
+            (Held::Customer { .. }, Some((entity, _))) => *entity,
+            (Held::Customer { .. }, None) => Entity::Customer,
+        }
+    }
+
+    /// Up to where the log is to be read, by partition.
+    pub(crate) fn fences(&self) -> &[Position] {
+        match &self.held {
+            Held::Customer { fence, .. } => std::slice::from_ref(fence),
+            Held::Shared { fences, .. } => fences,
+        }
+    }
+}
+
+/// A vector as it was given out.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    pub tenant: Tenant,
+    pub drawn: Drawn,
+    pub views: Arc<Views>,
+    /// The moment that it was read at.
+    pub at: EventTime,
+    pub served: Known,
+    /// On-demand features that were given out with it, by their places among the entity's.
+    pub computed: Vec<(usize, f64)>,
+    /// What they were computed with.
+    pub requested: Requested,
+}
+
+/// Draws a share of what is read, and keeps it as it is given out. Cheap to clone; costs a number drawn by chance
+/// where nothing is kept.
 #[derive(Clone)]
 pub(crate) struct Sampler {
     share: f64,
@@ -40,13 +85,26 @@ pub(crate) fn sampler(share: f64) -> (Sampler, Receiver<Sample>) {
 }
 
 impl Sampler {
-    /// `None` where it cannot be made.
-    pub(crate) fn offer(&self, sample: impl FnOnce() -> Option<Sample>) {
+    /// Whom a vector is of, where it is to be compared. `drawn` gives `None` where that cannot be told.
+    pub(crate) fn draw(&self, drawn: impl FnOnce() -> Option<Drawn>) -> Option<Box<Drawn>> {
         let wanted = self.share > 0.0 && rand::random_bool(self.share.min(1.0));
-        if let Some(sample) = wanted.then(sample).flatten()
-            && self.to.try_send(sample).is_err()
-        {
-            metrics::counter!("rapport_feature_store_skew_compared_total", "result" => "left out").increment(1);
+        wanted.then(drawn).flatten().map(Box::new)
+    }
+
+    pub(crate) fn keep(&self, sample: Sample) {
+        if self.to.try_send(sample).is_err() {
+            left_out(1);
         }
+    }
+}
+
+fn left_out(samples: usize) {
+    counted("left out", samples);
+}
+
+fn counted(result: &'static str, samples: usize) {
+    if samples > 0 {
+        let counter = metrics::counter!("rapport_feature_store_skew_compared_total", "result" => result);
+        counter.increment(samples as u64);
     }
 }

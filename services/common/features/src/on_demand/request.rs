@@ -97,4 +97,9 @@ impl Requested {
             column => column.get(row).unwrap_or(MISSING),
         }
     }
+
+    /// What one row has, as the only row there is.
+    pub fn row(&self, row: usize) -> Self {
+        Self { columns: self.columns.keys().map(|name| (name.clone(), vec![self.of(name, row).clone()])).collect() }
+    }
 }

@@ -21,7 +21,7 @@ use tonic::Status;
 
 use self::plan::{Found, Plan, Refusal};
 use crate::{
-    read::{Known, Reads},
+    read::{Answer, Read, Reads},
     rebuilding::Rebuilding,
 };
 
@@ -72,18 +72,20 @@ impl FeastDoor {
         let make = || {
             let mut found = Found::default();
             if plan.reads(Entity::Customer) {
-                let known = |state: &Option<CustomerState>| state.as_ref().map(|s| Known::of_customer(s, at));
-                found.customers = customers.iter().map(known).collect();
+                found.customers = customers.iter().map(|customer| Some(customer.as_ref()?.known(at))).collect();
             }
-            let known = |state: &Option<State>| state.as_ref().map(|s| Known::of_state(s, at));
+            let known = |read: &Option<Read<State>>| Some(read.as_ref()?.known(at));
             found.items = items.iter().map(known).collect();
             found.segments = segments.iter().map(known).collect();
-            let part = |customer: &Option<CustomerState>, entity, name: &str| {
-                customer.as_ref().and_then(|c| c.part(entity, name)).map(|s| Known::of_state(s, at))
+            let part = |customer: &Option<Read<CustomerState>>, entity, name: &str| {
+                customer.as_ref()?.known_part(entity, name, at)
             };
             found.categories = plan.pairs(&customers, Entity::CustomerCategory, part);
             found.sessions = plan.pairs(&customers, Entity::Session, part);
-            plan.answer(&found, at)
+            let answer = plan.answer(&found, at);
+            let of = Answer { views: &views, tenant, at };
+            found.each(|known| self.reads.given(of, known, Default::default));
+            answer
         };
         Ok(if many { off_the_worker(make) } else { make() })
     }

@@ -111,6 +111,14 @@ pub(super) struct Found {
     pub sessions: Vec<Option<Known>>,
 }
 
+impl Found {
+    pub(super) fn each(&mut self, told: impl FnMut(&mut Known)) {
+        let shared = [&mut self.items, &mut self.segments];
+        let all = [&mut self.customers, &mut self.categories, &mut self.sessions].into_iter().chain(shared);
+        all.into_iter().flatten().flatten().for_each(told);
+    }
+}
+
 /// A question that can be answered: what to read, and how the answer is laid out.
 #[derive(Debug)]
 pub(super) struct Plan {

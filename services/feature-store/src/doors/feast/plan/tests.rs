@@ -48,7 +48,7 @@ fn question(features: &[&str], entities: &[(&str, &[&str])]) -> GetOnlineFeature
 
 fn known(values: &[f64], age_ms: i64) -> Option<Known> {
     let newest = Some(EventTime::from_ms(NOW.as_ms() - age_ms));
-    Some(Known { values: values.to_vec(), lists: Vec::new(), newest, version: 1 })
+    Some(Known { values: values.to_vec(), newest, version: 1, ..Known::default() })
 }
 
 fn names(response: &GetOnlineFeaturesResponse) -> Vec<&str> {
