@@ -159,6 +159,12 @@ impl Pipeline {
         Ranked { items, reserve, complete, by_model, degraded, stages }
     }
 
+    /// Whether a source that is on looks at what the customer did.
+    pub fn reads_history(&self, query: &Query) -> bool {
+        let mut on = self.sources.iter().filter(|stage| query.asks(stage.source.name()));
+        on.any(|stage| stage.source.reads_history())
+    }
+
     /// The names of the sources.
     pub fn sources(&self) -> impl Iterator<Item = &'static str> {
         self.sources.iter().map(|stage| stage.source.name())

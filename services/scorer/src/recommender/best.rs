@@ -92,6 +92,9 @@ impl Recommender {
         if let Decision::Compute(why) = decision {
             self.meters.computed(why);
         }
+        if !self.pipeline.reads_history(&query) {
+            return self.compute(query, ask.most(), &standing, facts).await.0;
+        }
         let (plain, most) = (own_model && ask.plain() && query.is_usual(), ask.most());
         let (by_model, hurries) = (standing.model.is_some() && query.asks(sequence::NAME), ask.hurries());
         let customer: Customer = (tenant.clone(), ask.customer);

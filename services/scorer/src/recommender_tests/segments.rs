@@ -1,5 +1,7 @@
 //! What is popular with customers of the same segment.
 
+use rapport_placements::{Placement, Resolved, SOURCES, Stages};
+
 use super::*;
 
 /// A house without a model, in which `a` is popular with `pro` and `b` with `free`.
@@ -42,6 +44,20 @@ async fn a_stranger_gets_what_is_popular_in_the_segment_that_the_caller_names() 
         Instant::now() + Duration::from_secs(5),
     );
     assert_eq!(items(&visit.await), ["b", "hit", "f"]);
+}
+
+#[tokio::test]
+async fn a_placement_may_show_what_is_popular_in_the_segment_and_nothing_else() {
+    let house = house();
+    house.recommender.models.set(&house.tenant, model(1));
+    house.history("ann", &["e"]);
+    house.memory.customers.lock().unwrap().get_mut("ann").unwrap().segment = Some("pro".into());
+    let others = SOURCES.iter().copied().filter(|source| *source != "popular_in").collect();
+    let stages = Stages { without_sources: others, ..Stages::default() };
+    let placement = Arc::new(Placement { stages, candidates: 3, ..Placement::default() });
+    let resolved = Resolved { placement, experiment: None, draft: None };
+    let only = house.ask(Ask { placement: Some(resolved), ..in_segment("ann", None) }).await;
+    assert_eq!(items(&only), ["a", "f"]);
 }
 
 #[tokio::test]

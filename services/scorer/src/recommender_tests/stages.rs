@@ -98,6 +98,7 @@ async fn where_the_model_is_off_it_is_never_run_and_its_order_is_not_taken_from_
     let trends = house.ask(at("trends", 9)).await;
     assert_eq!((items(&trends), trends.degraded.is_empty()), (vec!["hit", "f"], true));
     assert_eq!(runs.load(SeqCst), 0, "neither for the call nor behind it");
+    assert_eq!(house.memory.histories.load(SeqCst), 0, "nor is the history read, which trends have no use for");
     house.ask(at("all", 9)).await;
     house.written(1).await;
     assert_eq!(runs.load(SeqCst), 1);
@@ -189,6 +190,17 @@ async fn a_placement_that_does_not_wait_gets_trends_first_and_the_list_of_the_mo
     house.written(1).await;
     let then = house.ask(at("quick", 3)).await;
     assert_eq!((then.served, items(&then)), (Served::Hit, vec!["c", "d", "e"]));
+}
+
+#[tokio::test]
+async fn an_explanation_counts_an_item_once_that_several_sources_named_and_a_filter_left_out() {
+    let house = House::new(10);
+    house.history("ann", &["b", "f"]);
+    let explained = explain(&house, at("all", 9), &[]).await;
+    let items = |name: &str| explained.stages.iter().find(|stage| stage.name == name).unwrap().items;
+    // The model and the trends both name f.
+    assert_eq!((items("source:model"), items("source:trending"), items("filter:seen")), (4, 1, 2));
+    assert_eq!((items("merge"), items("select")), (5, 5));
 }
 
 #[tokio::test]

@@ -24,6 +24,10 @@ impl Source for Caller {
         query.to_order().is_some()
     }
 
+    fn reads_history(&self) -> bool {
+        false
+    }
+
     fn candidates<'a>(
         &'a self,
         query: &'a Query,

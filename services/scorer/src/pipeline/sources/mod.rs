@@ -26,6 +26,10 @@ pub trait Source: Send + Sync {
     fn enabled(&self, _query: &Query) -> bool {
         true
     }
+    /// Whether it looks at what the customer did, or at the segment, which is read with that.
+    fn reads_history(&self) -> bool {
+        true
+    }
     /// At most `limit` candidates, under the tag that explains them. Fewer mean: there are no more.
     fn candidates<'a>(
         &'a self,

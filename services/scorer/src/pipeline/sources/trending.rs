@@ -27,6 +27,10 @@ impl Source for Trending {
         }
     }
 
+    fn reads_history(&self) -> bool {
+        false
+    }
+
     fn candidates<'a>(
         &'a self,
         query: &'a Query,
