@@ -188,7 +188,7 @@ impl Reads {
 pub(crate) type Computed = (Vec<(usize, f64)>, Requested);
 
 fn drawn(id: String, stored: &StoredCustomer, state: CustomerState) -> Drawn {
-    Drawn { id, part: None, held: Held::Customer { fence: stored.fence, state } }
+    Drawn { id, part: None, held: Held::Customer { fence: stored.fence, state: Box::new(state) } }
 }
 
 /// Checks the ids of a call: how many, and each of them.

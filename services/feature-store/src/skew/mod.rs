@@ -31,7 +31,7 @@ pub(crate) struct Drawn {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Held {
     /// The last event that the state holds, and the state.
-    Customer { fence: Position, state: CustomerState },
+    Customer { fence: Position, state: Box<CustomerState> },
     /// Of an item or a segment: the last event that each partition's part holds.
     Shared { entity: Entity, fences: Vec<Position> },
 }

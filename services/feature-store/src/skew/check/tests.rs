@@ -46,7 +46,7 @@ fn sample(views: &Arc<Views>, events: impl Iterator<Item = i64>, fence: i64) -> 
     let mut state = CustomerState::new(views);
     events.for_each(|offset| state.apply(&logged(offset).event));
     let served = rapport_features::Vector::of_customer(views, &state.features_to_bytes(), AT).unwrap();
-    let held = Held::Customer { fence: Position { partition: 0, offset: fence }, state };
+    let held = Held::Customer { fence: Position { partition: 0, offset: fence }, state: Box::new(state) };
     of(views, Drawn { id: "ann".into(), part: None, held }, served.into())
 }
 
