@@ -101,7 +101,7 @@ fn a_number_that_was_given_out_and_is_not_the_states_is_found_though_the_state_i
     for (at, name) in views.names(Entity::Customer).iter().enumerate() {
         let mut other = sample(&views, 0..12, 11);
         other.served.values[at] = if other.served.values[at].is_nan() { 1.0 } else { other.served.values[at] + 1.0 };
-        assert_eq!(names(checked(other, false)), [name.clone()]);
+        assert_eq!(names(checked(other, false)), std::slice::from_ref(name));
     }
     let mut stale = sample(&views, 0..12, 11);
     stale.served.newest = Some(EventTime::from_ms(10_000));
