@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Where candidates come from, by the names that Explain gives to these stages, in the order in which the pipeline has them.
+/// Where candidates come from, by the names that Explain gives to these stages, in the order in which the pipeline
+/// has them.
 pub const SOURCES: &[&str] = &[MODEL, "similar", "popular_in", "trending", COLD_START];
 pub(crate) const MODEL: &str = "model";
 pub(crate) const COLD_START: &str = "cold_start";

@@ -17,8 +17,8 @@ pub struct Pick {
     pub sources: SourceSet,
 }
 
-/// The first items of a list that pass the filters, `most` of them or as many as there are, as the sources would put them
-/// that are on where they will stand; `None` when those are less than `least`, unless nothing more could come in anyway.
+/// The first items of a list that pass the filters, `most` of them or as many as there are, as those sources would put
+/// them that are on; `None` when these are less than `least`, unless nothing more could come in anyway.
 pub fn pick(list: &list::List<'_>, admission: &Admission<'_>, least: usize, most: usize) -> Option<Vec<Pick>> {
     let mut picks = Vec::with_capacity(most.min(64));
     let mut items = list.items();
