@@ -154,6 +154,11 @@ pub fn cut(event: &mut Event, observations: &mut Vec<Observation>, rules: &Conse
     removed
 }
 
+/// Whether the purposes agreed to cover a field.
+pub fn keeps(rules: &Consent, agreed: Purposes, path: &str) -> bool {
+    Cover::of(rules, agreed).keeps(path)
+}
+
 fn cut_object(object: &mut Struct, path: &mut String, cover: &Cover<'_>) -> bool {
     let (length, mut removed) = (path.len(), false);
     object.fields.retain(|name, value| {

@@ -1,9 +1,14 @@
 //! The segment that each customer was last said to be in, kept in Redis for events that do not say it.
 //!
 //! As with visits, a segment is stored before any event that carries it is committed. A late event that
-//! names another segment keeps its own and does not move its customer back.
+//! names another segment keeps its own and does not move its customer back: what is stored has its time, and a
+//! cleaner that has lost its partition, and writes what is older, changes nothing.
 
-use std::{collections::HashSet, num::NonZeroUsize};
+use std::{
+    collections::HashSet,
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
 
 use lru::LruCache;
 use rapport_events::EventTime;
@@ -16,34 +21,53 @@ use crate::redis_pipe::RedisPipe;
 const CUSTOMERS: usize = 200_000;
 /// Who has done nothing for so long (half a year) is in no segment until an event names one.
 const KEPT_S: &[u8] = b"15552000";
+/// Who is in memory is asked about again after this time, so that Redis keeps what goes on.
+const ASKED_AGAIN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The same segment is written again when it was said so much later.
+const GROWN: Duration = Duration::from_secs(24 * 3600);
+/// Digits of a time, with zeros before it.
+const DIGITS: usize = 20;
+/// Writes what is said unless something later was. Digits sort alike in whatever language Redis collates by.
+const KEEP_NEWEST: &[u8] = b"local old = redis.call('GET', KEYS[1]) \
+    if not old or string.sub(old, 1, 20) <= string.sub(ARGV[1], 1, 20) then \
+    redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end return 1";
 
 pub(crate) struct SegmentStore {
     prefix: Vec<u8>,
-    /// By the hash of `tenant/customer`. `None`: nobody has said.
-    known: LruCache<u128, Option<Known>>,
+    /// By the hash of `tenant/customer`.
+    known: LruCache<u128, Entry>,
     asked: Vec<(u128, usize)>,
     asking: HashSet<u128>,
     unwritten: HashSet<u128>,
+    now: Instant,
 }
 
-/// What was said last, and when, in event time.
+/// What Redis was asked about, and when.
+struct Entry {
+    /// `None`: nobody has said.
+    known: Option<Known>,
+    asked: Instant,
+}
+
+/// What was said last (`""`: to be in none), when, in event time, and which time Redis has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     at: EventTime,
     segment: Box<str>,
+    written: Option<EventTime>,
 }
 
 impl Known {
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.at.as_ms().to_be_bytes().to_vec();
-        bytes.extend_from_slice(self.segment.as_bytes());
-        bytes
+        // Times of before 1970 sort before the others.
+        let at = self.at.as_ms().cast_unsigned() ^ (1 << 63);
+        format!("{at:0DIGITS$}{}", self.segment).into_bytes()
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (at, segment) = bytes.split_first_chunk()?;
-        let segment = std::str::from_utf8(segment).ok()?.into();
-        Some(Self { at: EventTime::from_ms(i64::from_be_bytes(*at)), segment })
+        let (at, segment) = std::str::from_utf8(bytes).ok()?.split_at_checked(DIGITS)?;
+        let at = EventTime::from_ms((at.parse::<u64>().ok()? ^ (1 << 63)).cast_signed());
+        Some(Self { at, segment: segment.into(), written: Some(at) })
     }
 }
 
@@ -58,6 +82,7 @@ impl SegmentStore {
             asked: Vec::new(),
             asking: HashSet::new(),
             unwritten: HashSet::new(),
+            now: Instant::now(),
         }
     }
 
@@ -72,13 +97,15 @@ impl SegmentStore {
     pub(crate) fn begin(&mut self) {
         self.asked.clear();
         self.asking.clear();
+        self.now = Instant::now();
     }
 
     /// Asks for the segment of a customer (`tenant/customer`) unless it is known.
     pub(crate) fn ask(&mut self, pipe: &mut RedisPipe, customer: &[u8]) {
         let hash = xxh3_128(customer);
         // `get`, not `contains`: who is in this batch must not be the first that is forgotten.
-        if self.known.get(&hash).is_none() && self.asking.insert(hash) {
+        let fresh = |entry: &Entry| self.now.saturating_duration_since(entry.asked) < ASKED_AGAIN;
+        if !self.known.get(&hash).is_some_and(fresh) && self.asking.insert(hash) {
             // Who comes back is remembered for longer.
             let place = pipe.add(&[b"GETEX", &self.key(hash), b"EX", KEPT_S]);
             self.asked.push((hash, place));
@@ -91,36 +118,42 @@ impl SegmentStore {
                 Some(Value::BulkString(bytes)) => Known::from_bytes(bytes),
                 _ => None,
             };
-            self.known.put(hash, known);
+            self.known.put(hash, Entry { known, asked: self.now });
         }
     }
 
     /// The segment of a customer who was asked about.
     pub(crate) fn of(&mut self, customer: &[u8]) -> Option<&str> {
-        let known = self.known.get(&xxh3_128(customer))?.as_ref()?;
+        let known = self.known.get(&xxh3_128(customer))?.known.as_ref()?;
         Some(&*known.segment).filter(|segment| !segment.is_empty())
     }
 
     /// An event says that its customer is in a segment, or with `""` in none.
     pub(crate) fn said(&mut self, customer: &[u8], segment: &str, at: EventTime) {
         let hash = xxh3_128(customer);
-        let known = self.known.get_or_insert_mut(hash, || None);
-        match known {
-            Some(known) if known.at > at => {}
-            // The time alone is not worth a write.
-            Some(known) if *known.segment == *segment => known.at = at,
-            _ => {
-                *known = Some(Known { at, segment: segment.into() });
-                self.unwritten.insert(hash);
-            }
+        let asked = self.now;
+        let entry = self.known.get_or_insert_mut(hash, || Entry { known: None, asked });
+        let (written, same) = match &entry.known {
+            Some(known) if known.at > at => return,
+            Some(known) => (known.written, *known.segment == *segment),
+            None => (None, false),
+        };
+        entry.known = Some(Known { at, segment: segment.into(), written });
+        // The time alone is worth a write now and then; that nobody has said anything is worth none.
+        let old = written.is_some_and(|written| at.since(written) >= GROWN);
+        let new = !same && (written.is_some() || !segment.is_empty());
+        if new || (same && old) {
+            self.unwritten.insert(hash);
         }
     }
 
     /// Adds what must be written.
     pub(crate) fn write(&mut self, pipe: &mut RedisPipe) {
         for hash in std::mem::take(&mut self.unwritten) {
-            if let Some(Some(known)) = self.known.peek(&hash) {
-                pipe.add(&[b"SET", &self.key(hash), &known.to_bytes(), b"EX", KEPT_S]);
+            let key = self.key(hash);
+            if let Some(Entry { known: Some(known), .. }) = self.known.peek_mut(&hash) {
+                pipe.add(&[b"EVAL", KEEP_NEWEST, b"1", &key, &known.to_bytes(), KEPT_S]);
+                known.written = Some(known.at);
             }
         }
     }
@@ -136,8 +169,6 @@ impl SegmentStore {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const ANN: &[u8] = b"demo/ann";
@@ -169,13 +200,30 @@ mod tests {
     }
 
     #[test]
-    fn only_a_change_is_written_and_once_a_batch() {
+    fn a_change_is_written_once_a_batch_and_the_time_once_a_day() {
         let mut store = SegmentStore::new("p", 10);
         store.said(ANN, "free", at(1));
         store.said(ANN, "pro", at(2));
         assert_eq!(written(&mut store), 1);
         store.said(ANN, "pro", at(3));
         assert_eq!(written(&mut store), 0);
+        // Or a late event could move her back after a restart.
+        let day = 24 * 3_600_000;
+        store.said(ANN, "pro", at(day + 2));
+        assert_eq!(written(&mut store), 1);
+        store.said(ANN, "pro", at(2 * day));
+        assert_eq!(written(&mut store), 0);
+        store.said(ANN, "", at(2 * day));
+        assert_eq!(written(&mut store), 1, "that she has left is");
+        store.said(b"demo/bob", "", at(5));
+        assert_eq!(written(&mut store), 0, "of one who never was in one there is nothing to keep");
+    }
+
+    #[test]
+    fn later_times_sort_behind_earlier_ones_as_they_are_stored() {
+        let bytes = |ms: i64| Known { at: at(ms), segment: "x".into(), written: None }.to_bytes();
+        let sorted = [i64::MIN, -1, 0, 1, 1_800_000_000_000, i64::MAX].map(bytes);
+        assert!(sorted.is_sorted() && sorted.iter().all(|bytes| bytes.len() == DIGITS + 1));
     }
 
     #[test]
@@ -186,7 +234,7 @@ mod tests {
             store.ask(&mut pipe, customer);
         }
         assert_eq!(pipe.len(), 3, "each once");
-        let kept = Known { at: at(-7), segment: "pro".into() }.to_bytes();
+        let kept = Known { at: at(-7), segment: "pro".into(), written: None }.to_bytes();
         store.take(&[Value::BulkString(kept), Value::Nil, Value::BulkString(vec![1, 2])]);
         assert_eq!(store.of(ANN), Some("pro"));
         assert!(store.of(b"demo/bob").is_none() && store.of(b"demo/eve").is_none());

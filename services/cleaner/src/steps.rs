@@ -184,9 +184,14 @@ impl Judge<'_> {
         })?;
         // These two read addresses and user agents, which privacy cuts.
         let reasons = self.run(Step::Bots, || Ok(visit::machine(&Context::of(&event), policy)?))?;
-        // Nobody is in no segment, has no visits, and no rate either.
-        let somebody = agreed != Agreed::Stripped;
-        let segment = enrich::segment(&event, policy.enrich.segment.as_ref().filter(|_| somebody));
+        let segment = match (&policy.enrich.segment, agreed) {
+            (None, _) | (_, Agreed::Stripped) => Said::NotAsked,
+            // What may not be used is not kept for later events either.
+            (Some(rule), Agreed::To(agreed)) if !consent::keeps(&policy.consent, agreed, &rule.from) => {
+                Said::Segment(String::new())
+            }
+            (Some(rule), Agreed::To(_) | Agreed::NotAsked) => enrich::segment(&event, rule),
+        };
         let (mut visit, from_catalog) = self.run(Step::Enrich, || {
             let (outcome, read) = visit::read(&event, policy);
             let joined = settings.catalog.join(&mut event, tenant, &policy.enrich.catalog);
@@ -207,6 +212,8 @@ impl Judge<'_> {
             true => Context::of(&event).session_id().to_owned(),
             false => String::new(),
         };
+        // Nobody has no visits, and no rate either.
+        let somebody = agreed != Agreed::Stripped;
         // Large, and on its way through several hands: it is made where it stays.
         Ok(Box::new(Cleaned {
             session: SessionRule {
@@ -234,7 +241,7 @@ impl Judge<'_> {
                 from_catalog,
                 segment: match &segment {
                     Said::Segment(name) => name.clone(),
-                    Said::NotAsked | Said::Nothing => String::new(),
+                    Said::NotAsked | Said::Nothing(_) => String::new(),
                 },
             },
             segment,

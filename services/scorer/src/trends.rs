@@ -13,8 +13,8 @@ use rapport_runtime::Lifecycle;
 
 use crate::{models::Models, pipeline::Candidate, store::Guarded};
 
-/// Trends that are kept. Names of tenants and segments come from callers, so their number is bounded;
-/// beyond it a stranger of a further tenant costs a read.
+/// Tenants whose trends are kept, and as many segments. Their names come from callers, so their number is
+/// bounded; beyond it a stranger of a further one costs a read.
 const KEPT: usize = 4096;
 
 /// How often a store that is down is asked whether it is back.
@@ -53,11 +53,24 @@ impl Board {
     }
 
     pub fn put(&self, of: Of, trends: Arc<Trends>) {
+        self.put_all(&[(of, trends)]);
+    }
+
+    fn put_all(&self, new: &[(Of, Arc<Trends>)]) {
         // Two writers (the refresh, and a first call) may meet: the swap is repeated, none is lost.
         self.kept.rcu(|all| {
             let mut all = HashMap::clone(all);
-            if all.len() < KEPT || all.contains_key(&of) {
-                all.insert(of.clone(), trends.clone());
+            // A tenant's segments take no tenant's place.
+            let mut segments = all.keys().filter(|(_, segment)| segment.is_some()).count();
+            let mut tenants = all.len() - segments;
+            for (of, trends) in new {
+                let room = if of.1.is_some() { &mut segments } else { &mut tenants };
+                if let Some(known) = all.get_mut(of) {
+                    *known = Arc::clone(trends);
+                } else if *room < KEPT {
+                    all.insert(of.clone(), Arc::clone(trends));
+                    *room += 1;
+                }
             }
             all
         });
@@ -120,14 +133,16 @@ pub async fn keep_fresh(
         all.push((default_tenant.clone(), None));
         all.sort_unstable();
         all.dedup();
+        let mut read = Vec::with_capacity(all.len());
         for of in all {
             match store.trends(&of.0, of.1.as_deref()).await {
                 Ok(trends) if trends.items.is_empty() && board.get(&of).is_none() => {}
-                Ok(trends) => board.put(of, Arc::new(trends)),
+                Ok(trends) => read.push((of, Arc::new(trends))),
                 // What is in memory stays: old trends are better than none.
                 Err(error) => tracing::debug!(tenant = %of.0, segment = ?of.1, %error, "trends are not refreshed"),
             }
         }
+        board.put_all(&read);
     }
 }
 
@@ -139,10 +154,11 @@ mod tests {
     fn the_number_of_trends_is_bounded_and_known_ones_are_still_refreshed() {
         let board = Board::default();
         let of = |n: usize| (Tenant::parse(&format!("t{n}")).unwrap(), n.is_multiple_of(2).then(|| "pro".to_owned()));
-        for n in 0..KEPT + 10 {
+        for n in 0..2 * KEPT + 10 {
             board.put(of(n), Arc::new(Trends::of(&[("a", 1.0)])));
         }
-        assert_eq!(board.all().len(), KEPT);
+        let segments = board.all().iter().filter(|(_, segment)| segment.is_some()).count();
+        assert_eq!((segments, board.all().len()), (KEPT, 2 * KEPT));
         let known = board.all().pop().unwrap();
         board.put(known.clone(), Arc::new(Trends::of(&[("b", 1.0)])));
         assert_eq!(&*board.get(&known).unwrap().items[0].item, "b");

@@ -38,8 +38,7 @@ const ENOUGH: usize = 3;
 pub async fn run(scale: Scale, rates: &[u32], report: &mut Report) {
     eprintln!("freshness: training a model to serve");
     let (stack, customers) = served_stack("bench-freshness", scale).await;
-    // A broker that has just started compiles its code beside the work: for half a minute it takes twice as long.
-    let warm = Instant::now() + scale.freshness_warm_up;
+    let warm = Instant::now() + scale.warm_up;
     let mut round = 0;
     while round == 0 || Instant::now() < warm {
         eprintln!("freshness: warming up, round {round}");

@@ -94,8 +94,9 @@ pub struct Scale {
     pub customers: usize,
     pub recommend_calls: usize,
     pub freshness_probes: usize,
-    /// Before anything counts.
-    freshness_warm_up: Duration,
+    /// For so long a broker works before anything counts. One that has just started compiles its code beside the
+    /// work: for half a minute it takes twice as long.
+    warm_up: Duration,
     /// Customers whose features are read, and calls for a single one of them.
     feature_customers: usize,
     feature_calls: usize,
@@ -113,7 +114,7 @@ impl Scale {
         customers: 2_000,
         recommend_calls: 30_000,
         freshness_probes: 200,
-        freshness_warm_up: Duration::from_secs(45),
+        warm_up: Duration::from_secs(45),
         feature_customers: 200_000,
         feature_calls: 4_000,
         searches: 200,
@@ -126,7 +127,7 @@ impl Scale {
         customers: 500,
         recommend_calls: 5_000,
         freshness_probes: 40,
-        freshness_warm_up: Duration::ZERO,
+        warm_up: Duration::ZERO,
         feature_customers: 20_000,
         feature_calls: 400,
         searches: 30,

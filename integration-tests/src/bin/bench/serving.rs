@@ -1,6 +1,9 @@
 //! Recommendations, cached and made for the call, against a bare tonic echo with one Redis GET.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hdrhistogram::Histogram;
 use rapport_integration_tests::{
@@ -42,6 +45,12 @@ pub async fn run(scale: Scale, report: &mut Report) {
     let (echo, echo_channel) = echo::start(&stack.redis, &answers).await;
     let redis = stack.redis.pid();
     let scorer = stack.process(Service::Scorer).pid();
+    // Lists that were served go to Kafka.
+    let warm = Instant::now() + scale.warm_up;
+    let ours = channel(&stack.grpc_uri(Service::Scorer));
+    while Instant::now() < warm {
+        hammer(&ours, &customers, scale.recommend_calls, &[], None).await;
+    }
     let (mut cached, mut uncached, mut ceiling) = (Vec::new(), Vec::new(), Vec::new());
     let mut latencies = [load::histogram(), load::histogram(), load::histogram()];
     for round in 0..=scale.rounds {
@@ -54,7 +63,7 @@ pub async fn run(scale: Scale, report: &mut Report) {
         };
         let uri = echo_channel.clone();
         keep(0, hammer(&uri, &customers, calls, &[("echo", echo.pid()), ("redis", redis)], None).await, &mut ceiling);
-        let channel = channel(&stack.grpc_uri(Service::Scorer));
+        let channel = ours.clone();
         let processes = [("scorer", scorer), ("redis", redis)];
         // Lists that a part before this one has dropped are made again here.
         hammer(&channel, &customers, customers.len(), &processes, None).await;
@@ -64,6 +73,32 @@ pub async fn run(scale: Scale, report: &mut Report) {
         drop_lists(&stack).await;
         keep(2, hammer(&channel, &customers, customers.len(), &processes, Some(Cache::Miss)).await, &mut uncached);
     }
+    // The same beside nothing that the scorer does not need: each service takes of the cores that callers, scorer,
+    // Redis and Kafka share, the feature store most, which keeps every list that was served.
+    for service in [Service::Collector, Service::Cleaner, Service::FeatureStore] {
+        stack.stop(service);
+    }
+    hammer(&ours, &customers, customers.len(), &[], None).await;
+    settle(&stack, &customers).await;
+    let (mut alone, mut ceiling_alone) = (Vec::new(), Vec::new());
+    for round in 0..=scale.rounds {
+        let calls = if round == 0 { scale.recommend_calls / 4 } else { scale.recommend_calls };
+        let (of_echo, _) =
+            hammer(&echo_channel, &customers, calls, &[("echo", echo.pid()), ("redis", redis)], None).await;
+        let processes = [("scorer", scorer), ("redis", redis)];
+        let (of_ours, _) = hammer(&ours, &customers, calls, &processes, Some(Cache::Hit)).await;
+        if round > 0 {
+            ceiling_alone.push(of_echo);
+            alone.push(of_ours);
+        }
+    }
+    report.add(Row {
+        what: "Recommend, cached, the other services stopped".into(),
+        unit: "calls",
+        ours: alone,
+        ceiling: ceiling_alone,
+        goal: Some(0.7),
+    });
     let again = |runs: &[Run]| runs.iter().map(|r| Run { count: r.count, took: r.took, cpu: r.cpu.clone() }).collect();
     report.add(Row {
         what: "Recommend, cached".into(),

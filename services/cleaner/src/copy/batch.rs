@@ -36,6 +36,8 @@ pub(super) struct Batch {
     /// Why it must be given up.
     pub failed: Option<Error>,
     bytes: Vec<u8>,
+    /// The segments that policies declare.
+    declared: Vec<Arc<[String]>>,
 }
 
 /// A part of the batch's buffer.
@@ -88,8 +90,10 @@ pub(super) struct Clean {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Segment {
     NotAsked,
-    /// It is still to be told.
-    Untold,
+    /// It is still to be told: one of those that the tenant's policy declares, by their place in the batch.
+    Untold {
+        declared: usize,
+    },
     /// It stands in the event.
     Said(Span),
 }
@@ -107,6 +111,7 @@ impl Batch {
     pub(super) fn clear(&mut self) {
         self.records.clear();
         self.bytes.clear();
+        self.declared.clear();
         self.failed = None;
         self.caught_up = false;
     }
@@ -159,12 +164,12 @@ impl Batch {
         let inactivity = cleaned.session.inactivity.filter(|_| !cleaned.session.client_session);
         let segment = match &cleaned.segment {
             Said::NotAsked => Segment::NotAsked,
-            Said::Nothing => Segment::Untold,
+            Said::Nothing(declared) => Segment::Untold { declared: self.declared(declared) },
             Said::Segment(name) => Segment::Said(self.put(name.as_bytes())),
         };
         let value = self.put_message(clean);
         let room = if inactivity.is_some() || cleaned.bot_rate.is_some() { ROOM } else { 0 };
-        let room = room + if matches!(segment, Segment::Untold) { SEGMENT_ROOM } else { 0 };
+        let room = room + if matches!(segment, Segment::Untold { .. }) { SEGMENT_ROOM } else { 0 };
         self.bytes.resize(self.bytes.len() + room, 0);
         Record {
             at: Position { partition: record.partition, offset: record.offset },
@@ -233,6 +238,20 @@ impl Batch {
     pub(super) fn add_session(&mut self, index: usize, session_id: &str) {
         // Field 6, of length-delimited type.
         self.add(index, &[0x32], session_id.as_bytes());
+    }
+
+    fn declared(&mut self, segments: &Arc<[String]>) -> usize {
+        // Records of one tenant stand together.
+        let known = self.declared.iter().rposition(|known| Arc::ptr_eq(known, segments));
+        known.unwrap_or_else(|| {
+            self.declared.push(Arc::clone(segments));
+            self.declared.len() - 1
+        })
+    }
+
+    /// Whether a policy declares a segment now: what is kept of a customer may be older.
+    pub(super) fn declares(&self, declared: usize, segment: &str) -> bool {
+        self.declared.get(declared).is_some_and(|segments| segments.iter().any(|known| known == segment))
     }
 
     /// Adds its customer's segment to a clean event.
@@ -335,7 +354,7 @@ mod tests {
                 ..IdentityMerge::default()
             }),
             session: SessionRule { inactivity: Some(Duration::from_secs(1800)), client_session: false },
-            segment: Said::Nothing,
+            segment: Said::Nothing(["pro".to_owned()].into()),
             bot_rate: Some(Rate { per_minute: 10, action: BotAction::Refuse }),
         }
     }
@@ -359,6 +378,8 @@ mod tests {
         assert_eq!((batch.text(first.key), batch.text(first.traceparent)), ("demo/42", "00-abc"));
         assert!(first.tracestate.is_empty());
         let Fate::Clean(clean) = first.fate else { panic!("not clean") };
+        let Segment::Untold { declared } = clean.segment else { panic!("it said nothing") };
+        assert!(batch.declares(declared, "pro") && !batch.declares(declared, "free"));
         assert_eq!((batch.text(clean.customer), batch.text(clean.event_id)), ("42", "e1"));
         let merge = clean.merge.unwrap();
         assert_eq!((batch.text(merge.key), batch.text(merge.to_id)), ("demo/anon:x", "42"));

@@ -266,8 +266,9 @@ impl Memory {
         match clean.segment {
             Segment::NotAsked => {}
             Segment::Said(segment) => self.segments.said(batch.get(key), batch.text(segment), clean.event_time),
-            Segment::Untold => {
-                if let Some(segment) = self.segments.of(batch.get(key)) {
+            Segment::Untold { declared } => {
+                let known = self.segments.of(batch.get(key));
+                if let Some(segment) = known.filter(|segment| batch.declares(declared, segment)) {
                     batch.add_segment(index, segment);
                 }
             }

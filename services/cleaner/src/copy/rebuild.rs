@@ -142,7 +142,10 @@ impl Rebuild {
                     if let Some((tenant, id, source)) = sight(&message) {
                         dedup.put(pipe, tenant, id, source);
                     }
-                    if let Some((customer, segment, at)) = segment(&message) {
+                    // One who was in none is looked at where something was known of him: he may have left.
+                    if let Some((customer, segment, at)) = segment(&message)
+                        && (!segment.is_empty() || segments.of(customer).is_some())
+                    {
                         segments.said(customer, &segment, at);
                     }
                     read += 1;
@@ -241,11 +244,11 @@ struct Timed {
     event_time: Option<prost_types::Timestamp>,
 }
 
-/// A clean record's key (`tenant/customer`), the segment that it carries, and when that was.
+/// A clean record's key (`tenant/customer`), the segment that it carries (`""`: none), and when that was.
 fn segment<'m>(message: &'m BorrowedMessage<'_>) -> Option<(&'m [u8], String, EventTime)> {
     let Segmented { event, segment } = Segmented::decode(message.payload()?).ok()?;
     let at = EventTime::from_proto(&event?.event_time?)?;
-    (!segment.is_empty()).then_some((message.key()?, segment, at))
+    Some((message.key()?, segment, at))
 }
 
 /// `partition:offset`.

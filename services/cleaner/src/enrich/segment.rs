@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use prost_types::{Struct, value::Kind};
 use rapport_policy::Segment;
 use rapport_proto::events::Event;
@@ -8,18 +10,17 @@ pub enum Said {
     /// The policy has no segments, or the event's customer is nobody.
     #[default]
     NotAsked,
-    /// Nothing: what is known of the customer holds.
-    Nothing,
+    /// Nothing: what is known of the customer holds, if it is one of these.
+    Nothing(Arc<[String]>),
     /// One of the declared segments, or `""`: none of them.
     Segment(String),
 }
 
 /// Reads an event by its policy.
-pub fn segment(event: &Event, policy: Option<&Segment>) -> Said {
-    let Some(policy) = policy else { return Said::NotAsked };
+pub fn segment(event: &Event, policy: &Segment) -> Said {
     match at(event, &policy.from) {
         Some(said) => Said::Segment(policy.known(said).unwrap_or_default().to_owned()),
-        None => Said::Nothing,
+        None => Said::Nothing(Arc::clone(&policy.values)),
     }
 }
 
@@ -47,14 +48,18 @@ mod tests {
 
     use super::*;
 
+    fn values() -> Arc<[String]> {
+        ["free", "pro"].map(str::to_owned).into()
+    }
+
     fn said(traits: serde_json::Value, properties: serde_json::Value, from: &str) -> Said {
         let event = Event {
             traits: Some(to_struct("traits", traits).unwrap()),
             properties: Some(to_struct("properties", properties).unwrap()),
             ..Event::default()
         };
-        let policy = Segment { from: from.to_owned(), values: vec!["free".to_owned(), "pro".to_owned()] };
-        segment(&event, Some(&policy))
+        let policy = Segment { from: from.to_owned(), values: values() };
+        segment(&event, &policy)
     }
 
     #[test]
@@ -71,9 +76,8 @@ mod tests {
     fn a_name_that_nobody_declared_is_no_segment_and_silence_says_nothing() {
         assert_eq!(said(json!({"plan": "gold"}), json!({}), "traits.plan"), Said::Segment(String::new()));
         for traits in [json!({}), json!({"plan": 7}), json!({"plan": null}), json!({"plan": {"name": "pro"}})] {
-            assert_eq!(said(traits, json!({}), "traits.plan"), Said::Nothing);
+            assert_eq!(said(traits, json!({}), "traits.plan"), Said::Nothing(values()));
         }
-        assert_eq!(said(json!({"plan": "pro"}), json!({"a": "pro"}), "properties.a.b"), Said::Nothing);
-        assert_eq!(segment(&Event::default(), None), Said::NotAsked);
+        assert_eq!(said(json!({"plan": "pro"}), json!({"a": "pro"}), "properties.a.b"), Said::Nothing(values()));
     }
 }

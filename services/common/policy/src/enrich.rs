@@ -1,6 +1,6 @@
 //! What is added to an event from what it carries (client, referrer, campaign, session), and from the catalog.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rapport_events::{EventType, limits::SEGMENT_BYTES};
 use serde::Deserialize;
@@ -64,7 +64,12 @@ pub struct Segment {
     /// A path into the event: `traits.plan`, `properties.context.traits.plan`.
     pub from: String,
     /// The segments that there are. Whoever is said to be in another one is in none of them.
-    pub values: Vec<String>,
+    #[serde(deserialize_with = "shared")]
+    pub values: Arc<[String]>,
+}
+
+fn shared<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Arc<[String]>, D::Error> {
+    Vec::deserialize(from).map(Arc::from)
 }
 
 impl Segment {

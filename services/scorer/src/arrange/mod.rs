@@ -10,7 +10,10 @@ mod draft;
 mod draw;
 mod new_items;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rand::Rng;
 use rapport_events::EventTime;
@@ -75,10 +78,12 @@ pub struct Arranged {
 }
 
 /// What a list is chosen from: the best, and new items behind them.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Candidates {
     pub best: Vec<Pick>,
     pub reserve: Vec<Pick>,
+    /// Whose cosines say which of them are alike.
+    pub model: Option<Arc<LiveModel>>,
 }
 
 /// The first `limit` places of what there is to choose from, by the rules that stand for this customer: those of a
@@ -88,11 +93,13 @@ pub fn by_rules(
     from: Candidates,
     against: Option<Candidates>,
     limit: usize,
-    world: &World<'_>,
+    catalog: &TenantCatalog,
     dice: &mut impl Rng,
 ) -> Vec<Placed> {
-    let side = |placement: &Placement, Candidates { best, reserve }: Candidates, dice: &mut _| {
-        arrange(placement, best, reserve, limit, world, dice).items
+    let now = EventTime::now();
+    let side = |placement: &Placement, Candidates { best, reserve, model }: Candidates, dice: &mut _| {
+        let world = World { catalog, model: model.as_deref(), now };
+        arrange(placement, best, reserve, limit, &world, dice).items
     };
     let Some(draft) = &of.draft else { return side(&of.placement, from, dice) };
     let against = against.unwrap_or_else(|| from.clone());

@@ -1,8 +1,9 @@
 //! A cached list as it stands in Redis: immutable, replaced whole, read without allocating.
 //!
-//! Little endian. Header: format u8, flags u8, reserved u16, length of the entries in bytes u32, epoch
-//! u64, manifest u64, version u64, newest u64 (i64 bits), created u64 (i64 bits). Then for each item:
-//! id length u8, id, score f32, sources u8.
+//! Little endian. Header: format u8, flags u8, items in order u16 (0 in lists of before it stood there: all),
+//! length of the entries in bytes u32, epoch u64, manifest u64, version u64, newest u64 (i64 bits), created
+//! u64 (i64 bits). Then for each item: id length u8, id, score f32, sources u8. Behind those in order stand new
+//! items from further down, between which others are missing.
 
 use rapport_events::EventTime;
 
@@ -54,18 +55,21 @@ pub struct Listed<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct List<'a> {
     pub header: Header,
+    ordered: usize,
     entries: &'a [u8],
 }
 
-/// Packs a list. Items whose id has more than 255 bytes do not exist (events and catalog allow 128)
+/// Packs a list: the best in their order, and new items behind them. Items whose id has more than 255 bytes do not exist (events and catalog allow 128)
 /// and would be left out.
-pub fn pack<'a>(header: &Header, items: impl Iterator<Item = &'a Scored> + Clone) -> Vec<u8> {
-    let fits = || items.clone().filter(|s| u8::try_from(s.item.len()).is_ok());
+pub fn pack(header: &Header, best: &[Scored], reserve: &[Scored]) -> Vec<u8> {
+    let fit = |s: &&Scored| u8::try_from(s.item.len()).is_ok();
+    let fits = || best.iter().chain(reserve).filter(fit);
+    let ordered = u16::try_from(best.iter().filter(fit).count()).unwrap_or_default();
     let size: usize = fits().map(|s| s.item.len() + 6).sum();
     let mut bytes = Vec::with_capacity(HEADER + size);
     bytes.push(FORMAT);
     bytes.push(if header.complete { COMPLETE } else { 0 });
-    bytes.extend([0; 2]);
+    bytes.extend(ordered.to_le_bytes());
     bytes.extend(u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes());
     bytes.extend(header.model.epoch.to_le_bytes());
     bytes.extend(header.model.manifest.to_le_bytes());
@@ -107,13 +111,22 @@ impl<'a> List<'a> {
                 created: EventTime::from_ms(word(4).cast_signed()),
                 complete: header[1] & COMPLETE != 0,
             },
+            ordered: match u16::from_le_bytes([header[2], header[3]]) {
+                0 => usize::MAX,
+                ordered => usize::from(ordered),
+            },
             entries,
         })
     }
 
-    /// Best first.
+    /// Best first, and new items of the reserve behind them.
     pub fn items(&self) -> Items<'a> {
         Items(self.entries)
+    }
+
+    /// How many of the first items have nothing missing between them.
+    pub fn ordered(&self) -> usize {
+        self.ordered
     }
 }
 
@@ -173,7 +186,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_list_reads_back_as_it_was_written(header in header(), items in items()) {
-            let bytes = pack(&header, items.iter());
+            let bytes = pack(&header, &items, &[]);
             let list = List::read(&bytes).unwrap();
             prop_assert_eq!(list.header, header);
             let read: Vec<Scored> = list
@@ -185,13 +198,13 @@ mod tests {
 
         #[test]
         fn a_list_that_is_cut_short_is_refused(header in header(), items in items(), cut in any::<prop::sample::Index>()) {
-            let bytes = pack(&header, items.iter());
+            let bytes = pack(&header, &items, &[]);
             prop_assert!(List::read(&bytes[..cut.index(bytes.len())]).is_err());
         }
 
         #[test]
         fn no_entries_panic(header in header(), entries: Vec<u8>) {
-            let mut bytes = pack(&header, [].iter());
+            let mut bytes = pack(&header, &[], &[]);
             bytes[4..8].copy_from_slice(&u32::try_from(entries.len()).unwrap().to_le_bytes());
             bytes.extend(&entries);
             let mut items = List::read(&bytes).unwrap().items();

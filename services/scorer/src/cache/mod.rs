@@ -23,12 +23,15 @@ pub fn pick(list: &list::List<'_>, admission: &Admission<'_>, least: usize, most
     let mut picks = Vec::with_capacity(most.min(64));
     let mut items = list.items();
     let mut places = InPlace::of(admission.query());
-    while picks.len() < most {
-        let Some(listed) = items.next() else { break };
+    // Between the items of the reserve others are missing.
+    for listed in items.by_ref().take(list.ordered()) {
         if admission.admits(listed.item)
             && let Some(sources) = places.look(listed.sources)
         {
             picks.push(Pick { item: listed.item.to_owned(), score: listed.score, sources });
+            if picks.len() >= most {
+                break;
+            }
         }
     }
     let all = list.header.complete && items.whole() && places.all_known();
@@ -69,7 +72,7 @@ mod tests {
             score: -(place as f32),
             sources: SourceSet::of(Tag::Sequence),
         };
-        pack(&header, items.iter().enumerate().map(scored).collect::<Vec<_>>().iter())
+        pack(&header, &items.iter().enumerate().map(scored).collect::<Vec<_>>(), &[])
     }
 
     #[test]
@@ -106,6 +109,21 @@ mod tests {
         let list = List::read(&bytes).unwrap();
         let (query, filters) = (fixture::query(), filters::all());
         assert_eq!(pick(&list, &Admission::new(&query, &filters), 10, 10).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn items_of_the_reserve_do_not_stand_in_for_those_that_are_missing_before_them() {
+        let header = List::read(&packed(&[], false)).unwrap().header;
+        let scored = |item: &str, tag| Scored { item: item.into(), score: 0.0, sources: SourceSet::of(tag) };
+        let (best, reserve) = ([scored("a", Tag::Sequence)], [scored("new", Tag::ColdStart)]);
+        let bytes = pack(&header, &best, &reserve);
+        let list = List::read(&bytes).unwrap();
+        let (query, filters) = (fixture::query(), filters::all());
+        let admission = Admission::new(&query, &filters);
+        assert_eq!(pick(&list, &admission, 2, 2), None, "the second best is not among them");
+        let picked = pick(&list, &admission, 1, 2).unwrap();
+        assert_eq!(picked.iter().map(|pick| pick.item.as_str()).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(new_items(&list, &admission, &picked)[0].item, "new");
     }
 
     proptest! {

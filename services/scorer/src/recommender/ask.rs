@@ -46,8 +46,11 @@ impl Ask {
     /// What a tenant has, for this question.
     pub(super) fn standing(&self, models: &Models, tenant: &Tenant) -> Standing {
         let standing = models.of(tenant);
-        let of_trial = self.placement.as_ref().is_some_and(|of| of.placement.model == Model::Trial);
-        if of_trial { standing.by_trial() } else { standing.for_customer(&self.customer) }
+        if self.placement.as_ref().is_some_and(|of| of.placement.model == Model::Trial) {
+            return standing.by_trial();
+        }
+        // Nobody's visits have no share in a trial.
+        if self.customer.is_empty() { standing } else { standing.for_customer(&self.customer) }
     }
 
     /// Whether a list that was made without more ado answers it.

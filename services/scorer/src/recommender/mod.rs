@@ -20,7 +20,7 @@ use rapport_events::{EventTime, Tenant};
 use rapport_placements::Resolved;
 
 use crate::{
-    arrange::{self, Candidates, Placed, World},
+    arrange::{self, Candidates, Placed},
     cache::{Pick, keeper::Keeper},
     catalog::Catalog,
     cold_start,
@@ -99,7 +99,7 @@ impl Answer {
     /// Takes out what a placement chooses from.
     fn candidates(&mut self) -> Candidates {
         let best = std::mem::take(&mut self.items).into_iter().map(|placed| placed.pick).collect();
-        Candidates { best, reserve: std::mem::take(&mut self.reserve) }
+        Candidates { best, reserve: std::mem::take(&mut self.reserve), model: self.model.clone() }
     }
 
     /// Tells of two lists, which one answer is drafted from, what is true of both.
@@ -113,7 +113,6 @@ impl Answer {
             (Served::Miss, _) | (_, Served::Miss) => Served::Miss,
             (Served::Hit, Served::Hit) => Served::Hit,
         };
-        self.made_by = self.made_by.take().or_else(|| other.made_by.clone());
     }
 }
 
@@ -160,8 +159,7 @@ impl Recommender {
         if let Some(of) = &placement {
             let catalog = self.catalog.of(tenant);
             let from = answer.candidates();
-            let world = World { catalog: &catalog, model: answer.model.as_deref(), now: EventTime::now() };
-            answer.items = arrange::by_rules(of, from, against, limit, &world, &mut rand::rng());
+            answer.items = arrange::by_rules(of, from, against, limit, &catalog, &mut rand::rng());
         }
         answer.items.truncate(limit);
         answer.placement = placement;

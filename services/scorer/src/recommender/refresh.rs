@@ -72,5 +72,5 @@ pub(super) fn packed(list: &Ranked, model: ModelStamp, answer: &Answer) -> Vec<u
         created: EventTime::now(),
         complete: list.complete,
     };
-    pack(&header, list.items.iter().chain(&list.reserve))
+    pack(&header, &list.items, &list.reserve)
 }

@@ -95,6 +95,19 @@ async fn a_placement_of_the_trial_has_its_lists_from_it_and_leaves_the_kept_ones
 }
 
 #[tokio::test]
+async fn a_visit_of_nobody_has_no_share_in_a_trial() {
+    let house = House::new(10);
+    for share in [0.01, 0.5, 0.99] {
+        house.recommender.models.set(&house.tenant, Standing { challenger: Some(challenger(share)), ..model(1) });
+        let visit = Visit { items: vec!["a".into()], times: Vec::new() };
+        let ask = Ask { limit: 2, ..Ask::default() };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let answer = house.recommender.session(&house.tenant, visit, ask, deadline).await;
+        assert_eq!((items(&answer), answer.model.as_ref().unwrap().version.as_str()), (vec!["b", "c"], "v1"));
+    }
+}
+
+#[tokio::test]
 async fn two_models_draft_one_list_and_each_item_says_whose_it_is() {
     let house = House::new(10);
     house.recommender.models.set(&house.tenant, Standing { challenger: Some(challenger(0.0)), ..model(1) });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rapport_events::{EventTime, Tenant};
-use rapport_offline::{OfflineLog, Selection};
+use rapport_offline::{OfflineLog, Selection, ServedList};
 use rapport_runtime::parse_duration;
 
 use super::{Credited, Outcomes, join};
@@ -32,16 +32,22 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 impl HitRateArgs {
-    /// Why a run is due: the model that made the newest list has fallen by enough. Reads the served log.
+    /// Why a run is due: the live model has fallen by enough. Reads the served log. Lists that it drafted with
+    /// another one are left out.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub(crate) fn fallen(&self, log: &OfflineLog, tenant: &Tenant, now: EventTime) -> Result<Option<String>, Error> {
+    pub(crate) fn fallen(
+        &self,
+        log: &OfflineLog,
+        tenant: &Tenant,
+        live: &str,
+        now: EventTime,
+    ) -> Result<Option<String>, Error> {
         let Some(enough) = self.hit_rate_fall else { return Ok(None) };
         let mut lists = log.read_served(&Selection::of(tenant))?;
-        let newest = lists.iter().max_by_key(|list| (list.served_at, list.position));
-        let Some(live) = newest.map(|list| list.model_version.clone()) else { return Ok(None) };
-        lists.retain(|list| list.model_version == live);
+        let drafted = |list: &ServedList| list.items.iter().any(|item| !item.arm.is_empty());
+        lists.retain(|list| list.model_version == live && !drafted(list));
         let from_day = lists.iter().map(|list| list.served_at.day()).min();
         let events = log.read(&Selection { from_day, ..Selection::of(tenant) })?;
         let outcomes = Outcomes { types: Vec::new(), window: self.hit_rate_window };

@@ -151,7 +151,7 @@ impl Look {
             due = said.map(|reason| (Why::Drift, reason));
         }
         if due.is_none() {
-            due = self.fallen(newest.as_ref(), now)?.map(|reason| (Why::HitRate, reason));
+            due = self.fallen(&plan, newest.as_ref(), now)?.map(|reason| (Why::HitRate, reason));
         }
         let Some((why, reason)) = due else { return Ok(()) };
         let entry = Entry { reason: reason.clone(), ..Entry::new(&self.tenant, why, asked) };
@@ -163,13 +163,16 @@ impl Look {
     }
 
     /// Why a run is due because lists are acted on less; it reads all of them, so not at every look.
-    fn fallen(&mut self, newest: Option<&Entry>, now: EventTime) -> Result<Option<String>, Error> {
+    fn fallen(&mut self, plan: &Plan, newest: Option<&Entry>, now: EventTime) -> Result<Option<String>, Error> {
         let read_lately = self.lists_read.is_some_and(|read| read.elapsed() < READ_LISTS_EVERY);
         if self.hit_rate.hit_rate_fall.is_none() || read_lately || !may_ask(newest, self.hit_rate.hit_rate_span, now) {
             return Ok(None);
         }
         self.lists_read = Some(Instant::now());
-        self.hit_rate.fallen(&self.log, &self.tenant, now)
+        match self.models.live(&plan.tenant, &plan.model)?.filter(|live| !live.champion.is_empty()) {
+            Some(live) => self.hit_rate.fallen(&self.log, &self.tenant, &live.champion, now),
+            None => Ok(None),
+        }
     }
 
     fn drifted(&mut self, plan: &Plan, newest: Option<&Entry>, count: u64) -> Result<Option<String>, Error> {

@@ -201,3 +201,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_segment_whose_field_may_not_be_used_is_in_no_event_and_not_kept_either() {
+    // Traits are of the purpose `ads`.
+    let steps = by(&format!("{ASKS}enrich: {{segment: {{from: traits.plan, values: [pro]}}}}\n"));
+    let mut event = view(json!({}));
+    event.traits = Some(json::to_struct("traits", json!({"plan": "pro"})).unwrap());
+    let agreed =
+        |ads: bool| clean(&steps, &with_consent(event.clone(), json!({"Analytics": true, "Advertising": ads})));
+    assert_eq!(agreed(true).segment, Said::Segment("pro".to_owned()));
+    let withdrawn = agreed(false);
+    assert_eq!(
+        (withdrawn.event.segment.as_str(), withdrawn.segment),
+        ("", Said::Segment(String::new())),
+        "she leaves it"
+    );
+}
