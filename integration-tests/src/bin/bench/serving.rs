@@ -73,6 +73,21 @@ pub async fn run(scale: Scale, report: &mut Report) {
         drop_lists(&stack).await;
         keep(2, hammer(&channel, &customers, customers.len(), &processes, Some(Cache::Miss)).await, &mut uncached);
     }
+    let most = ours_per_second(&cached);
+    let half = [
+        ("echo with one GET, as many calls as half of Recommend's full rate", &echo_channel, "-"),
+        ("Recommend, cached, half of the full rate", &ours, "- / 3"),
+    ];
+    for (what, channel, goal) in half {
+        let latencies = paced(channel, &customers, most / 2.0, scale.paced).await;
+        report.add_latency(LatencyRow {
+            what: what.into(),
+            p50: load::quantile(&latencies, 0.5),
+            p99: load::quantile(&latencies, 0.99),
+            goal,
+            note: format!("{:.0} calls/s for {:?}, from the moment that each was due", most / 2.0, scale.paced),
+        });
+    }
     // The same beside nothing that the scorer does not need: each service takes of the cores that callers, scorer,
     // Redis and Kafka share, the feature store most, which keeps every list that was served.
     for service in [Service::Collector, Service::Cleaner, Service::FeatureStore] {
@@ -160,6 +175,42 @@ async fn hammer(
     })
     .await;
     (watch.stop(calls), latencies)
+}
+
+/// The median of the runs.
+fn ours_per_second(runs: &[Run]) -> f64 {
+    let mut rates: Vec<f64> = runs.iter().map(|run| run.count as f64 / run.took.as_secs_f64()).collect();
+    rates.sort_by(f64::total_cmp);
+    rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Calls at a steady rate, whatever the answers do; each one's time counts from the moment that it was due, so that a
+/// stall is not hidden by the calls that it held back. The clock ticks once a millisecond: half of one is its own.
+async fn paced(
+    channel: &Channel,
+    customers: &Arc<Vec<String>>,
+    calls_per_second: f64,
+    wanted: Duration,
+) -> Histogram<u64> {
+    let every = Duration::from_secs_f64(1.0 / calls_per_second);
+    let calls = (wanted.as_secs_f64() * calls_per_second) as usize;
+    let began = tokio::time::Instant::now() + Duration::from_millis(50);
+    let mut tasks = Vec::with_capacity(calls);
+    for n in 0..calls {
+        let due = began + every.mul_f64(n as f64);
+        tokio::time::sleep_until(due).await;
+        let mut scorer = RecommenderClient::new(channel.clone());
+        let customer = customers[n % customers.len()].clone();
+        tasks.push(tokio::spawn(async move {
+            assert_eq!(ask(&mut scorer, &customer).await.items.len(), 10);
+            due.elapsed()
+        }));
+    }
+    let mut latencies = load::histogram();
+    for task in tasks {
+        load::record(&mut latencies, task.await.unwrap());
+    }
+    latencies
 }
 
 /// Deletes every cached list.
