@@ -74,7 +74,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-fn rate(runs: &[Run]) -> f64 {
+pub fn rate(runs: &[Run]) -> f64 {
     median(runs.iter().map(Run::per_second).collect())
 }
 

@@ -20,7 +20,7 @@ use tonic::transport::Channel;
 
 use crate::{
     Scale, echo, load,
-    report::{LatencyRow, Report, Row, Run, Watch},
+    report::{LatencyRow, Report, Row, Run, Watch, rate},
 };
 
 const CALLERS: usize = 32;
@@ -73,7 +73,9 @@ pub async fn run(scale: Scale, report: &mut Report) {
         drop_lists(&stack).await;
         keep(2, hammer(&channel, &customers, customers.len(), &processes, Some(Cache::Miss)).await, &mut uncached);
     }
-    let most = ours_per_second(&cached);
+    hammer(&ours, &customers, customers.len(), &[], None).await;
+    settle(&stack, &customers).await;
+    let most = rate(&cached);
     let half = [
         ("echo with one GET, as many calls as half of Recommend's full rate", &echo_channel, "-"),
         ("Recommend, cached, half of the full rate", &ours, "- / 3"),
@@ -175,13 +177,6 @@ async fn hammer(
     })
     .await;
     (watch.stop(calls), latencies)
-}
-
-/// The median of the runs.
-fn ours_per_second(runs: &[Run]) -> f64 {
-    let mut rates: Vec<f64> = runs.iter().map(|run| run.count as f64 / run.took.as_secs_f64()).collect();
-    rates.sort_by(f64::total_cmp);
-    rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Calls at a steady rate, whatever the answers do; each one's time counts from the moment that it was due, so that a
