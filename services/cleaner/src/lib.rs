@@ -18,6 +18,7 @@ pub mod clock;
 mod config;
 pub mod consent;
 mod copy;
+mod customer_memory;
 mod dead_letter;
 pub mod decisions;
 pub mod decode;

@@ -6,19 +6,15 @@
 
 use std::{
     collections::HashSet,
-    num::NonZeroUsize,
     time::{Duration, Instant},
 };
 
-use lru::LruCache;
 use rapport_events::EventTime;
 use redis::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::redis_pipe::RedisPipe;
+use crate::{customer_memory::CustomerMemory, redis_pipe::RedisPipe};
 
-/// Customers whose segments are kept in memory.
-const CUSTOMERS: usize = 200_000;
 /// Who has done nothing for so long (half a year) is in no segment until an event names one.
 const KEPT_S: &[u8] = b"15552000";
 /// Who is in memory is asked about again after this time, so that Redis keeps what goes on.
@@ -33,11 +29,7 @@ const KEEP_NEWEST: &[u8] = b"local old = redis.call('GET', KEYS[1]) \
     redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2]) end return 1";
 
 pub(crate) struct SegmentStore {
-    prefix: Vec<u8>,
-    /// By the hash of `tenant/customer`.
-    known: LruCache<u128, Entry>,
-    asked: Vec<(u128, usize)>,
-    asking: HashSet<u128>,
+    memory: CustomerMemory<Entry>,
     unwritten: HashSet<u128>,
     now: Instant,
 }
@@ -74,13 +66,8 @@ impl Known {
 impl SegmentStore {
     /// For batches of at most `batch` events.
     pub(crate) fn new(key_prefix: &str, batch: usize) -> Self {
-        // Whoever was asked about must still be known when the answer is used.
-        let customers = NonZeroUsize::new(CUSTOMERS.max(batch.saturating_mul(2))).unwrap_or(NonZeroUsize::MIN);
         Self {
-            prefix: format!("{key_prefix}:g:").into_bytes(),
-            known: LruCache::new(customers),
-            asked: Vec::new(),
-            asking: HashSet::new(),
+            memory: CustomerMemory::new(format!("{key_prefix}:g:"), batch),
             unwritten: HashSet::new(),
             now: Instant::now(),
         }
@@ -88,43 +75,33 @@ impl SegmentStore {
 
     /// Forgets what it knows: others may have written since, or what was decided is given up.
     pub(crate) fn clear(&mut self) {
-        self.known.clear();
+        self.memory.clear();
         self.unwritten.clear();
         self.begin();
     }
 
     /// Begins to ask about a batch.
     pub(crate) fn begin(&mut self) {
-        self.asked.clear();
-        self.asking.clear();
+        self.memory.begin();
         self.now = Instant::now();
     }
 
     /// Asks for the segment of a customer (`tenant/customer`) unless it is known.
     pub(crate) fn ask(&mut self, pipe: &mut RedisPipe, customer: &[u8]) {
-        let hash = xxh3_128(customer);
-        // `get`, not `contains`: who is in this batch must not be the first that is forgotten.
-        let fresh = |entry: &Entry| self.now.saturating_duration_since(entry.asked) < ASKED_AGAIN;
-        if !self.known.get(&hash).is_some_and(fresh) && self.asking.insert(hash) {
-            // Who comes back is remembered for longer.
-            let place = pipe.add(&[b"GETEX", &self.key(hash), b"EX", KEPT_S]);
-            self.asked.push((hash, place));
-        }
+        let now = self.now;
+        let fresh = |entry: &Entry| now.saturating_duration_since(entry.asked) < ASKED_AGAIN;
+        // Who comes back is remembered for longer.
+        self.memory.ask(pipe, customer, fresh, |pipe, key| pipe.add(&[b"GETEX", key, b"EX", KEPT_S]));
     }
 
     pub(crate) fn take(&mut self, answers: &[Value]) {
-        for (hash, place) in self.asked.drain(..) {
-            let known = match answers.get(place) {
-                Some(Value::BulkString(bytes)) => Known::from_bytes(bytes),
-                _ => None,
-            };
-            self.known.put(hash, Entry { known, asked: self.now });
-        }
+        let asked = self.now;
+        self.memory.take(answers, |bytes| Entry { known: bytes.and_then(Known::from_bytes), asked });
     }
 
     /// The segment of a customer who was asked about.
     pub(crate) fn of(&mut self, customer: &[u8]) -> Option<&str> {
-        let known = self.known.get(&xxh3_128(customer))?.known.as_ref()?;
+        let known = self.memory.get(xxh3_128(customer))?.known.as_ref()?;
         Some(&*known.segment).filter(|segment| !segment.is_empty())
     }
 
@@ -132,7 +109,7 @@ impl SegmentStore {
     pub(crate) fn said(&mut self, customer: &[u8], segment: &str, at: EventTime) {
         let hash = xxh3_128(customer);
         let asked = self.now;
-        let entry = self.known.get_or_insert_mut(hash, || Entry { known: None, asked });
+        let entry = self.memory.get_or_insert(hash, || Entry { known: None, asked });
         let (written, same) = match &entry.known {
             Some(known) if known.at > at => return,
             Some(known) => (known.written, *known.segment == *segment),
@@ -150,20 +127,12 @@ impl SegmentStore {
     /// Adds what must be written.
     pub(crate) fn write(&mut self, pipe: &mut RedisPipe) {
         for hash in std::mem::take(&mut self.unwritten) {
-            let key = self.key(hash);
-            if let Some(Entry { known: Some(known), .. }) = self.known.peek_mut(&hash) {
+            let key = self.memory.key(hash);
+            if let Some(Entry { known: Some(known), .. }) = self.memory.peek_mut(hash) {
                 pipe.add(&[b"EVAL", KEEP_NEWEST, b"1", &key, &known.to_bytes(), KEPT_S]);
                 known.written = Some(known.at);
             }
         }
-    }
-
-    fn key(&self, hash: u128) -> Vec<u8> {
-        // 96 bits: two of 10^9 customers share a segment with a chance of 10^-11.
-        let mut key = Vec::with_capacity(self.prefix.len() + 12);
-        key.extend_from_slice(&self.prefix);
-        key.extend(hash.to_be_bytes().iter().skip(4));
-        key
     }
 }
 

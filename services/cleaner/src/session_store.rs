@@ -5,20 +5,17 @@
 //! killed tells the next one of every visit, and of its end to the minute. States are only ever
 //! ahead of what is committed, and the same events then join the same visits.
 
-use std::{collections::HashSet, num::NonZeroUsize, time::Duration};
+use std::time::Duration;
 
-use lru::LruCache;
 use rapport_events::EventTime;
 use redis::Value;
-use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
+    customer_memory::CustomerMemory,
     redis_pipe::RedisPipe,
     sessions::{self, Session},
 };
 
-/// Customers whose visits are known without asking. About 150 bytes each.
-const CUSTOMERS: usize = 200_000;
 /// A state is forgotten this many times the inactivity after it was written: late events of a phone
 /// that was offline still find the visit before.
 const KEPT: u32 = 4;
@@ -27,11 +24,8 @@ const KEPT_AT_LEAST: Duration = Duration::from_secs(60);
 const GROWN: u32 = 30;
 
 pub(crate) struct SessionStore {
-    prefix: Vec<u8>,
-    known: LruCache<u128, Known>,
-    /// Customers that were asked about, and where their answers will stand.
-    asked: Vec<(u128, usize)>,
-    asking: HashSet<u128>,
+    /// About 150 bytes for each customer.
+    memory: CustomerMemory<Known>,
     /// Customers whose state must be written, and when it may be forgotten.
     unwritten: Vec<(u128, Duration)>,
 }
@@ -46,48 +40,30 @@ struct Known {
 impl SessionStore {
     /// For batches of at most `batch` records.
     pub(crate) fn new(key_prefix: &str, batch: usize) -> Self {
-        // Whoever was asked about must still be known when the answer is used.
-        let customers = NonZeroUsize::new(CUSTOMERS.max(batch.saturating_mul(2))).unwrap_or(NonZeroUsize::MIN);
-        Self {
-            prefix: format!("{key_prefix}:s:").into_bytes(),
-            known: LruCache::new(customers),
-            asked: Vec::new(),
-            asking: HashSet::new(),
-            unwritten: Vec::new(),
-        }
+        Self { memory: CustomerMemory::new(format!("{key_prefix}:s:"), batch), unwritten: Vec::new() }
     }
 
     /// Forgets what it knows: others may have written since, or what was decided is given up.
     pub(crate) fn clear(&mut self) {
-        self.known.clear();
+        self.memory.clear();
         self.unwritten.clear();
-        self.begin();
     }
 
     /// Begins to ask about a batch.
     pub(crate) fn begin(&mut self) {
-        self.asked.clear();
-        self.asking.clear();
+        self.memory.begin();
     }
 
     /// Asks for the state of a customer (`tenant/customer`) unless it is known.
     pub(crate) fn ask(&mut self, pipe: &mut RedisPipe, customer: &[u8]) {
-        let hash = xxh3_128(customer);
-        // `get`, not `contains`: who is in this batch must not be the first that is forgotten.
-        if self.known.get(&hash).is_none() && self.asking.insert(hash) {
-            let place = pipe.add(&[b"GET", &self.key(hash)]);
-            self.asked.push((hash, place));
-        }
+        self.memory.ask(pipe, customer, |_| true, |pipe, key| pipe.add(&[b"GET", key]));
     }
 
     pub(crate) fn take(&mut self, answers: &[Value]) {
-        for (hash, place) in self.asked.drain(..) {
-            let session = match answers.get(place) {
-                Some(Value::BulkString(bytes)) => Session::from_bytes(bytes),
-                _ => None,
-            };
-            self.known.put(hash, Known { session, written: session, is_unwritten: false });
-        }
+        self.memory.take(answers, |bytes| {
+            let session = bytes.and_then(Session::from_bytes);
+            Known { session, written: session, is_unwritten: false }
+        });
     }
 
     /// The visit that an event belongs to, which is longer by it from now on.
@@ -99,7 +75,7 @@ impl SessionStore {
             }
             key.digest128()
         };
-        let known = self.known.get_or_insert_mut(hash, Known::default);
+        let known = self.memory.get_or_insert(hash, Known::default);
         let (id, session) = sessions::assign(known.session, tenant, customer, at, inactivity);
         known.session = Some(session);
         if !known.is_unwritten && must_be_written(known.written.as_ref(), session, inactivity) {
@@ -112,8 +88,8 @@ impl SessionStore {
     /// Adds what must be written.
     pub(crate) fn write(&mut self, pipe: &mut RedisPipe) {
         for (hash, kept) in std::mem::take(&mut self.unwritten) {
-            let key = self.key(hash);
-            if let Some(known) = self.known.peek_mut(&hash)
+            let key = self.memory.key(hash);
+            if let Some(known) = self.memory.peek_mut(hash)
                 && let Some(session) = known.session
             {
                 let bytes = session.to_bytes();
@@ -122,14 +98,6 @@ impl SessionStore {
                 known.is_unwritten = false;
             }
         }
-    }
-
-    fn key(&self, hash: u128) -> Vec<u8> {
-        // 96 bits: two of 10^9 customers share a state with a chance of 10^-11.
-        let mut key = Vec::with_capacity(self.prefix.len() + 12);
-        key.extend_from_slice(&self.prefix);
-        key.extend(hash.to_be_bytes().iter().skip(4));
-        key
     }
 }
 
